@@ -1,0 +1,49 @@
+# Everything runs in .venv, made on first use from any Python >= 3.11; nothing outside is touched.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.PHONY: demo test lint types floors wheel clean
+.NOTPARALLEL:
+
+demo: $(VENV)/.runtime
+	$(BIN)/scdiffaug demo --out demo
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+floors: $(VENV)/.dev
+	$(BIN)/lint-imports
+
+wheel: $(VENV)/.dev
+	rm -rf dist
+	$(BIN)/python -m build --wheel
+
+clean:
+	rm -rf $(VENV) .virtualenv build demo dist .*_cache .coverage .hypothesis
+
+$(VENV)/.runtime: EXTRAS =
+$(VENV)/.test: EXTRAS = [test]
+$(VENV)/.dev: EXTRAS = [dev]
+$(VENV)/.runtime $(VENV)/.test $(VENV)/.dev: $(VENV)/.created pyproject.toml constraints.txt
+	$(BIN)/python -m pip install -c constraints.txt -e '.$(EXTRAS)'
+	@touch $@
+
+# Debian's python3 may lack ensurepip, which venv needs; virtualenv brings its own pip, and
+# `pip install --target` is allowed where the system's pip is marked externally managed.
+$(VENV)/.created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo 'scdiffaug needs Python >= 3.11, which "$(PYTHON)" is not: name one with make PYTHON=...' >&2; exit 1; }
+	@$(PYTHON) -m venv --clear $(VENV) >/dev/null 2>&1 || { \
+	  $(PYTHON) -m pip install --quiet --upgrade --target .virtualenv virtualenv && \
+	  PYTHONPATH=.virtualenv $(PYTHON) -m virtualenv --quiet --clear $(VENV) && rm -rf .virtualenv; } || \
+	  { echo '"$(PYTHON)" has neither a working venv nor pip: install python3-venv or python3-pip' >&2; exit 1; }
+	@touch $@

@@ -1,0 +1,171 @@
+"""How the values of cells become the colours of a plot, and how its reader is told."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import cycle
+from typing import Protocol
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize, is_color_like, to_rgba_array
+from matplotlib.lines import Line2D
+from numpy.typing import NDArray
+from scanpy.plotting import palettes
+
+# Okabe & Ito 2008, safe for colour-blind readers; black and yellow, the hardest to see, last.
+OKABE_ITO = (
+    *("#0072B2", "#E69F00", "#009E73", "#CC79A7"),
+    *("#56B4E9", "#D55E00", "#F0E442", "#000000"),
+)
+GREY = "#BDBDBD"
+HIGHLIGHT = "#D55E00"
+_PALETTES = (OKABE_ITO, palettes.default_20, palettes.default_28, palettes.default_102)
+_MISSING = "missing"
+_ROWS_OF_LEGEND = 20
+
+
+class Colouring(Protocol):
+    """Colours of cells by one of their fields."""
+
+    def rgba(self, cells: AnnData, *, name: str = "adata") -> NDArray[np.floating]:
+        """Colour of each cell, shape ``(n, 4)``; ``name`` is what an error calls the cells."""
+
+    def order(self, cells: AnnData) -> NDArray[np.intp]:
+        """Cells in the order in which they are drawn."""
+
+    def explain(self, ax: Axes, *extra: Line2D) -> None:
+        """Add a legend, with ``extra`` entries, or a colour bar."""
+
+
+@dataclass(frozen=True)
+class Categories:
+    """Colours of the categories of ``field``; all cells are grey where that is ``None``."""
+
+    field: str | None
+    palette: dict[str, str]
+
+    def rgba(self, cells: AnnData, *, name: str = "adata") -> NDArray[np.floating]:
+        """Colour of each cell."""
+        colours = to_rgba_array([*self.palette.values(), GREY])
+        if self.field is None:
+            return np.repeat(colours, cells.n_obs, axis=0)
+        values = read_values(cells, self.field, name=name).astype(object)
+        # What is not in the palette has index -1: the grey at the end.
+        return colours[pd.Index(list(self.palette), dtype=object).get_indexer(values)]
+
+    def order(self, cells: AnnData) -> NDArray[np.intp]:
+        """Shuffled, so that no category hides the others for coming later."""
+        return np.random.default_rng(0).permutation(cells.n_obs)
+
+    def explain(self, ax: Axes, *extra: Line2D) -> None:
+        """Add a legend outside the axes, in columns."""
+        handles = [*extra, *(legend_handle(*entry) for entry in self.palette.items())]
+        if handles:
+            ax.legend(
+                handles=handles,
+                ncols=math.ceil(len(handles) / _ROWS_OF_LEGEND),
+                loc="center left",
+                bbox_to_anchor=(1.02, 0.5),
+                borderaxespad=0,
+                columnspacing=1,
+                fontsize="small",
+                frameon=False,
+                handletextpad=0.2,
+            )
+
+
+@dataclass(frozen=True)
+class Continuum:
+    """Colours of the numbers of ``field``."""
+
+    field: str
+    scale: ScalarMappable
+
+    def rgba(self, cells: AnnData, *, name: str = "adata") -> NDArray[np.floating]:
+        """Colour of each cell."""
+        values = read_values(cells, self.field, name=name).to_numpy(float)
+        return np.asarray(self.scale.to_rgba(np.ma.masked_invalid(values)))
+
+    def order(self, cells: AnnData) -> NDArray[np.intp]:
+        """Ascending, so that high values lie on top, and missing ones at the bottom."""
+        values = read_values(cells, self.field).to_numpy(float)
+        return np.argsort(np.nan_to_num(values, nan=-np.inf), kind="stable")
+
+    def explain(self, ax: Axes, *extra: Line2D) -> None:
+        """Add a colour bar beside the axes, and a legend below for what is extra."""
+        ax.figure.colorbar(self.scale, ax=ax, fraction=0.05, pad=0.02)
+        if extra:
+            ax.legend(
+                handles=list(extra),
+                ncols=len(extra),
+                loc="upper center",
+                bbox_to_anchor=(0.5, -0.08),
+                fontsize="small",
+                frameon=False,
+                handletextpad=0.2,
+            )
+
+
+def colouring(adata: AnnData, field: str | None) -> Colouring:
+    """Categories or a continuum, from the values of a column of obs or of a feature.
+
+    Raises
+    ------
+    KeyError
+        If there is neither.
+    """
+    if field is None:
+        return Categories(None, {})
+    values = read_values(adata, field)
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        return Categories(field, _palette(values, adata.uns.get(f"{field}_colors")))
+    finite = values[np.isfinite(values)]
+    viridis = mpl.colormaps["viridis"].with_extremes(bad=GREY)
+    limits = (finite.min(), finite.max()) if len(finite) else (0, 1)
+    return Continuum(field, ScalarMappable(Normalize(*limits), viridis))
+
+
+def read_values(cells: AnnData, field: str, *, name: str = "adata") -> pd.Series:
+    """A column of obs or a feature: numbers, or categories whose names are strings."""
+    if field in cells.obs:
+        values = cells.obs[field]
+    elif field in cells.var_names:
+        values = pd.Series(cells.obs_vector(field), index=cells.obs_names)
+    else:
+        raise KeyError(
+            f"color={field!r} not found in {name}: its obs has {list(cells.obs.columns)} and no "
+            "feature has that name; pass one of these, a feature, or color=None."
+        )
+    is_bool = pd.api.types.is_bool_dtype(values.dtype)
+    if pd.api.types.is_numeric_dtype(values.dtype) and not is_bool:
+        return values
+    return values.astype("category").cat.rename_categories(str)
+
+
+def legend_handle(label: str, colour: str, *, filled: bool = True) -> Line2D:
+    """A circle and its label."""
+    face = colour if filled else "none"
+    return Line2D(
+        [], [], linestyle="", marker="o", color=colour, markerfacecolor=face, label=label
+    )
+
+
+def _palette(values: pd.Series, given: Sequence[str] | None) -> dict[str, str]:
+    """Colour of each category that occurs, those given where they fit."""
+    names = list(values.cat.categories)
+    if given is None or len(given) != len(names) or not all(map(is_color_like, given)):
+        given = next((p for p in _PALETTES if len(p) >= len(names)), _PALETTES[-1])
+    occurring = set(values)
+    palette = {
+        name: colour
+        for name, colour in zip(names, cycle(given), strict=False)
+        if name in occurring
+    }
+    return {**palette, _MISSING: GREY} if values.isna().any() else palette

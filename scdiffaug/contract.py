@@ -1,0 +1,201 @@
+"""What a model agreed with its AnnData, and the training batches that follow from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from anndata import AnnData
+from numpy.typing import NDArray
+
+from scdiffaug import data, neighbors
+from scdiffaug.data import to_tensor
+from scdiffaug.features import FeatureSpace, Matrix, principal_components, select_features
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataContract:
+    """What a model agreed with its AnnData, by which every later AnnData is read.
+
+    Parameters
+    ----------
+    setup
+        Arguments of ``setup_anndata``: layer, labels_key, batch_key, neighbors_key.
+    space
+        Feature space of the values.
+    var_names
+        Features in the model's order.
+    selected
+        Positions of the features that the encoder sees.
+    label_names
+        Categories of the labels; empty unless training sees labels.
+    n_neighbors, seed
+        Neighbours that positives are mixed with; seed of their search and of the batches.
+    """
+
+    setup: Mapping[str, str | None]
+    space: FeatureSpace
+    var_names: tuple[str, ...]
+    selected: tuple[int, ...]
+    label_names: tuple[str, ...]
+    n_neighbors: int
+    seed: int
+
+    @classmethod
+    def fit(
+        cls,
+        adata: AnnData,
+        setup: Mapping[str, str | None],
+        *,
+        feature_space: str,
+        n_top_features: int,
+        n_neighbors: int,
+        needs_labels: bool,
+        seed: int,
+    ) -> DataContract:
+        """Check an AnnData and decide the feature space and the encoder's features.
+
+        Raises
+        ------
+        ValueError
+            If the values do not fit, or there are too few cells.
+        """
+        x = data.read_matrix(adata, setup["layer"])
+        space = FeatureSpace.decide(x, feature_space)
+        data.check_depth(x, adata.obs_names, space)
+        if adata.n_obs <= n_neighbors:
+            raise ValueError(
+                f"n_neighbors={n_neighbors} needs more than {n_neighbors} cells, found "
+                f"{adata.n_obs}: lower n_neighbors or add cells."
+            )
+        labels = adata.obs[setup["labels_key"]].astype(str) if needs_labels else []
+        batch = None if setup["batch_key"] is None else adata.obs[setup["batch_key"]]
+        return cls(
+            setup=setup,
+            space=space,
+            var_names=tuple(adata.var_names),
+            selected=tuple(select_features(x, space, n_top=n_top_features, batch=batch).tolist()),
+            label_names=tuple(sorted(set(labels))),
+            n_neighbors=n_neighbors,
+            seed=seed,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> DataContract:
+        """Inverse of :meth:`to_dict`, from JSON's lists."""
+        as_tuples = {key: tuple(values[key]) for key in ("var_names", "selected", "label_names")}
+        return cls(**{**values, **as_tuples, "space": FeatureSpace(**values["space"])})
+
+    def read(self, adata: AnnData, indices: Sequence[int] | None = None) -> tuple[AnnData, Matrix]:
+        """Cells with their features in the model's order, and their values, checked."""
+        cells = data.align_features(adata, pd.Index(self.var_names))
+        if indices is not None:
+            cells = cells[np.asarray(indices)]
+        x = data.read_matrix(cells, self.setup["layer"])
+        # Fractions given to a counts model are an error, not an embedding.
+        FeatureSpace.decide(x, self.space.kind)
+        data.check_depth(x, cells.obs_names, self.space)
+        return cells, x
+
+    def values(self, x: Matrix) -> Matrix:
+        """All features as the generator sees them: counts as counts, else transformed."""
+        return x if self.space.kind == "counts" else self.space.transform(x)
+
+    def encoder_inputs(self, x: Matrix) -> Matrix:
+        """Selected features as the encoder sees them, shape ``(n, k)``."""
+        return self.space.transform(x)[:, list(self.selected)]
+
+    def label_codes(self, cells: AnnData) -> NDArray[np.int64]:
+        """Codes of the labels, shape ``(n,)``; zeros where the model has none."""
+        if not self.label_names:
+            return np.zeros(cells.n_obs, dtype=np.int64)
+        data.check_key(cells, "labels_key", self.setup["labels_key"])
+        names = cells.obs[self.setup["labels_key"]].astype(str)
+        return pd.Categorical(names, categories=self.label_names).codes.astype(np.int64)
+
+    def pair_batches(self, adata: AnnData, *, batch_size: int) -> PairBatches:
+        """Training batches of cells with a neighbour each."""
+        cells, x = self.read(adata)
+        inputs = self.encoder_inputs(x)
+        return PairBatches(
+            x=self.values(x),
+            inputs=inputs,
+            neighbors=self._neighbors(cells, inputs),
+            labels=self.label_codes(cells),
+            batch_size=batch_size,
+            rng=np.random.default_rng(self.seed),
+        )
+
+    def _neighbors(self, cells: AnnData, inputs: Matrix) -> NDArray[np.int64]:
+        key = self.setup["neighbors_key"]
+        if key is not None:
+            graph = cells.obsp[cells.uns[key]["distances_key"]]
+            return neighbors.knn_from_graph(graph, self.n_neighbors)
+        points = principal_components(inputs, seed=self.seed)
+        return neighbors.knn_indices(points, self.n_neighbors, seed=self.seed)
+
+
+class PairBatches:
+    """Shuffled mini-batches of cells, each with one of its neighbours drawn at random.
+
+    Parameters
+    ----------
+    x
+        Cells, shape ``(n, d)``, which the generator learns from.
+    inputs
+        Their encoder inputs, shape ``(n, k)``.
+    neighbors
+        Neighbour indices, shape ``(n, n_neighbors)``.
+    labels
+        Integer labels, for the supervised ablation only; zeros otherwise.
+    rng
+        Order of the cells and choice of the neighbours.
+    """
+
+    def __init__(
+        self,
+        *,
+        x: Matrix,
+        inputs: Matrix,
+        neighbors: NDArray[np.integer[Any]],
+        labels: NDArray[np.integer[Any]],
+        batch_size: int,
+        rng: np.random.Generator,
+    ) -> None:
+        self.x, self.inputs, self.neighbors, self.labels = x, inputs, neighbors, labels
+        self.batch_size, self.rng = batch_size, rng
+
+    def __len__(self) -> int:
+        return len(self._bounds()) - 1
+
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        order = self.rng.permutation(self.x.shape[0])
+        bounds = self._bounds()
+        for start, stop in pairwise(bounds):
+            yield self._batch(order[start:stop])
+
+    def _bounds(self) -> list[int]:
+        n = self.x.shape[0]
+        bounds = [*range(0, n, self.batch_size), n]
+        # A cell left over alone joins the batch before it: it would have nothing to contrast.
+        if len(bounds) > 2 and bounds[-1] - bounds[-2] == 1:
+            del bounds[-2]
+        return bounds
+
+    def _batch(self, cells: NDArray[np.integer[Any]]) -> dict[str, torch.Tensor]:
+        choice = self.rng.integers(self.neighbors.shape[1], size=len(cells))
+        return {
+            "x": to_tensor(self.x[cells]),
+            "inputs": to_tensor(self.inputs[cells]),
+            "neighbor_inputs": to_tensor(self.inputs[self.neighbors[cells, choice]]),
+            "labels": torch.from_numpy(self.labels[cells]),
+        }

@@ -1,0 +1,200 @@
+"""The two forward processes behind one protocol: Gaussian noise and count thinning.
+
+Networks are seen only as ``Network``, a callable of ``(x, level, condition)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from scdiffaug import losses, samplers
+
+Network = Callable[[Tensor, Tensor, Tensor], Tensor]
+Sampler = Literal["thicken", "dpmpp_2m", "ddim", "ddpm"]
+
+
+class ForwardProcess(Protocol):
+    """What training and sampling ask of a noise process."""
+
+    @property
+    def samplers(self) -> tuple[Sampler, ...]:
+        """Samplers that fit, the default first."""
+        ...
+
+    @property
+    def default_steps(self) -> int:
+        """Denoising steps where the user names none."""
+        ...
+
+    def loss(
+        self, network: Network, x: Tensor, condition: Tensor, *, rng: torch.Generator
+    ) -> Tensor:
+        """Denoising loss on clean cells ``x``, shape ``(n, d)``; a scalar."""
+        ...
+
+    def sample(
+        self,
+        network: Network,
+        source: Tensor,
+        condition: Tensor,
+        *,
+        strength: float,
+        n_steps: int,
+        sampler: Sampler,
+        rng: torch.Generator,
+    ) -> Tensor:
+        """New cells, shape ``(n, d)``, of which ``strength`` is not the source's."""
+        ...
+
+
+@dataclass(frozen=True)
+class GaussianDiffusion:
+    r"""Gaussian noise on standardised features (Zang et al. 2023, eq. 5).
+
+    The noised cell :math:`\sqrt{\bar\alpha} x + \sqrt{1-\bar\alpha}\,\delta` is carried as
+    :math:`x + \sigma\delta` with :math:`\sigma^2 = (1-\bar\alpha)/\bar\alpha`. The network
+    predicts what is left after the skip path of Karras et al. (2022, table 1), since an 80-wide
+    layer cannot pass noise of thousands of dimensions.
+    """
+
+    sigma_min: float = 0.02
+    sigma_max: float = 80.0
+    samplers: tuple[Sampler, ...] = ("dpmpp_2m", "ddim", "ddpm")
+    default_steps: int = 16
+
+    def denoise(self, network: Network, x: Tensor, sigma: Tensor, *, condition: Tensor) -> Tensor:
+        """Expected clean cells given noised ones, both shape ``(n, d)``; sigma ``(n,)``."""
+        s = sigma[:, None]
+        root = (1 + s.square()).sqrt()
+        residual = network(x / root, sigma.log() / 4, condition)
+        return x / root.square() + residual.float() * s / root
+
+    def loss(
+        self, network: Network, x: Tensor, condition: Tensor, *, rng: torch.Generator
+    ) -> Tensor:
+        """Weighted squared error at log-normal noise levels (Karras et al. 2022)."""
+        log_sigma = torch.randn(len(x), generator=rng, device=x.device) * 1.2 - 0.6
+        sigma = log_sigma.exp()
+        noise = torch.randn(x.shape, generator=rng, device=x.device)
+        denoised = self.denoise(network, x + sigma[:, None] * noise, sigma, condition=condition)
+        return losses.preconditioned_denoising(denoised, x, sigma)
+
+    def sample(
+        self,
+        network: Network,
+        source: Tensor,
+        condition: Tensor,
+        *,
+        strength: float,
+        n_steps: int,
+        sampler: Sampler,
+        rng: torch.Generator,
+    ) -> Tensor:
+        """Noise the source up to a level that rises with strength, then solve back to 0."""
+
+        def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+            return self.denoise(network, x, sigma.to(x.device).expand(len(x)), condition=condition)
+
+        start = self.start_level(strength)
+        noise = torch.randn(source.shape, generator=rng, device=source.device)
+        x = (source if strength < 1 else torch.zeros_like(source)) + start * noise
+        bounds = {"sigma_max": start, "sigma_min": min(self.sigma_min, start / 2)}
+        if sampler == "ddpm":
+            return samplers.ddpm(denoise, x, samplers.paper_sigmas(n_steps, **bounds), rng=rng)
+        solve = samplers.ddim if sampler == "ddim" else samplers.dpmpp_2m
+        return solve(denoise, x, samplers.karras_sigmas(n_steps, **bounds))
+
+    def start_level(self, strength: float) -> float:
+        """Noise level at which a strength starts, geometric between the two bounds."""
+        return self.sigma_min * (self.sigma_max / self.sigma_min) ** strength
+
+
+@dataclass(frozen=True)
+class CountThinning:
+    """Binomial thinning of counts, and its reverse (Chen & Zhou 2023, "Learning to Jump").
+
+    A cell keeps each read with probability a; the network sees ``log1p`` of the kept reads per
+    10,000 of the whole cell, the share kept and the condition, and predicts the profile of the
+    reads still missing. The reverse adds the next share of reads from that profile, so what is
+    fed back is what was noised, and zeros, integers and depth hold by construction.
+    """
+
+    samplers: tuple[Sampler, ...] = ("thicken",)
+    default_steps: int = 16
+
+    def loss(
+        self, network: Network, x: Tensor, condition: Tensor, *, rng: torch.Generator
+    ) -> Tensor:
+        """Negative log-likelihood per missing read at a uniform share kept."""
+        share = torch.rand(len(x), generator=rng, device=x.device)
+        row, column = x.nonzero(as_tuple=True)
+        whole, depth = x[row, column], x.sum(1)
+        kept = torch.binomial(whole, share[row], generator=rng)
+        view = torch.zeros_like(x)
+        view[row, column] = _scaled(kept, depth[row])
+        kept_share = torch.zeros_like(depth).index_add(0, row, kept) / depth.clamp_min(1)
+        logits = network(view, kept_share, condition)
+        return losses.missing_reads_nll(logits, (row, column, whole - kept))
+
+    def sample(
+        self,
+        network: Network,
+        source: Tensor,
+        condition: Tensor,
+        *,
+        strength: float,
+        n_steps: int,
+        sampler: Sampler,
+        rng: torch.Generator,
+    ) -> Tensor:
+        """Thin the source to ``1 - strength`` of its reads, then add reads to its depth."""
+        depth = source.sum(1)
+        share = torch.full_like(depth, 1 - strength)
+        x = thin(source, share, rng)
+        missing = depth - x.sum(1)
+        for step in range(n_steps, 0, -1):
+            n_reads = (missing / step).round()
+            view = _scaled(x, depth[:, None])
+            logits = network(view, x.sum(1) / depth.clamp_min(1), condition)
+            x = x + draw_reads(logits, n_reads, rng)
+            missing = missing - n_reads
+        return x
+
+
+def thin(x: Tensor, share: Tensor, rng: torch.Generator) -> Tensor:
+    """Keep each read with the cell's probability: Binomial(x, share), shape ``(n, d)``."""
+    rows, cols = x.nonzero(as_tuple=True)
+    kept = torch.zeros_like(x)
+    kept[rows, cols] = torch.binomial(x[rows, cols], share[rows], generator=rng)
+    return kept
+
+
+def draw_reads(logits: Tensor, n_reads: Tensor, rng: torch.Generator) -> Tensor:
+    """One multinomial draw per row, shape ``(n, d)``, in time linear in reads, not in steps.
+
+    Parameters
+    ----------
+    logits
+        Unnormalised log-profiles, shape ``(n, d)``.
+    n_reads
+        Whole number of reads to draw per row, shape ``(n,)``.
+    """
+    n, d = logits.shape
+    # In double precision, so that one search serves all rows, row i lying in [i, i + 1).
+    cdf = torch.softmax(logits.float(), dim=1).double().cumsum(1)
+    cdf = cdf / cdf[:, -1:] + torch.arange(n, device=cdf.device)[:, None]
+    rows = torch.repeat_interleave(torch.arange(n, device=cdf.device), n_reads.long())
+    u = torch.rand(len(rows), generator=rng, device=cdf.device, dtype=torch.float64)
+    hits = torch.searchsorted(cdf.flatten(), rows + u, right=True)
+    hits = hits.clamp(rows * d, rows * d + d - 1)
+    return torch.bincount(hits, minlength=n * d).view(n, d).to(torch.float32)
+
+
+def _scaled(kept: Tensor, depth: Tensor) -> Tensor:
+    """What the network sees of kept reads: log1p of them per 10,000 of the whole cell."""
+    return torch.log1p(kept * 1e4 / depth.clamp_min(1))

@@ -1,0 +1,154 @@
+"""Loss terms of DiffAug as pure functions of tensors (Zang et al. 2023, eq. 2-6)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Reads = tuple[Tensor, Tensor, Tensor]
+
+
+def squared_distances(a: Tensor, b: Tensor) -> Tensor:
+    """Squared Euclidean distances between rows, ``(n, k)`` and ``(m, k)`` to ``(n, m)``."""
+    cross = a @ b.T
+    return (a.square().sum(1)[:, None] + b.square().sum(1) - 2 * cross).clamp_min(0)
+
+
+def log_t_kernel(sq_distance: Tensor, dof: float) -> Tensor:
+    r"""Log density of Student's t at distance :math:`\sqrt{D}` (Zang et al. 2023, eq. 3).
+
+    .. math:: S_\nu(D) = \frac{\Gamma((\nu+1)/2)}{\sqrt{\nu\pi}\,\Gamma(\nu/2)}
+              \left(1 + D/\nu\right)^{-(\nu+1)/2}
+
+    Parameters
+    ----------
+    sq_distance
+        Squared Euclidean distances D.
+    dof
+        Degrees of freedom :math:`\nu`.
+    """
+    log_scale = math.lgamma((dof + 1) / 2) - math.lgamma(dof / 2) - 0.5 * math.log(dof * math.pi)
+    return log_scale - 0.5 * (dof + 1) * torch.log1p(sq_distance / dof)
+
+
+def log_t_similarity(sq_distance: Tensor, dof: float) -> Tensor:
+    r"""Log of the similarity :math:`2\pi S_\nu(D)^2` of the authors' released code.
+
+    The square rescales the density so that the similarity of identical points is close to 1 for
+    large :math:`\nu`, which makes it a probability.
+    """
+    return math.log(2 * math.pi) + 2 * log_t_kernel(sq_distance, dof)
+
+
+def soft_contrastive(
+    *,
+    y_anchor: Tensor,
+    y_view: Tensor,
+    z_anchor: Tensor,
+    z_view: Tensor,
+    dof_semantic: float = 100.0,
+    dof_projection: float = 0.01,
+) -> Tensor:
+    r"""Soft contrastive loss (Zang et al. 2023, eq. 2-4), mean over anchors.
+
+    .. math:: -\sum_{ij} P_{ij}\log Q_{ij} + (1 - P_{ij})\log(1 - Q_{ij}),\quad
+              P = \max\{H, S_{\nu_y}(y_i, y_j^+)\},\; Q = S_{\nu_z}(z_i, z_j^+)
+
+    with H the identity matrix: row i of the views is the positive of anchor i. The paper weights
+    the positives by :math:`e^\beta` and clips P at 1. Here :math:`\beta \to \infty`, since at a
+    finite one the loss has a trivial minimum: the encoder drives :math:`P_{ii}` to 0 by moving
+    all y apart (``benchmarks/NOTES.md``, experiment 1).
+
+    Parameters
+    ----------
+    y_anchor, y_view
+        Semantic vectors of the anchors and of their views, shape ``(n, 80)``.
+    z_anchor, z_view
+        Their projections, shape ``(n, 2)``.
+    dof_semantic, dof_projection
+        Degrees of freedom of the two kernels.
+    """
+    log_p = log_t_similarity(squared_distances(y_anchor, y_view), dof_semantic)
+    p = log_p.exp().clamp(0, 1)
+    p = p - torch.diag(p.diagonal()) + torch.eye(len(p), device=p.device)
+    log_q = log_t_similarity(squared_distances(z_anchor, z_view), dof_projection).clamp_max(-1e-6)
+    return -(p * log_q + (1 - p) * torch.log(-torch.expm1(log_q))).sum(1).mean()
+
+
+def info_nce(*, z_anchor: Tensor, z_view: Tensor) -> Tensor:
+    r"""InfoNCE, the loss of SimCLR (Chen et al. 2020), mean over anchors.
+
+    The similarity is the Cauchy kernel :math:`1/(1 + D)` rather than the cosine's, as in t-SimCNE
+    (Böhm et al. 2023): a cosine would bend a plane onto a circle.
+
+    Parameters
+    ----------
+    z_anchor, z_view
+        Projections of the anchors and of their views, shape ``(n, 2)``.
+    """
+    logits = -torch.log1p(squared_distances(z_anchor, z_view))
+    return F.cross_entropy(logits, torch.arange(len(logits), device=logits.device))
+
+
+def preconditioned_denoising(
+    denoised: Tensor, x: Tensor, sigma: Tensor, *, sigma_data: float = 1.0
+) -> Tensor:
+    r"""Weighted squared error of denoised cells (eq. 5; weight of Karras et al. 2022).
+
+    Eq. 5 compares noise with predicted noise; with the denoised cell as the prediction the same
+    error carries the weight :math:`(\sigma^2 + \sigma_d^2)/(\sigma\sigma_d)^2`, which is even
+    over noise levels.
+
+    Parameters
+    ----------
+    denoised, x
+        Predicted and true cells, shape ``(n, d)``.
+    sigma
+        Noise level of each cell, shape ``(n,)``.
+    """
+    weight = (sigma.square() + sigma_data**2) / (sigma * sigma_data).square()
+    return (weight * (denoised - x).square().mean(1)).mean()
+
+
+def missing_reads_nll(logits: Tensor, reads: Reads) -> Tensor:
+    r"""Mean negative log-likelihood per missing read, in nats.
+
+    :math:`-\sum_g m_g \log p_g / \sum_g m_g` with p the softmax of the logits, averaged over the
+    cells that miss at least one read (Chen & Zhou 2023).
+
+    Parameters
+    ----------
+    logits
+        Unnormalised log-profile of the missing reads, shape ``(n, d)``.
+    reads
+        The missing reads: row, column and number, each shape ``(k,)``.
+    """
+    return _MissingReads.apply(logits, *reads)
+
+
+class _MissingReads(torch.autograd.Function):
+    """The gradient by hand: autograd would fill four matrices of cells by genes, this one."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, *reads: Tensor) -> Tensor:
+        row, column, number = reads
+        log_norm = torch.logsumexp(logits.float(), dim=1)
+        n_missing = number.new_zeros(len(logits)).index_add(0, row, number)
+        # Share of each read in the mean over cells of the mean over a cell's reads.
+        weight = number / (n_missing * (n_missing > 0).sum())[row]
+        weight = torch.where(number > 0, weight, 0.0)
+        ctx.save_for_backward(logits, log_norm, row, column, weight)
+        return (weight * (log_norm[row] - logits[row, column])).sum()
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None]:
+        logits, log_norm, row, column, weight = ctx.saved_tensors
+        cell_weight = torch.zeros_like(log_norm).index_add(0, row, weight)
+        grad = (logits - log_norm[:, None].to(logits.dtype)).exp_()
+        grad *= cell_weight[:, None].to(logits.dtype)
+        grad[row, column] -= weight.to(logits.dtype)
+        return grad * upstream.to(logits.dtype), None, None, None

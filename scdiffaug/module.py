@@ -1,0 +1,235 @@
+"""Encoder and generator as one scvi-tools module: views, forward passes and named losses."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from scipy import sparse
+from scvi.module.base import BaseModuleClass, LossOutput
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor, nn
+
+from scdiffaug import diffusion, losses
+from scdiffaug.features import FeatureSpace, Matrix
+from scdiffaug.nn import Generator, SemanticEncoder
+
+Objective = Literal["soft_contrastive", "infonce"]
+Condition = Literal["semantic", "labels", "random"]
+Diffusion = Literal["counts", "gaussian", "none"]
+Tensors = dict[str, Tensor]
+
+PROCESSES: dict[str, Callable[[], diffusion.ForwardProcess]] = {
+    "counts": diffusion.CountThinning,
+    "gaussian": diffusion.GaussianDiffusion,
+}
+
+
+_GENERATOR_BATCH = 256
+
+
+class DiffAugModule(BaseModuleClass):
+    """Semantic encoder and conditional generator (Zang et al. 2023, algorithm 1).
+
+    Parameters
+    ----------
+    n_features
+        Number of features of a cell.
+    selected
+        Positions of the features that the encoder sees.
+    space
+        Feature space of the cells.
+    n_labels
+        Number of label categories, for the condition ``"labels"``.
+    n_semantic, n_projection
+        Widths of y and z.
+    objective, condition, diffusion
+        The contrastive loss, what the generator is conditioned on, and its forward process.
+    """
+
+    selected: Tensor
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        n_features: int,
+        selected: Sequence[int],
+        space: FeatureSpace,
+        *,
+        n_labels: int,
+        n_semantic: int,
+        n_projection: int,
+        objective: Objective,
+        condition: Condition,
+        diffusion: Diffusion,
+    ) -> None:
+        super().__init__()
+        self.space, self.objective, self.condition_on = space, objective, condition
+        self.encoder = SemanticEncoder(
+            len(selected), n_semantic=n_semantic, n_projection=n_projection
+        )
+        self.register_buffer("selected", torch.as_tensor(selected))
+        # Of the features as the networks see them; Gaussian noise is added to standardised ones.
+        self.register_buffer("mean", torch.zeros(n_features))
+        self.register_buffer("std", torch.ones(n_features))
+        self.process = PROCESSES[diffusion]() if diffusion != "none" else None
+        if self.process is not None:
+            self.generator = Generator(n_features, n_condition=n_semantic)
+            self.ema_generator = copy.deepcopy(self.generator).requires_grad_(False)
+            self.label_vectors = nn.Embedding(max(n_labels, 1), n_semantic)
+
+    @torch.no_grad()
+    def fit_scale(self, x: Matrix) -> None:
+        """Start the generator from the mean of the training cells: their profile, or scale."""
+        if self.makes_counts:
+            profile = torch.as_tensor(np.asarray(x.sum(0)).ravel() + 1.0).log()
+            self.generator.out.bias.copy_(profile - profile.mean())
+            self.ema_generator.load_state_dict(self.generator.state_dict())
+        if isinstance(self.process, diffusion.GaussianDiffusion):
+            values = self.space.transform(x) if self.space.kind == "counts" else x
+            scaler = StandardScaler(with_mean=not sparse.issparse(values)).fit(values)
+            self.mean.copy_(torch.as_tensor(values.mean(0)).flatten())
+            self.std.copy_(torch.as_tensor(scaler.scale_))
+
+    def make_views(
+        self, batch: Tensors, *, alpha: float, n_steps: int, rng: torch.Generator
+    ) -> tuple[Tensor, float]:
+        r"""Positives of a batch: neighbour mixup, some of them replaced by generated cells.
+
+        :math:`x^+ = \lambda x_i + (1-\lambda) x_j` with j a neighbour of i; with probability
+        alpha it is instead a cell that the averaged generator makes from :math:`y_i`.
+
+        Returns
+        -------
+        Views, shape ``(n, k)``, and the share of them that was generated.
+        """
+        x, neighbor = batch["inputs"], batch["neighbor_inputs"]
+        mix = torch.rand(len(x), 1, generator=rng, device=x.device)
+        views = torch.lerp(neighbor, x, mix)
+        replaced = torch.rand(len(x), generator=rng, device=x.device) < alpha
+        if self.process is None or not replaced.any():
+            return views, 0.0
+        source = {name: tensor[replaced] for name, tensor in batch.items()}
+        views[replaced] = self._generated_inputs(source, n_steps, rng)
+        return views, replaced.float().mean().item()
+
+    @torch.no_grad()
+    def _generated_inputs(self, source: Tensors, n_steps: int, rng: torch.Generator) -> Tensor:
+        was_training = self.encoder.training
+        self.encoder.eval()
+        y = self.encoder.semantic(source["inputs"])
+        self.encoder.train(was_training)
+        made = self.sample(
+            source["x"], y, source["labels"], strength=1.0, n_steps=n_steps, rng=rng
+        )
+        return self.space.transform_tensor(made)[:, self.selected]
+
+    def _get_inference_input(self, tensors: Tensors, **_: Any) -> Tensors:
+        return {"x": torch.cat([tensors["inputs"], tensors["views"]])}
+
+    def inference(self, x: Tensor) -> Tensors:
+        """Return y and z of encoder inputs, shape ``(n, k)``."""
+        y, z = self.encoder(x)
+        return {"y": y, "z": z}
+
+    def _get_generative_input(
+        self, tensors: Tensors, inference_outputs: Tensors, **_: Any
+    ) -> Tensors:
+        # The generator needs more steps than the encoder, not more cells in each.
+        few = slice(_GENERATOR_BATCH)
+        y = inference_outputs["y"][: len(tensors["x"])].detach()
+        return {"x": tensors["x"][few], "y": y[few], "labels": tensors["labels"][few]}
+
+    def generative(self, x: Tensor, y: Tensor, labels: Tensor, *, rng: torch.Generator) -> Tensors:
+        """Return the diffusion loss of cells given their semantic vectors."""
+        if self.process is None:
+            return {"diffusion": x.new_zeros(())}
+        condition = self._condition(y, labels, rng)
+        x = self._standardise(x)
+        return {"diffusion": self.process.loss(self.generator, x, condition, rng=rng)}
+
+    def loss(
+        self,
+        tensors: Tensors,
+        inference_outputs: Tensors,
+        generative_outputs: Tensors,
+        *,
+        terms: tuple[str, ...] = ("contrastive", "diffusion"),
+    ) -> LossOutput:
+        """Sum of the named terms (eq. 6); all of them are reported."""
+        y_anchor, y_view = inference_outputs["y"].chunk(2)
+        z_anchor, z_view = inference_outputs["z"].chunk(2)
+        if self.objective == "soft_contrastive":
+            contrastive = losses.soft_contrastive(
+                y_anchor=y_anchor, y_view=y_view, z_anchor=z_anchor, z_view=z_view
+            )
+        else:
+            contrastive = losses.info_nce(z_anchor=z_anchor, z_view=z_view)
+        named = {"contrastive": contrastive, **generative_outputs}
+        total = torch.stack([named[term] for term in terms]).sum()
+        return LossOutput(loss=total, n_obs_minibatch=len(y_anchor), extra_metrics=named)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        x: Tensor,
+        y: Tensor,
+        labels: Tensor,
+        *,
+        strength: float,
+        n_steps: int,
+        rng: torch.Generator,
+        sampler: diffusion.Sampler | None = None,
+    ) -> Tensor:
+        """New cells from source cells and their semantic vectors, by the averaged generator.
+
+        Returns
+        -------
+        Shape ``(n, d)``: counts from a counts model, else values as the networks see them.
+        """
+        assert self.process is not None
+        made = self.process.sample(
+            self.ema_generator,
+            self._standardise(x),
+            self._condition(y, labels, rng),
+            strength=strength,
+            n_steps=n_steps,
+            sampler=sampler or self.process.samplers[0],
+            rng=rng,
+        )
+        return made if self.makes_counts else self._unstandardise(made, depth=x.sum(1))
+
+    @property
+    def makes_counts(self) -> bool:
+        """Whether the forward process works on counts themselves."""
+        return isinstance(self.process, diffusion.CountThinning)
+
+    @torch.no_grad()
+    def update_ema(self, decay: float) -> None:
+        """Move the averaged generator towards the trained one."""
+        if self.process is not None:
+            averaged: list[Tensor] = list(self.ema_generator.parameters())
+            trained: list[Tensor] = list(self.generator.parameters())
+            torch._foreach_lerp_(averaged, trained, 1 - decay)
+
+    def _condition(self, y: Tensor, labels: Tensor, rng: torch.Generator) -> Tensor:
+        if self.condition_on == "labels":
+            return self.label_vectors(labels)
+        if self.condition_on == "random":
+            return torch.randn(y.shape, generator=rng, device=y.device)
+        return nn.functional.layer_norm(y.float(), y.shape[1:])
+
+    def _standardise(self, x: Tensor) -> Tensor:
+        if self.makes_counts:
+            return x
+        return (self.space.transform_tensor(x) - self.mean) / self.std
+
+    def _unstandardise(self, x: Tensor, *, depth: Tensor) -> Tensor:
+        x = x * self.std + self.mean
+        if self.space.kind != "counts":
+            return x
+        return (x.expm1() * (depth / 1e4)[:, None]).round().clamp_min(0)

@@ -1,0 +1,99 @@
+"""The k-nearest-neighbour graph that startup positives are drawn from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from sklearn.neighbors import NearestNeighbors
+
+# Below this many cells brute force beats the compilation of pynndescent.
+_EXACT_UP_TO = 20_000
+
+
+def knn_indices(
+    points: NDArray[np.floating[Any]], n_neighbors: int, *, seed: int = 0
+) -> NDArray[np.int64]:
+    """Indices of the nearest other points, closest first.
+
+    Exact up to 20,000 points, approximate (pynndescent) above.
+
+    Parameters
+    ----------
+    points
+        Coordinates, shape ``(n, k)``.
+    n_neighbors
+        Neighbours per point, the point itself not counted.
+    seed
+        Seed of the approximate search.
+
+    Returns
+    -------
+    Shape ``(n, n_neighbors)``.
+
+    Raises
+    ------
+    ValueError
+        If there are not more points than neighbours.
+    """
+    if len(points) <= n_neighbors:
+        raise ValueError(
+            f"n_neighbors={n_neighbors} needs more than {n_neighbors} cells, found "
+            f"{len(points)}: lower n_neighbors or add cells."
+        )
+    search = _exact if len(points) <= _EXACT_UP_TO else _approximate
+    return _drop_self(search(points, n_neighbors + 1, seed))
+
+
+def knn_from_graph(graph: sparse.spmatrix, n_neighbors: int) -> NDArray[np.int64]:
+    """Nearest neighbours from a precomputed distance graph such as ``.obsp["distances"]``.
+
+    Parameters
+    ----------
+    graph
+        Sparse distances, shape ``(n, n)``; what is not stored is not a neighbour.
+    n_neighbors
+        Neighbours wanted per cell; a cell with fewer repeats those it has.
+
+    Raises
+    ------
+    ValueError
+        If a cell has no stored neighbour.
+    """
+    graph = sparse.csr_matrix(graph, copy=True)
+    graph.setdiag(0)
+    graph.eliminate_zeros()
+    degrees = np.diff(graph.indptr)
+    if (degrees == 0).any():
+        raise ValueError(
+            f"The neighbour graph has {int((degrees == 0).sum())} cells without neighbours: "
+            "recompute it with sc.pp.neighbors."
+        )
+    rows = np.repeat(np.arange(graph.shape[0]), degrees)
+    by_distance = graph.indices[np.lexsort((graph.data, rows))]
+    rank = np.arange(n_neighbors)[None] % degrees[:, None]
+    return by_distance[graph.indptr[:-1, None] + rank].astype(np.int64)
+
+
+def _exact(points: NDArray[Any], k: int, _seed: int) -> NDArray[np.int64]:
+    return (
+        NearestNeighbors(n_neighbors=k, algorithm="brute")
+        .fit(points)
+        .kneighbors(points, return_distance=False)
+    )
+
+
+def _approximate(points: NDArray[Any], k: int, seed: int) -> NDArray[np.int64]:
+    from pynndescent import NNDescent
+
+    index = NNDescent(points.astype(np.float32), n_neighbors=k, random_state=seed)
+    return index.neighbor_graph[0].astype(np.int64)
+
+
+def _drop_self(indices: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Remove each point from its own list, or its last neighbour where duplicates hid it."""
+    own = indices == np.arange(len(indices))[:, None]
+    own[~own.any(1), -1] = True
+    return indices[~own].reshape(len(indices), -1)

@@ -1,0 +1,111 @@
+"""The two networks of DiffAug: the semantic encoder and the conditional generator.
+
+Widths follow Zang et al. 2023: encoder ``[d, 500, 300, 80]``, projection head
+``[80, 500, 500, 2]``, generator ``[d, 500, 80, 500, d]``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+
+def mlp(widths: Sequence[int]) -> nn.Sequential:
+    """Linear layers with BatchNorm and leaky ReLU between them, the last one bare."""
+    layers: list[nn.Module] = []
+    for n_in, n_out in pairwise(widths[:-1]):
+        layers += [nn.Linear(n_in, n_out), nn.BatchNorm1d(n_out), nn.LeakyReLU(0.1)]
+    return nn.Sequential(*layers, nn.Linear(widths[-2], widths[-1]))
+
+
+class SemanticEncoder(nn.Module):
+    """Maps cells to the semantic vector y and its low-dimensional projection z.
+
+    Parameters
+    ----------
+    n_input
+        Number of input features.
+    n_semantic
+        Width of the semantic vector y.
+    n_projection
+        Width of the projection z.
+    """
+
+    def __init__(self, n_input: int, *, n_semantic: int = 80, n_projection: int = 2) -> None:
+        super().__init__()
+        self.semantic = mlp([n_input, 500, 300, n_semantic])
+        self.projection = mlp([n_semantic, 500, 500, n_projection])
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return y, shape ``(n, n_semantic)``, and z, shape ``(n, n_projection)``."""
+        y = self.semantic(x).float()
+        hidden = self.projection[:-1](y)
+        # A coordinate in bfloat16 loses the distance of near neighbours, on which the loss hangs.
+        with torch.autocast(x.device.type, enabled=False):
+            return y, self.projection[-1](hidden.float())
+
+
+class NoiseLevelEmbedding(nn.Module):
+    """Fourier features of a scalar noise level, shape ``(n,)`` to ``(n, width)``."""
+
+    frequencies: Tensor
+
+    def __init__(self, width: int = 64) -> None:
+        super().__init__()
+        self.register_buffer("frequencies", torch.exp(torch.linspace(0.0, 5.0, width // 2)))
+
+    def forward(self, level: Tensor) -> Tensor:
+        """Embed the noise level."""
+        angles = level[:, None] * self.frequencies
+        return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+class Generator(nn.Module):
+    """Denoiser conditioned on the noise level and the semantic vector.
+
+    The condition enters every hidden layer as a learned scale and shift (FiLM, Perez et al.
+    2018), so that the narrow middle layer does not have to carry it.
+
+    Parameters
+    ----------
+    n_features
+        Number of features of a cell, in and out.
+    n_condition
+        Width of the condition.
+    widths
+        Widths of the hidden layers.
+    """
+
+    def __init__(
+        self, n_features: int, *, n_condition: int = 80, widths: Sequence[int] = (500, 80, 500)
+    ) -> None:
+        super().__init__()
+        self.level = NoiseLevelEmbedding()
+        n_context = 128
+        self.context = nn.Sequential(nn.Linear(n_condition + 64, n_context), nn.GELU())
+        inputs = [n_features, *widths[:-1]]
+        self.hidden = nn.ModuleList(nn.Linear(i, o) for i, o in zip(inputs, widths, strict=True))
+        self.norms = nn.ModuleList(nn.LayerNorm(o, elementwise_affine=False) for o in widths)
+        self.films = nn.ModuleList(nn.Linear(n_context, 2 * o) for o in widths)
+        self.out = nn.Linear(widths[-1], n_features)
+
+    def forward(self, x: Tensor, level: Tensor, condition: Tensor) -> Tensor:
+        """Return one output per feature, shape ``(n, n_features)``.
+
+        Parameters
+        ----------
+        x
+            Noised cells, shape ``(n, n_features)``.
+        level
+            Noise level of each cell, shape ``(n,)``.
+        condition
+            Semantic vector of each cell, shape ``(n, n_condition)``.
+        """
+        context = self.context(torch.cat([self.level(level), condition], dim=1))
+        for linear, norm, film in zip(self.hidden, self.norms, self.films, strict=True):
+            scale, shift = film(context).chunk(2, dim=1)
+            x = nn.functional.gelu(norm(linear(x)) * (1 + scale) + shift)
+        return self.out(x)

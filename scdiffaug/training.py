@@ -1,0 +1,248 @@
+"""The Lightning plan: startup, then substituted positives; averaging; history."""
+
+from __future__ import annotations
+
+import logging
+import math
+import signal
+import threading
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any, Literal
+
+import lightning.pytorch as pl
+import pandas as pd
+import torch
+from scvi.train import Trainer
+from torch import Tensor
+
+from scdiffaug.module import DiffAugModule, Tensors
+
+Schedule = Literal["joint", "alternating"]
+Precision = Literal["auto", "32-true", "bf16-mixed"]
+_STEPS_UP_TO_10K_CELLS = 1200
+_EMA_DECAY = 0.998
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """What a training run needs beside the data.
+
+    Parameters
+    ----------
+    n_steps
+        Optimiser steps in all.
+    alpha
+        Probability that a positive is a generated cell, once startup is over.
+    startup
+        Share of the steps before generated positives begin.
+    schedule
+        ``"joint"``: both losses at every step. ``"alternating"``: one of them every other epoch.
+    learning_rate, weight_decay, clip_norm
+        Peak of the one-cycle schedule; AdamW's decay; bound on the gradient norm.
+    view_steps
+        Denoising steps of a generated positive.
+    seed
+        Seed of mixing, noise and substitution.
+    """
+
+    n_steps: int
+    alpha: float = 0.1
+    startup: float = 0.5
+    schedule: Schedule = "joint"
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-2
+    clip_norm: float = 10.0
+    view_steps: int = 4
+    seed: int = 0
+
+
+def default_epochs(n_cells: int, batch_size: int) -> int:
+    """Epochs that make up the default budget of steps.
+
+    1,200 steps up to 10,000 cells, then growing with the square root of the cells, so that ten
+    times the cells cost three times the work.
+    """
+    n_steps = _STEPS_UP_TO_10K_CELLS * max(1.0, math.sqrt(n_cells / 10_000))
+    return max(1, round(n_steps / math.ceil(n_cells / batch_size)))
+
+
+class DiffAugPlan(pl.LightningModule):
+    """Algorithm 1 of Zang et al. 2023 as a training plan.
+
+    Parameters
+    ----------
+    module
+        Encoder and generator.
+    options
+        Everything else.
+    """
+
+    def __init__(self, module: DiffAugModule, options: TrainingOptions) -> None:
+        super().__init__()
+        self.module, self.options = module, options
+        self.records: list[dict[str, float]] = []
+        self._epoch: list[Tensors] = []
+        self._rng: torch.Generator | None = None
+
+    def configure_optimizers(self) -> Any:
+        """AdamW with a one-cycle learning rate."""
+        options = self.options
+        trained = [p for p in self.module.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(
+            trained, lr=options.learning_rate, weight_decay=options.weight_decay, fused=True
+        )
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, options.learning_rate, total_steps=options.n_steps + 1, pct_start=0.1
+        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def on_train_start(self) -> None:
+        """Start the stream of random numbers on the device that uses it."""
+        self._rng = torch.Generator(self.device).manual_seed(self.options.seed)
+
+    def training_step(self, batch: Tensors, _batch_idx: int) -> Tensor:
+        """Loss of one batch."""
+        rng = self._rng
+        assert rng is not None
+        started = self.global_step >= self.options.startup * self.options.n_steps
+        batch["views"], share = self.module.make_views(
+            batch,
+            alpha=self.options.alpha if started else 0.0,
+            n_steps=self.options.view_steps,
+            rng=rng,
+        )
+        _, _, output = self.module(
+            batch, generative_kwargs={"rng": rng}, loss_kwargs={"terms": self._terms()}
+        )
+        named = {name: value.detach() for name, value in output.extra_metrics.items()}
+        self._epoch.append(
+            {"loss": output.loss.detach(), **named, "generated_share": torch.tensor(share)}
+        )
+        return output.loss
+
+    def _terms(self) -> tuple[str, ...]:
+        if self.module.process is None:
+            return ("contrastive",)
+        if self.options.schedule == "joint":
+            return ("contrastive", "diffusion")
+        return ("contrastive",) if self.current_epoch % 2 == 0 else ("diffusion",)
+
+    def configure_gradient_clipping(
+        self, optimizer: torch.optim.Optimizer, *_: Any, **__: Any
+    ) -> None:
+        """Clip the gradient norm and keep it for the history."""
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self.options.clip_norm)
+        self._epoch[-1]["gradient_norm"] = norm
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Average the generator; early steps count less, as in Karras et al. 2022."""
+        step = self.global_step
+        self.module.update_ema(min(_EMA_DECAY, (1 + step) / (10 + step)))
+
+    def on_train_epoch_end(self) -> None:
+        """Record means over the epoch, and stop where the loss is not finite.
+
+        Raises
+        ------
+        FloatingPointError
+            If the loss became NaN or infinite.
+        """
+        means = {
+            name: torch.stack([step[name].float().cpu() for step in self._epoch]).mean().item()
+            for name in self._epoch[0]
+        }
+        self._epoch.clear()
+        self.records.append(means)
+        if not math.isfinite(means["loss"]):
+            raise FloatingPointError(
+                f"The loss became {means['loss']} in epoch {self.current_epoch}: lower "
+                "learning_rate, or check the data for extreme values."
+            )
+
+    def history(self) -> dict[str, pd.DataFrame]:
+        """One data frame per recorded quantity, indexed by epoch."""
+        table = pd.DataFrame(self.records)
+        table.index.name = "epoch"
+        return {name: table[[name]] for name in table}
+
+
+def fit(
+    module: DiffAugModule,
+    batches: Iterable[Tensors],
+    options: TrainingOptions,
+    *,
+    max_epochs: int,
+    accelerator: str,
+    devices: int | list[int] | str,
+    precision: Precision,
+    enable_progress_bar: bool,
+) -> dict[str, pd.DataFrame]:
+    """Train a module in place and return its history."""
+    plan = DiffAugPlan(module, options)
+    with _without_chatter():
+        trainer = Trainer(
+            max_epochs=max_epochs,
+            accelerator=accelerator,
+            devices=devices,
+            precision=best_precision(accelerator) if precision == "auto" else precision,
+            benchmark=False,
+            logger=False,
+            enable_progress_bar=enable_progress_bar,
+        )
+        module.train()
+        with stop_on_interrupt(trainer):
+            trainer.fit(plan, batches)
+    module.eval()
+    return plan.history()
+
+
+@contextmanager
+def _without_chatter() -> Iterator[None]:
+    """Silence what Lightning says of itself and a user cannot act on."""
+    chatter = logging.getLogger("lightning.pytorch")
+    level = chatter.level
+    chatter.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")
+            warnings.filterwarnings("ignore", message=".*does not have many workers")
+            yield
+    finally:
+        chatter.setLevel(level)
+
+
+@contextmanager
+def stop_on_interrupt(trainer: pl.Trainer) -> Iterator[None]:
+    """Let Ctrl-C end training after the batch at hand, leaving a usable model."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        trainer.should_stop = True
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def best_precision(accelerator: str) -> Literal["bf16-mixed", "32-true"]:
+    """bfloat16 autocast where the hardware multiplies it, else float32."""
+    if accelerator == "cpu":
+        able = torch.cpu.get_capabilities()
+        has_bf16 = bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+    elif accelerator in ("cuda", "gpu"):
+        has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        has_bf16 = False
+    return "bf16-mixed" if has_bf16 else "32-true"

@@ -1,0 +1,309 @@
+"""The contract that users of scverse models rely on."""
+
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pytest
+import scanpy as sc
+import torch
+from anndata import AnnData
+from scipy import sparse
+
+import scdiffaug
+from scdiffaug import scDiffAug
+
+QUICK = {"max_epochs": 3, "enable_progress_bar": False}
+
+
+@pytest.fixture(scope="module")
+def trained() -> scDiffAug:
+    model = scDiffAug(scdiffaug.datasets.pbmc68k_reduced())
+    model.train(**QUICK)
+    return model
+
+
+def test_embedding_shapes_and_types(trained: scDiffAug) -> None:
+    semantic = trained.get_latent_representation()
+    projection = trained.get_latent_representation(representation="projection")
+    assert semantic.shape == (700, 80)
+    assert projection.shape == (700, 2)
+    assert semantic.dtype == projection.dtype == np.float32
+    assert np.isfinite(semantic).all()
+
+
+def test_a_cell_has_one_embedding_whatever_its_batch(trained: scDiffAug) -> None:
+    whole = trained.get_latent_representation()
+    alone = trained.get_latent_representation(indices=[5])
+    blocks = trained.get_latent_representation(batch_size=64)
+    np.testing.assert_allclose(alone[0], whole[5], atol=1e-4)
+    np.testing.assert_allclose(blocks, whole, atol=1e-4)
+
+
+def test_unknown_representation_is_refused(trained: scDiffAug) -> None:
+    with pytest.raises(ValueError, match="representation='umap' is unknown"):
+        trained.get_latent_representation(representation="umap")
+
+
+def test_made_cells_are_counts_of_their_sources_depth(trained: scDiffAug) -> None:
+    new = trained.augment()
+    assert sparse.issparse(new.X)
+    np.testing.assert_array_equal(new.X.data, np.rint(new.X.data))
+    depth = np.asarray(trained.adata.X.sum(1)).ravel()
+    np.testing.assert_array_equal(np.asarray(new.X.sum(1)).ravel(), depth)
+    assert (new.X != trained.adata.X).nnz > 0
+    np.testing.assert_allclose(np.expm1(new.layers["log1p_norm"][:9].toarray()).sum(1), 1e4, 1e-3)
+
+
+def test_made_cells_carry_their_sources_annotations(trained: scDiffAug) -> None:
+    adata = trained.adata
+    new = trained.augment(indices=[7, 3], n_per_cell=2, strength=0.5, seed=11, steps=4)
+    assert new.obs["source_obs_name"].tolist() == list(adata.obs_names[[7, 7, 3, 3]])
+    assert new.obs["cell_type"].tolist() == adata.obs["cell_type"].iloc[[7, 7, 3, 3]].tolist()
+    assert new.obs_names.is_unique
+    assert new.obs["is_augmented"].all()
+    assert (new.obs["augmentation_strength"] == 0.5).all()
+    assert new.var_names.equals(adata.var_names)
+    said = new.uns["scdiffaug"]
+    assert said["seed"] == 11
+    assert said["steps"] == 4
+    assert said["sampler"] == "thicken"
+    assert said["version"] == scdiffaug.__version__
+
+
+def test_strength_moves_cells_away_monotonically(trained: scDiffAug) -> None:
+    x = trained.adata.X.toarray()
+    moved = [
+        np.abs(trained.augment(strength=s, steps=4).X.toarray() - x).sum()
+        for s in (0.05, 0.2, 0.4, 0.7, 1.0)
+    ]
+    assert moved == sorted(moved)
+    assert moved[0] < 0.11 * x.sum()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"strength": 0.0}, "strength=0.0 must be above 0"),
+        ({"strength": 1.5}, "strength=1.5 must be above 0"),
+        ({"n_per_cell": 0}, "n_per_cell=0 must be at least 1"),
+        ({"steps": 0}, "steps=0 must be at least 1"),
+        ({"sampler": "ddim"}, "sampler='ddim' does not fit"),
+    ],
+)
+def test_bad_augmentation_is_refused(
+    trained: scDiffAug, options: dict[str, float], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        trained.augment(**options)
+
+
+def test_untrained_model_says_so(pbmc: AnnData) -> None:
+    with pytest.raises(RuntimeError, match="train"):
+        scDiffAug(pbmc).get_latent_representation()
+
+
+def test_same_seed_same_bits_other_seed_other_cells(pbmc: AnnData) -> None:
+    def run(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        model = scDiffAug(pbmc.copy(), seed=seed)
+        model.train(**QUICK, startup=0.2)
+        return (
+            model.get_latent_representation(),
+            model.get_latent_representation(representation="projection"),
+            model.augment().X.toarray(),
+        )
+
+    first, again, other = run(1), run(1), run(2)
+    for a, b, c in zip(first, again, other, strict=True):
+        np.testing.assert_array_equal(a, b)
+        assert (a != c).any()
+
+
+def test_global_random_state_is_not_moved(pbmc: AnnData) -> None:
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    before_numpy = np.random.get_state()[1].copy()  # noqa: NPY002
+    model = scDiffAug(pbmc)
+    model.train(**QUICK)
+    model.augment(indices=[0])
+    assert torch.equal(torch.get_rng_state(), before)
+    np.testing.assert_array_equal(np.random.get_state()[1], before_numpy)  # noqa: NPY002
+
+
+def test_saved_model_gives_the_same_bits(trained: scDiffAug, tmp_path: Path) -> None:
+    trained.save(tmp_path / "model", save_anndata=True)
+    loaded = scDiffAug.load(tmp_path / "model")
+    np.testing.assert_array_equal(
+        loaded.get_latent_representation(), trained.get_latent_representation()
+    )
+    np.testing.assert_array_equal(loaded.augment().X.toarray(), trained.augment().X.toarray())
+    assert loaded.is_trained_
+    assert loaded.history["loss"].equals(trained.history["loss"])
+
+
+def test_loaded_model_without_cells_takes_queries(trained: scDiffAug, tmp_path: Path) -> None:
+    trained.save(tmp_path / "model")
+    loaded = scDiffAug.load(tmp_path / "model")
+    query = scdiffaug.datasets.pbmc68k_reduced()
+    np.testing.assert_array_equal(
+        loaded.get_latent_representation(query), trained.get_latent_representation()
+    )
+    with pytest.raises(ValueError, match="loaded without cells"):
+        loaded.get_latent_representation()
+
+
+def test_saving_over_is_refused_unless_told(trained: scDiffAug, tmp_path: Path) -> None:
+    trained.save(tmp_path / "model")
+    with pytest.raises(FileExistsError, match="overwrite=True"):
+        trained.save(tmp_path / "model")
+    trained.save(tmp_path / "model", overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    with pytest.raises(FileExistsError, match="not a saved model"):
+        trained.save(tmp_path / "mine", overwrite=True)
+
+
+def test_damaged_model_is_refused(trained: scDiffAug, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="holds no saved"):
+        scDiffAug.load(tmp_path)
+    trained.save(tmp_path / "model")
+    weights = tmp_path / "model" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ValueError, match="damaged"):
+        scDiffAug.load(tmp_path / "model")
+
+
+def test_query_features_are_aligned_by_name(trained: scDiffAug) -> None:
+    shuffled = trained.adata[:, ::-1].copy()
+    np.testing.assert_array_equal(
+        trained.get_latent_representation(shuffled), trained.get_latent_representation()
+    )
+    with pytest.raises(ValueError, match=r"lacks 700 of the model's 765 features, e\.g\. "):
+        trained.get_latent_representation(trained.adata[:, :65].copy())
+
+
+def test_fractions_are_refused_by_a_counts_model(trained: scDiffAug) -> None:
+    query = trained.adata.copy()
+    sc.pp.normalize_total(query)
+    with pytest.raises(ValueError, match="needs whole numbers"):
+        trained.get_latent_representation(query)
+
+
+def test_summary_and_setup_are_shown(
+    trained: scDiffAug, capsys: pytest.CaptureFixture[str]
+) -> None:
+    repr(trained)
+    trained.view_anndata_setup()
+    shown = capsys.readouterr().out
+    assert "765 features as counts" in shown
+    assert "Trained" in shown
+
+
+def test_tools_write_and_train(pbmc: AnnData, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scdiffaug.training._STEPS_UP_TO_10K_CELLS", 4)
+    scdiffaug.tl.embed(pbmc)
+    assert pbmc.obsm["X_scdiffaug"].shape == (700, 80)
+    assert pbmc.obsm["X_scdiffaug_2d"].shape == (700, 2)
+    new = scdiffaug.tl.augment(pbmc, n_per_cell=2)
+    assert new.shape == (1400, 765)
+    sc.pp.neighbors(pbmc, use_rep="X_scdiffaug")
+    both = ad.concat([pbmc, new], join="outer")
+    assert both.n_obs == 2100
+
+
+def test_made_cells_write_and_read_back(trained: scDiffAug, tmp_path: Path) -> None:
+    new = trained.augment(indices=range(20))
+    new.write_h5ad(tmp_path / "new.h5ad")
+    back = ad.read_h5ad(tmp_path / "new.h5ad")
+    np.testing.assert_array_equal(back.X.toarray(), new.X.toarray())
+    assert dict(back.uns["scdiffaug"]) == new.uns["scdiffaug"]
+
+
+def test_layer_is_used_and_filled(pbmc: AnnData) -> None:
+    pbmc.layers["counts"] = pbmc.X.copy()
+    sc.pp.normalize_total(pbmc)
+    scDiffAug.setup_anndata(pbmc, layer="counts")
+    model = scDiffAug(pbmc)
+    model.train(**QUICK)
+    new = model.augment()
+    np.testing.assert_array_equal(new.layers["counts"].toarray(), new.X.toarray())
+    np.testing.assert_array_equal(new.X.sum(1), pbmc.layers["counts"].sum(1))
+
+
+def test_log_model_makes_log_values(pbmc: AnnData) -> None:
+    sc.pp.normalize_total(pbmc, target_sum=1e4)
+    sc.pp.log1p(pbmc)
+    model = scDiffAug(pbmc)
+    model.train(**QUICK)
+    new = model.augment(steps=3)
+    assert new.X.min() >= 0
+    assert new.X.max() < 30
+    assert "log1p_norm" not in new.layers
+
+
+def test_raw_intensities_come_back_as_intensities() -> None:
+    rng = np.random.default_rng(0)
+    x = np.sinh(rng.normal(3, 1, size=(200, 12)).clip(0)).astype(np.float32) * 5
+    model = scDiffAug(AnnData(x))
+    model.train(**QUICK)
+    for sampler in ("dpmpp_2m", "ddim", "ddpm"):
+        new = model.augment(sampler=sampler, steps=6)
+        assert new.X.max() > 30
+        assert np.isfinite(new.X).all()
+
+
+def test_gaussian_diffusion_of_counts_still_makes_counts(pbmc: AnnData) -> None:
+    model = scDiffAug(pbmc, diffusion="gaussian")
+    model.train(**QUICK)
+    new = model.augment(steps=3)
+    np.testing.assert_array_equal(new.X.data, np.rint(new.X.data))
+    assert new.X.min() >= 0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"objective": "infonce"},
+        {"condition": "labels"},
+        {"condition": "random"},
+        {"diffusion": "none"},
+    ],
+)
+def test_ablations_run(pbmc: AnnData, options: dict[str, str]) -> None:
+    scDiffAug.setup_anndata(pbmc, labels_key="cell_type")
+    model = scDiffAug(pbmc, **options)
+    model.train(**QUICK, startup=0.0, schedule="alternating")
+    assert np.isfinite(model.get_latent_representation()).all()
+
+
+def test_without_diffusion_there_is_nothing_to_augment_with(pbmc: AnnData) -> None:
+    model = scDiffAug(pbmc, diffusion="none")
+    model.train(**QUICK)
+    with pytest.raises(ValueError, match="diffusion='none' has no generator"):
+        model.augment()
+
+
+def test_labels_change_nothing_unless_asked(pbmc: AnnData) -> None:
+    plain, labelled = pbmc.copy(), pbmc.copy()
+    scDiffAug.setup_anndata(labelled, labels_key="cell_type")
+    embeddings = []
+    for adata in (plain, labelled):
+        model = scDiffAug(adata)
+        model.train(**QUICK)
+        embeddings.append(model.get_latent_representation())
+    np.testing.assert_array_equal(*embeddings)
+    with pytest.raises(ValueError, match="condition='labels' needs labels"):
+        scDiffAug(plain, condition="labels")
+
+
+def test_neighbors_of_scanpy_are_used(pbmc: AnnData) -> None:
+    rng = np.random.default_rng(0)
+    distances = sparse.random(700, 700, density=0.02, random_state=rng, format="csr")
+    pbmc.obsp["mine_distances"] = distances + sparse.eye(700, k=1) + sparse.eye(700, k=-1)
+    pbmc.uns["mine"] = {"distances_key": "mine_distances"}
+    scDiffAug.setup_anndata(pbmc, neighbors_key="mine")
+    model = scDiffAug(pbmc)
+    found = model._contract.pair_batches(pbmc, batch_size=64).neighbors
+    graph = pbmc.obsp["mine_distances"]
+    assert all((graph[[cell], found[cell]] > 0).all() for cell in (0, 350, 699))

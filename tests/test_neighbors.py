@@ -1,0 +1,132 @@
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy import sparse
+
+from scdiffaug import neighbors
+
+Points = NDArray[np.floating[Any]]
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+def brute_force(points: Points, n_neighbors: int) -> NDArray[np.int64]:
+    distance = np.linalg.norm(points[:, None] - points[None], axis=2)
+    np.fill_diagonal(distance, np.inf)
+    return distance.argsort(axis=1)[:, :n_neighbors]
+
+
+def has_itself(indices: NDArray[np.int64]) -> bool:
+    return bool((indices == np.arange(len(indices))[:, None]).any())
+
+
+@pytest.mark.parametrize("n_neighbors", [1, 5, 39])
+def test_exact_neighbours_are_the_nearest_closest_first(
+    rng: np.random.Generator, n_neighbors: int
+) -> None:
+    points = rng.normal(size=(40, 7))
+    found = neighbors.knn_indices(points, n_neighbors)
+    assert found.dtype == np.int64
+    np.testing.assert_array_equal(found, brute_force(points, n_neighbors))
+
+
+@pytest.mark.parametrize("copies", [2, 4, 20])
+def test_a_duplicated_point_has_its_copies_as_neighbours_and_never_itself(
+    rng: np.random.Generator, copies: int
+) -> None:
+    points = np.repeat(rng.normal(size=(6, 4)), copies, axis=0)
+    found = neighbors.knn_indices(points, 3)
+    assert found.shape == (len(points), 3)
+    assert not has_itself(found)
+    assert all(len(set(row)) == 3 for row in found.tolist())
+    group = np.arange(len(points)) // copies
+    n_twins = min(3, copies - 1)
+    assert (group[found[:, :n_twins]] == group[:, None]).all()
+
+
+def test_points_that_all_coincide_have_neighbours() -> None:
+    found = neighbors.knn_indices(np.ones((30, 4)), 5)
+    assert found.shape == (30, 5)
+    assert not has_itself(found)
+
+
+@pytest.mark.parametrize("n_cells", [1, 4, 5])
+def test_too_few_cells_are_an_error_that_says_so(n_cells: int) -> None:
+    with pytest.raises(ValueError, match=f"needs more than 5 cells, found {n_cells}: lower n_nei"):
+        neighbors.knn_indices(np.zeros((n_cells, 2)), 5)
+
+
+def test_approximate_neighbours_are_almost_the_exact_ones(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    points = rng.normal(size=(600, 10))
+    points[300:340] = points[:40]
+    exact = neighbors.knn_indices(points, 15)
+    monkeypatch.setattr(neighbors, "_EXACT_UP_TO", 0)
+    found = neighbors.knn_indices(points, 15)
+    assert found.dtype == np.int64
+    assert found.shape == (600, 15)
+    assert found.min() >= 0
+    assert not has_itself(found)
+    recall = np.mean([np.isin(a, b).mean() for a, b in zip(found, exact, strict=True)])
+    assert recall >= 0.95
+    np.testing.assert_array_equal(found, neighbors.knn_indices(points, 15))
+
+
+def symmetric_graph() -> sparse.csr_matrix:
+    distance = np.array(
+        [
+            [0.0, 3.0, 1.0, 2.0],
+            [3.0, 0.0, 0.0, 0.0],
+            [1.0, 0.0, 0.0, 4.0],
+            [2.0, 0.0, 4.0, 0.0],
+        ]
+    )
+    return sparse.csr_matrix(distance)
+
+
+def test_graph_neighbours_are_ordered_by_distance() -> None:
+    found = neighbors.knn_from_graph(symmetric_graph(), 2)
+    assert found.dtype == np.int64
+    np.testing.assert_array_equal(found, [[2, 3], [0, 0], [0, 3], [0, 2]])
+
+
+def test_a_cell_with_fewer_graph_neighbours_repeats_them_in_order() -> None:
+    found = neighbors.knn_from_graph(symmetric_graph(), 5)
+    np.testing.assert_array_equal(found[0], [2, 3, 1, 2, 3])
+    np.testing.assert_array_equal(found[1], [0, 0, 0, 0, 0])
+    np.testing.assert_array_equal(found[2], [0, 3, 0, 3, 0])
+
+
+def test_graph_of_the_nearest_gives_the_nearest_back(rng: np.random.Generator) -> None:
+    points = rng.normal(size=(30, 3))
+    distance = np.linalg.norm(points[:, None] - points[None], axis=2)
+    found = neighbors.knn_from_graph(sparse.coo_matrix(distance), 6)
+    np.testing.assert_array_equal(found, brute_force(points, 6))
+
+
+def test_a_stored_distance_to_itself_is_no_neighbour() -> None:
+    graph = symmetric_graph().tolil()
+    graph.setdiag(1e-3)
+    with_itself = graph.tocsr()
+    found = neighbors.knn_from_graph(with_itself, 2)
+    np.testing.assert_array_equal(found, neighbors.knn_from_graph(symmetric_graph(), 2))
+    assert (with_itself.diagonal() == 1e-3).all(), "the caller's graph was changed"
+
+
+def test_a_duplicate_at_a_stored_distance_of_zero_is_a_neighbour() -> None:
+    distances = [0.0, 2.0, 0.0, 3.0, 2.0, 3.0]
+    cells = ([0, 0, 1, 1, 2, 2], [1, 2, 0, 2, 0, 1])
+    graph = sparse.csr_matrix((distances, cells), shape=(3, 3))
+    np.testing.assert_array_equal(neighbors.knn_from_graph(graph, 2), [[1, 2], [0, 2], [0, 1]])
+
+
+def test_cells_without_graph_neighbours_are_counted_in_the_error() -> None:
+    graph = sparse.csr_matrix(([1.0, 1.0], ([0, 1], [1, 0])), shape=(4, 4))
+    with pytest.raises(ValueError, match=r"2 cells without neighbours: recompute it with sc\.pp"):
+        neighbors.knn_from_graph(graph, 3)

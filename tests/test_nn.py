@@ -1,0 +1,148 @@
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from scdiffaug.nn import Generator, NoiseLevelEmbedding, SemanticEncoder, mlp
+
+D = 30
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+def linear_widths(layers: nn.Module) -> list[int]:
+    linear = [layer for layer in layers.modules() if isinstance(layer, nn.Linear)]
+    for before, after in pairwise(linear):
+        assert before.out_features == after.in_features
+    return [linear[0].in_features, *(layer.out_features for layer in linear)]
+
+
+def test_widths_are_those_of_the_paper() -> None:
+    encoder, generator = SemanticEncoder(D), Generator(D)
+    assert linear_widths(encoder.semantic) == [D, 500, 300, 80]
+    assert linear_widths(encoder.projection) == [80, 500, 500, 2]
+    assert linear_widths(nn.ModuleList([*generator.hidden, generator.out])) == [D, 500, 80, 500, D]
+
+
+@pytest.mark.parametrize(("n_semantic", "n_projection"), [(80, 2), (16, 3)])
+def test_encoder_returns_both_spaces(n_semantic: int, n_projection: int) -> None:
+    encoder = SemanticEncoder(D, n_semantic=n_semantic, n_projection=n_projection)
+    y, z = encoder(torch.randn(6, D))
+    assert y.shape == (6, n_semantic)
+    assert z.shape == (6, n_projection)
+
+
+def test_last_layer_of_a_block_is_bare() -> None:
+    block = mlp([D, 8, 4])
+    assert [type(layer) for layer in block] == [
+        nn.Linear,
+        nn.BatchNorm1d,
+        nn.LeakyReLU,
+        nn.Linear,
+    ]
+
+
+def trained(encoder: SemanticEncoder) -> SemanticEncoder:
+    """Running statistics unlike those at the start, then evaluation mode."""
+    for _ in range(3):
+        encoder(3 + 2 * torch.randn(32, D))
+    return encoder.eval()
+
+
+def test_a_cell_has_the_same_embedding_in_any_batch() -> None:
+    encoder = trained(SemanticEncoder(D))
+    cells = torch.randn(9, D)
+    with torch.no_grad():
+        whole = encoder(cells)
+        alone = [encoder(cell[None]) for cell in cells]
+        among_others = encoder(torch.cat([100 * torch.randn(5, D), cells]))
+    for space in range(2):
+        one_by_one = torch.cat([pair[space] for pair in alone])
+        torch.testing.assert_close(one_by_one, whole[space], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(among_others[space][5:], whole[space], rtol=1e-4, atol=1e-5)
+
+
+def test_a_made_cell_is_the_same_in_any_batch_while_training_too() -> None:
+    generator = Generator(D).train()
+    inputs = torch.randn(9, D), torch.rand(9), torch.randn(9, 80)
+    with torch.no_grad():
+        whole = generator(*inputs)
+        alone = torch.cat([generator(*(part[i : i + 1] for part in inputs)) for i in range(9)])
+    torch.testing.assert_close(alone, whole, rtol=1e-4, atol=1e-5)
+
+
+def test_embedding_under_autocast_is_float32_and_of_its_precision() -> None:
+    encoder = trained(SemanticEncoder(D))
+    cells = torch.randn(64, D)
+    with torch.no_grad():
+        y_exact, z_exact = encoder(cells)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            y, z = encoder(cells)
+    assert y.dtype == z.dtype == torch.float32
+    # Coordinates rounded to bfloat16 would all survive the way there and back.
+    assert (z != z.bfloat16().float()).float().mean() > 0.9
+    torch.testing.assert_close(z, z_exact, rtol=0.1, atol=0.1 * z_exact.std().item())
+    torch.testing.assert_close(y, y_exact, rtol=0.1, atol=0.1 * y_exact.std().item())
+
+
+def test_gradients_under_autocast_reach_every_parameter() -> None:
+    encoder = SemanticEncoder(D)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y, z = encoder(torch.randn(16, D))
+        loss = (y**2).mean() + (z**3).mean()
+    loss.backward()
+    for name, parameter in encoder.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+
+
+@pytest.mark.parametrize("changed", ["cells", "level", "condition"])
+def test_generator_depends_on_each_input(changed: str) -> None:
+    generator = Generator(D)
+    inputs = {
+        "cells": torch.randn(5, D),
+        "level": torch.rand(5),
+        "condition": torch.randn(5, 80),
+    }
+    other = inputs | {changed: torch.rand_like(inputs[changed])}
+
+    def make(given: dict[str, Tensor]) -> Tensor:
+        return generator(given["cells"], given["level"], given["condition"])
+
+    with torch.no_grad():
+        assert ((make(inputs) - make(other)).abs().amax(1) > 1e-4).all()
+
+
+def test_generator_takes_other_widths_and_conditions() -> None:
+    generator = Generator(D, n_condition=7, widths=(16, 8, 8, 12))
+    assert generator(torch.randn(3, D), torch.rand(3), torch.randn(3, 7)).shape == (3, D)
+    assert linear_widths(nn.ModuleList([*generator.hidden, generator.out])) == [
+        D,
+        16,
+        8,
+        8,
+        12,
+        D,
+    ]
+
+
+def test_noise_level_embedding_is_sines_and_cosines() -> None:
+    embed = NoiseLevelEmbedding(width=8)
+    assert embed.frequencies.shape == (4,)
+    level = torch.tensor([0.0, 0.25])
+    angles = level[:, None] * embed.frequencies
+    torch.testing.assert_close(embed(level)[:, :4], angles.sin())
+    torch.testing.assert_close(embed(level)[:, 4:], angles.cos())
+
+
+def test_noise_level_embedding_tells_levels_apart_and_does_not_learn() -> None:
+    embed = NoiseLevelEmbedding()
+    features = embed(torch.linspace(0, 1, 101))
+    assert features.shape == (101, 64)
+    assert (torch.pdist(features) > 1e-2).all()
+    assert not list(embed.parameters())
+    assert "frequencies" in embed.state_dict()

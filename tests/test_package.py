@@ -1,0 +1,87 @@
+import subprocess
+import sys
+from importlib.metadata import version
+
+import numpy as np
+import pytest
+from scipy import sparse
+from typer.testing import CliRunner
+
+import scdiffaug
+from scdiffaug import cli, datasets
+
+ENTRY_KEYS = [
+    "title",
+    "organism",
+    "assay",
+    "n_cells",
+    "n_features",
+    "label_key",
+    "batch_key",
+    "feature_space",
+    "licence",
+    "citation",
+    "note",
+    "files",
+    "local",
+]
+FILE_KEYS = ["name", "url", "size", "sha256", "md5", "note"]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import scdiffaug; scdiffaug.__version__; dir(scdiffaug)",
+        "from scdiffaug.cli import app; app(['--help'], standalone_mode=False)",
+    ],
+)
+def test_light_entry_points_import_nothing_heavy(statement: str) -> None:
+    heavy = "{'anndata', 'scanpy', 'scvi', 'torch'}"
+    code = f"{statement}; import sys; sys.exit(' '.join({heavy} & sys.modules.keys()) or 0)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+
+
+def test_version_is_that_of_the_distribution() -> None:
+    assert scdiffaug.__version__ == version("scdiffaug")
+    result = CliRunner().invoke(cli.app, ["--version"])
+    assert result.exit_code == 0
+    assert result.output == f"scdiffaug {scdiffaug.__version__}\n"
+
+
+@pytest.mark.parametrize("name", scdiffaug.__all__)
+def test_public_names_resolve(name: str) -> None:
+    assert name in dir(scdiffaug)
+    assert getattr(scdiffaug, name) is not None
+
+
+def test_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'absent'"):
+        scdiffaug.absent  # noqa: B018
+
+
+@pytest.mark.parametrize("name", datasets.registry())
+def test_registry_entry_is_whole(name: str) -> None:
+    entry = datasets.registry()[name]
+    assert list(entry) == ENTRY_KEYS
+    assert entry["feature_space"] in {"counts", "log", "raw", None}
+    assert all(list(file) == FILE_KEYS for file in entry["files"])
+    assert set(entry["local"]) <= {file["name"] for file in entry["files"]}
+    unknown = any(value is None for value in entry.values())
+    assert entry["note"] or not unknown
+
+
+def test_pbmc68k_reduced_is_counts() -> None:
+    adata = datasets.pbmc68k_reduced()
+    assert adata.shape == (700, 765)
+    assert sparse.isspmatrix_csr(adata.X)
+    assert adata.X.dtype == np.float32
+    assert adata.X.data.min() == 1
+    np.testing.assert_array_equal(adata.X.data, np.rint(adata.X.data))
+    assert adata.obs["cell_type"].nunique() == 10
+    assert not adata.obsm
+
+
+def test_values_that_are_not_counts_are_refused() -> None:
+    with pytest.raises(ValueError, match="expected log-normalised counts"):
+        datasets._undo_log_normalisation(sparse.csr_matrix(np.log1p([[1.0, 1.5, 2.0]])))
