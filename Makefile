@@ -1,4 +1,6 @@
 # Everything runs in .venv, made on first use from any Python >= 3.11; nothing outside is touched.
+# Idle OpenMP threads sleep: spinning ones make two processes on two cores crawl.
+export OMP_WAIT_POLICY ?= passive
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

@@ -41,7 +41,7 @@ def in_own_process(script: str, *arguments: str) -> dict[str, Any]:
     return json.loads(run.stdout.splitlines()[-1])
 
 
-def write_table(rows: list[dict[str, Any]], name: str, title: str, command: str) -> None:
+def write_table(rows: list[dict[str, Any]], name: str, *, title: str, command: str) -> None:
     """Write rows as CSV and as a Markdown table that says how it was made."""
     RESULTS.mkdir(exist_ok=True)
     table = pd.DataFrame(rows)

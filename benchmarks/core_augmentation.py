@@ -73,8 +73,8 @@ def main(name: str) -> None:
         write_table(
             rows,
             "core_augmentation",
-            "Augmented cells against real ones, default settings",
-            f"python benchmarks/core_augmentation.py {name}",
+            title="Augmented cells against real ones, default settings",
+            command=f"python benchmarks/core_augmentation.py {name}",
         )
 
 

@@ -70,8 +70,8 @@ def summarise(rows: list[dict[str, float | int | str]]) -> None:
     write_table(
         summary.to_dict("records"),
         "core_embedding_summary",
-        "2-D embeddings, mean ± standard deviation of three seeds (accuracy in %)",
-        "python benchmarks/core_embedding.py",
+        title="2-D embeddings, mean ± standard deviation of three seeds (accuracy in %)",
+        command="python benchmarks/core_embedding.py",
     )
 
 
@@ -91,7 +91,7 @@ if __name__ == "__main__":
             write_table(
                 rows,
                 "core_embedding",
-                "2-D embeddings, single runs (accuracy in %)",
-                "python benchmarks/core_embedding.py",
+                title="2-D embeddings, single runs (accuracy in %)",
+                command="python benchmarks/core_embedding.py",
             )
         summarise(rows)

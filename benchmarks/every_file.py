@@ -54,6 +54,6 @@ if __name__ == "__main__":
             write_table(
                 rows,
                 "every_file",
-                "Default settings on every file, 2 cores",
-                "python benchmarks/every_file.py",
+                title="Default settings on every file, 2 cores",
+                command="python benchmarks/every_file.py",
             )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import matplotlib as mpl
@@ -28,6 +28,19 @@ _EMBEDDINGS = {
     "PCA 2-D": "X_pca",
     "UMAP 2-D": "X_umap",
 }
+# Okabe and Ito's, with a second shade for relatives, so that lineages can be told at a glance.
+_COLOURS = {
+    "CD4+/CD25 T Reg": "#0072B2",
+    "CD4+/CD45RA+/CD25- Naive T": "#7B8FD4",
+    "CD4+/CD45RO+ Memory": "#56B4E9",
+    "CD8+ Cytotoxic T": "#009E73",
+    "CD8+/CD45RA+ Naive Cytotoxic": "#8CCFA8",
+    "CD56+ NK": "#D6C400",
+    "CD19+ B": "#CC79A7",
+    "CD14+ Monocyte": "#D55E00",
+    "Dendritic": "#E69F00",
+    "CD34+": "#000000",
+}
 _PANELS = {"scDiffAug": "X_scdiffaug_2d", "PCA": "X_pca", "UMAP": "X_umap"}
 
 
@@ -44,26 +57,34 @@ def run(out: Path, *, seed: int) -> None:
     """
     console = Console()
     out.mkdir(parents=True, exist_ok=True)
+    adata, new, model = _learn(console, seed=seed)
+    console.print("Comparing with PCA and UMAP.")
+    _add_peers(adata, seed=seed)
+    files: dict[str, Callable[[Path], object]] = {
+        "overview.png": partial(_overview(adata, new, model).savefig, dpi=200),
+        "scores.csv": _report(console, adata, new, seed=seed).to_csv,
+        "pbmc68k_scdiffaug.h5ad": adata.write_h5ad,
+        "augmented.h5ad": new.write_h5ad,
+    }
+    for name, write in files.items():
+        _write_whole(out / name, write)
+        console.print(f"Wrote {out / name}", soft_wrap=True, highlight=False)
+
+
+def _learn(console: Console, *, seed: int) -> tuple[AnnData, AnnData, scDiffAug]:
+    """Real cells and new ones, both embedded, and the model that did it."""
     adata = datasets.pbmc68k_reduced()
+    types = adata.obs["cell_type"].cat.categories
+    adata.uns["cell_type_colors"] = [_COLOURS[name] for name in types]
     console.print(
         f"Training on {adata.n_obs} blood cells x {adata.n_vars} genes for {_MAX_EPOCHS} epochs."
     )
     model = scDiffAug(adata, seed=seed)
     model.train(_MAX_EPOCHS)
-    tl.embed(adata, model)
     new = tl.augment(adata, model)
-    tl.embed(new, model)
-    console.print("Comparing with PCA and UMAP.")
-    _add_peers(adata, seed=seed)
-    _report(console, adata, new, out=out, seed=seed)
-    figure = _overview(adata, new, model)
-    with _whole(out / "overview.png") as path:
-        figure.savefig(path, dpi=200)
-    for name, cells in (("pbmc68k_scdiffaug.h5ad", adata), ("augmented.h5ad", new)):
-        with _whole(out / name) as path:
-            cells.write_h5ad(path)
-    for name in ("overview.png", "pbmc68k_scdiffaug.h5ad", "augmented.h5ad", "scores.csv"):
-        console.print(f"Wrote {out / name}", soft_wrap=True, highlight=False)
+    for cells in (adata, new):
+        tl.embed(cells, model)
+    return adata, new, model
 
 
 def _add_peers(adata: AnnData, *, seed: int) -> None:
@@ -79,19 +100,18 @@ def _add_peers(adata: AnnData, *, seed: int) -> None:
         adata.obsm[key] = cells.obsm[key]
 
 
-def _report(console: Console, adata: AnnData, new: AnnData, *, out: Path, seed: int) -> None:
-    """Print the scores and save them."""
+def _report(console: Console, adata: AnnData, new: AnnData, *, seed: int) -> pd.DataFrame:
+    """Print the scores and return them as one table."""
     n_cells = adata.obs["cell_type"].value_counts()
     common = n_cells.index[n_cells >= _FEWEST_CELLS]
     adata, new = (cells[cells.obs["cell_type"].isin(common)] for cells in (adata, new))
     embeddings = _score_embeddings(adata, seed=seed)
     augmented = _score_augmentation(adata, new, seed=seed)
     console.print(_table("Embeddings against cell types", embeddings, "{:.1%}"))
-    console.print(_table("Augmented cells against the cells they learned from", augmented))
+    console.print(_table("New cells against those they learned from", augmented.T, "{:.3f}"))
     for name in n_cells.index.difference(common):
-        console.print(f"Left out of the scores: {name}, {n_cells[name]} cells, too few.")
-    with _whole(out / "scores.csv") as path:
-        pd.concat([embeddings, augmented]).rename_axis("scored").round(4).to_csv(path)
+        console.print(f"Left out of the scores: {name}, for it has only {n_cells[name]} cells.")
+    return pd.concat([embeddings, augmented]).rename_axis("scored").round(4)
 
 
 def _score_embeddings(adata: AnnData, *, seed: int) -> pd.DataFrame:
@@ -119,7 +139,7 @@ def _score_augmentation(adata: AnnData, new: AnnData, *, seed: int) -> pd.DataFr
     return pd.DataFrame(scores, index=["augmented cells"])
 
 
-def _table(title: str, scores: pd.DataFrame, form: str = "{:.3f}") -> Table:
+def _table(title: str, scores: pd.DataFrame, form: str) -> Table:
     table = Table("", *scores.columns, title=title, title_justify="left")
     for name, row in scores.iterrows():
         table.add_row(str(name), *(form.format(score) for score in row))
@@ -128,34 +148,33 @@ def _table(title: str, scores: pd.DataFrame, form: str = "{:.3f}") -> Table:
 
 def _overview(adata: AnnData, new: AnnData, model: scDiffAug) -> Figure:
     """One row: three embeddings by cell type, then real and augmented cells in ours."""
-    with mpl.rc_context({"font.size": 9, "axes.titlesize": 10}):
-        figure = Figure(figsize=(14, 3.4), layout="constrained")
+    with mpl.rc_context({"font.size": 9, "axes.titlesize": 10, "axes.linewidth": 0.6}):
+        figure = Figure(figsize=(13.5, 3.1), layout="constrained")
         *axes, last = figure.subplots(1, len(_PANELS) + 1)
         for ax, (title, basis) in zip(axes, _PANELS.items(), strict=True):
-            pl.embedding(adata, basis=basis, ax=ax, show=False, title=title)
-        title = "scDiffAug, augmented cells overlaid"
-        pl.augmentation(
-            adata, new, model=model, color="cell_type", ax=last, show=False, title=title
-        )
+            pl.embedding(adata, basis=basis, ax=ax, show=False, size=9, title=title)
+        pl.augmentation(adata, new, model=model, ax=last, color="cell_type", show=False, size=9)
+        last.set_title("scDiffAug: real and augmented")
         _share_legend(figure, [*axes, last])
     return figure
 
 
 def _share_legend(figure: Figure, axes: list[Axes]) -> None:
     """Put the legend of the last axes beside all of them, and take theirs away."""
-    handles = axes[-1].get_legend().legend_handles
-    figure.legend(handles=handles, loc="outside right center", frameon=False)
-    for ax in axes:
-        ax.get_legend().remove()
+    legends = [legend for ax in axes if (legend := ax.get_legend()) is not None]
+    real, augmented, *types = legends[-1].legend_handles
+    handles = [*types, real, augmented]
+    figure.legend(handles=handles, loc="outside right center", frameon=False, handletextpad=0.2)
+    for legend in legends:
+        legend.remove()
 
 
-@contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """A path to write to, renamed to the one wanted once all is written."""
-    # The suffix stays at the end, since savefig chooses the format by it.
+def _write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Write beside the place and rename, so that no interruption leaves half a file."""
+    # The suffix stays at the end: savefig chooses the format by it.
     aside = path.with_name(f".partial-{path.name}")
     try:
-        yield aside
+        write(aside)
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)

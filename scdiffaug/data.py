@@ -21,9 +21,7 @@ def read_matrix(adata: AnnData, layer: str | None) -> Matrix:
     ValueError
         If there are no cells or features, names repeat, or values are NaN or infinite.
     """
-    check_frame(adata)
-    if layer is not None and layer not in adata.layers:
-        raise KeyError(f"layer={layer!r} not found in adata.layers: it has {list(adata.layers)}.")
+    check_setup(adata, layer, labels_key=None, batch_key=None)
     source = adata.X if layer is None else adata.layers[layer]
     if source is None:
         raise ValueError("adata.X is empty (None): set X or pass layer=...")
@@ -64,6 +62,26 @@ def check_depth(x: Matrix, obs_names: pd.Index, space: FeatureSpace) -> None:
         raise ValueError(
             f"{int(empty.sum())} cells have no counts, e.g. {obs_names[empty][0]!r}: remove them "
             "with sc.pp.filter_cells(adata, min_counts=1)."
+        )
+
+
+def check_setup(
+    adata: AnnData, layer: str | None, *, labels_key: str | None, batch_key: str | None
+) -> None:
+    """Raise KeyError where a layer or column of obs is missing, ValueError as in check_frame."""
+    check_frame(adata)
+    check_key(adata, "labels_key", labels_key)
+    check_key(adata, "batch_key", batch_key)
+    if layer is not None and layer not in adata.layers:
+        raise KeyError(f"layer={layer!r} not found in adata.layers: it has {list(adata.layers)}.")
+
+
+def check_graph(adata: AnnData, neighbors_key: str | None) -> None:
+    """Raise KeyError where a neighbour graph is named that is not there."""
+    if neighbors_key is not None and neighbors_key not in adata.uns:
+        raise KeyError(
+            f"neighbors_key={neighbors_key!r} not found in adata.uns: run "
+            f"sc.pp.neighbors(adata, key_added={neighbors_key!r})."
         )
 
 

@@ -152,17 +152,19 @@ class CountThinning:
         sampler: Sampler,
         rng: torch.Generator,
     ) -> Tensor:
-        """Thin the source to ``1 - strength`` of its reads, then add reads to its depth."""
+        """Thin the source to ``1 - strength`` of its reads, then add reads to its depth.
+
+        The share kept rises as the square of the step: the first reads say what cell it is, and
+        few of them can be drawn at once (benchmarks/NOTES.md, experiment 4).
+        """
         depth = source.sum(1)
-        share = torch.full_like(depth, 1 - strength)
-        x = thin(source, share, rng)
-        missing = depth - x.sum(1)
-        for step in range(n_steps, 0, -1):
-            n_reads = (missing / step).round()
-            view = _scaled(x, depth[:, None])
-            logits = network(view, x.sum(1) / depth.clamp_min(1), condition)
+        x = thin(source, torch.full_like(depth, 1 - strength), rng)
+        start = (x.sum(1) / depth.clamp_min(1)).sqrt()
+        for step in range(1, n_steps + 1):
+            share = (start + (1 - start) * (step / n_steps)).square()
+            n_reads = (share * depth).round() - x.sum(1)
+            logits = network(_scaled(x, depth[:, None]), x.sum(1) / depth.clamp_min(1), condition)
             x = x + draw_reads(logits, n_reads, rng)
-            missing = missing - n_reads
         return x
 
 

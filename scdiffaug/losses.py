@@ -125,7 +125,7 @@ def missing_reads_nll(logits: Tensor, reads: Reads) -> Tensor:
     logits
         Unnormalised log-profile of the missing reads, shape ``(n, d)``.
     reads
-        The missing reads: row, column and number, each shape ``(k,)``.
+        The missing reads: row, column and number, each shape ``(k,)``; no pair twice.
     """
     return _MissingReads.apply(logits, *reads)
 
@@ -137,6 +137,7 @@ class _MissingReads(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, *reads: Tensor) -> Tensor:
         row, column, number = reads
         log_norm = torch.logsumexp(logits.float(), dim=1)
+        number = number.to(log_norm.dtype)
         n_missing = number.new_zeros(len(logits)).index_add(0, row, number)
         # Share of each read in the mean over cells of the mean over a cell's reads.
         weight = number / (n_missing * (n_missing > 0).sum())[row]

@@ -5,12 +5,9 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import anndata
 import numpy as np
-import pandas as pd
 
 # scvi-tools uses rich.pretty in view_anndata_setup without importing it.
 import rich.pretty  # noqa: F401
@@ -21,13 +18,13 @@ from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
 from scvi.data.fields import CategoricalObsField, LayerField
 from scvi.model._utils import parse_device_args
-from scvi.model.base import BaseModelClass
 
-from scdiffaug import augmentation, data, storage
+from scdiffaug import augmentation, data
 from scdiffaug.contract import DataContract
 from scdiffaug.diffusion import Sampler
-from scdiffaug.features import FeatureSpace, Matrix
-from scdiffaug.module import Condition, DiffAugModule, Objective
+from scdiffaug.features import Matrix
+from scdiffaug.module import Condition, Objective, choose_diffusion
+from scdiffaug.saved_model import SavedModel
 from scdiffaug.training import Precision, Schedule, TrainingOptions, default_epochs, fit
 
 logger = logging.getLogger("scdiffaug")
@@ -35,7 +32,7 @@ logger = logging.getLogger("scdiffaug")
 Representation = Literal["semantic", "projection"]
 
 
-class scDiffAug(BaseModelClass):
+class scDiffAug(SavedModel):
     """Label-free embedding and augmentation of single-cell omics.
 
     A semantic encoder and a conditional diffusion generator learn together: the generator is
@@ -126,26 +123,8 @@ class scDiffAug(BaseModelClass):
                 "n_projection": n_projection,
                 "objective": objective,
                 "condition": condition,
-                "diffusion": _choose_diffusion(diffusion, contract.space),
+                "diffusion": choose_diffusion(diffusion, contract.space),
             },
-        )
-
-    def _build(self, contract: DataContract, config: dict[str, Any]) -> None:
-        """Make the module; its weights depend on the seed alone and move no global state."""
-        self._contract, self._module_config = contract, config
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(contract.seed)
-            self.module = DiffAugModule(
-                len(contract.var_names),
-                contract.selected,
-                contract.space,
-                n_labels=len(contract.label_names),
-                **config,
-            )
-        self._model_summary_string = (
-            f"scDiffAug: {len(contract.var_names)} features as {contract.space.kind}, encoder "
-            f"sees {len(contract.selected)}, objective {config['objective']}, diffusion "
-            f"{config['diffusion']}, condition {config['condition']}"
         )
 
     @classmethod
@@ -181,16 +160,8 @@ class scDiffAug(BaseModelClass):
         ValueError
             If adata is empty, or names repeat.
         """
-        data.check_frame(adata)
-        data.check_key(adata, "labels_key", labels_key)
-        data.check_key(adata, "batch_key", batch_key)
-        if layer is not None and layer not in adata.layers:
-            raise KeyError(f"layer={layer!r} not found in adata.layers: {list(adata.layers)}.")
-        if neighbors_key is not None and neighbors_key not in adata.uns:
-            raise KeyError(
-                f"neighbors_key={neighbors_key!r} not found in adata.uns: run "
-                f"sc.pp.neighbors(adata, key_added={neighbors_key!r})."
-            )
+        data.check_setup(adata, layer, labels_key=labels_key, batch_key=batch_key)
+        data.check_graph(adata, neighbors_key)
         if adata.is_view:
             adata._init_as_actual(adata.copy())
         setup_args = cls._get_setup_method_args(**locals())
@@ -390,121 +361,3 @@ class scDiffAug(BaseModelClass):
             draw=draw,
             batch_size=batch_size,
         )
-
-    def save(
-        self, dir_path: str | Path, *, overwrite: bool = False, save_anndata: bool = False
-    ) -> None:
-        """Save weights as safetensors and all else as JSON; the folder appears whole or not.
-
-        Parameters
-        ----------
-        dir_path
-            Folder to make.
-        overwrite
-            Replace a model that is there already.
-        save_anndata
-            Save the AnnData beside the model.
-
-        Raises
-        ------
-        FileExistsError
-            If the folder exists and may not be replaced.
-        """
-        history = {name: frame[name].tolist() for name, frame in (self.history_ or {}).items()}
-        description = {
-            "contract": self._contract.to_dict(),
-            "module": self._module_config,
-            "is_trained": self.is_trained_,
-            "history": history,
-        }
-        storage.write_model(
-            Path(dir_path),
-            {name: value.contiguous() for name, value in self.module.state_dict().items()},
-            description,
-            adata=self.adata if save_anndata else None,
-            overwrite=overwrite,
-        )
-
-    @classmethod
-    def load(
-        cls,
-        dir_path: str | Path,
-        adata: AnnData | None = None,
-        *,
-        accelerator: str = "auto",
-        device: int | str = "auto",
-    ) -> scDiffAug:
-        """Load a saved model.
-
-        Parameters
-        ----------
-        dir_path
-            Folder that :meth:`save` made.
-        adata
-            Cells to attach, features in any order; by default those saved with the model, if any.
-            Without any, pass ``adata`` to each query.
-        accelerator, device
-            Where to put the model.
-
-        Raises
-        ------
-        FileNotFoundError
-            If the folder holds no model.
-        ValueError
-            If the files are damaged or too new, or features of the model are missing.
-        """
-        weights, saved = storage.read_model(Path(dir_path))
-        contract = DataContract.from_dict(saved["contract"])
-        beside = storage.saved_adata(Path(dir_path))
-        if adata is None and beside is not None:
-            adata = anndata.read_h5ad(beside)
-        model = cls.__new__(cls)
-        model._attach(adata, contract)
-        model._build(contract, saved["module"])
-        model.module.load_state_dict(weights)
-        _, _, target = parse_device_args(accelerator, device, return_device="torch")
-        model.to_device(target)
-        model.module.eval()
-        model.is_trained_ = saved["is_trained"]
-        model.history_ = {
-            name: pd.DataFrame({name: values}).rename_axis("epoch")
-            for name, values in saved["history"].items()
-        }
-        return model
-
-    def _attach(self, adata: AnnData | None, contract: DataContract) -> None:
-        if adata is None:
-            registry = {"setup_args": dict(contract.setup), "field_registries": {}}
-            super().__init__(registry=registry)
-            return
-        cells = data.align_features(adata, pd.Index(contract.var_names))
-        self.setup_anndata(cells, **contract.setup)
-        super().__init__(cells)
-
-    @property
-    def feature_space(self) -> str:
-        """The decision made at construction: ``"counts"``, ``"log"`` or ``"raw"``."""
-        return self._contract.space.kind
-
-    def _read(
-        self, adata: AnnData | None, indices: Sequence[int] | None
-    ) -> tuple[AnnData, Matrix]:
-        adata = self.adata if adata is None else adata
-        if adata is None:
-            raise ValueError("The model was loaded without cells: pass adata=...")
-        return self._contract.read(adata, indices)
-
-
-def _choose_diffusion(requested: str, space: FeatureSpace) -> str:
-    if requested not in ("auto", "counts", "gaussian", "none"):
-        raise ValueError(
-            f"diffusion={requested!r} is unknown: use 'auto', 'counts', 'gaussian' or 'none'."
-        )
-    if requested == "counts" and space.kind != "counts":
-        raise ValueError(
-            f"diffusion='counts' thins reads, but the data are {space.kind!r} values: pass the "
-            "layer that holds raw counts, or diffusion='gaussian'."
-        )
-    if requested != "auto":
-        return requested
-    return "counts" if space.kind == "counts" else "gaussian"

@@ -31,6 +31,22 @@ PROCESSES: dict[str, Callable[[], diffusion.ForwardProcess]] = {
 _GENERATOR_BATCH = 256
 
 
+def choose_diffusion(requested: str, space: FeatureSpace) -> str:
+    """Check the forward process against the data, or choose it from them."""
+    if requested not in ("auto", "counts", "gaussian", "none"):
+        raise ValueError(
+            f"diffusion={requested!r} is unknown: use 'auto', 'counts', 'gaussian' or 'none'."
+        )
+    if requested == "counts" and space.kind != "counts":
+        raise ValueError(
+            f"diffusion='counts' thins reads, but the data are {space.kind!r} values: pass the "
+            "layer that holds raw counts, or diffusion='gaussian'."
+        )
+    if requested != "auto":
+        return requested
+    return "counts" if space.kind == "counts" else "gaussian"
+
+
 class DiffAugModule(BaseModuleClass):
     """Semantic encoder and conditional generator (Zang et al. 2023, algorithm 1).
 
@@ -202,6 +218,13 @@ class DiffAugModule(BaseModuleClass):
             rng=rng,
         )
         return made if self.makes_counts else self._unstandardise(made, depth=x.sum(1))
+
+    def parameter_groups(self) -> list[list[nn.Parameter]]:
+        """Trained parameters: the encoder's, then the generator's where there is one."""
+        groups = [list(self.encoder.parameters())]
+        if self.process is not None:
+            groups.append([*self.generator.parameters(), *self.label_vectors.parameters()])
+        return groups
 
     @property
     def makes_counts(self) -> bool:

@@ -62,19 +62,20 @@ def knn_from_graph(graph: sparse.spmatrix, n_neighbors: int) -> NDArray[np.int64
     ValueError
         If a cell has no stored neighbour.
     """
-    graph = sparse.csr_matrix(graph, copy=True)
-    graph.setdiag(0)
-    graph.eliminate_zeros()
-    degrees = np.diff(graph.indptr)
+    # A stored distance of 0 is a neighbour too: an exact copy of the cell.
+    entries = sparse.coo_matrix(graph)
+    others = entries.row != entries.col
+    rows, columns, distances = (part[others] for part in (entries.row, entries.col, entries.data))
+    degrees = np.bincount(rows, minlength=graph.shape[0])
     if (degrees == 0).any():
         raise ValueError(
             f"The neighbour graph has {int((degrees == 0).sum())} cells without neighbours: "
             "recompute it with sc.pp.neighbors."
         )
-    rows = np.repeat(np.arange(graph.shape[0]), degrees)
-    by_distance = graph.indices[np.lexsort((graph.data, rows))]
+    by_distance = columns[np.lexsort((distances, rows))]
+    first = np.cumsum(degrees) - degrees
     rank = np.arange(n_neighbors)[None] % degrees[:, None]
-    return by_distance[graph.indptr[:-1, None] + rank].astype(np.int64)
+    return by_distance[first[:, None] + rank].astype(np.int64)
 
 
 def _exact(points: NDArray[Any], k: int, _seed: int) -> NDArray[np.int64]:

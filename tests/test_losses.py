@@ -143,6 +143,18 @@ def test_contrastive_gradients_are_finite_for_coincident_and_far_points(
         assert leaf.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("dof", [0.01, 1e6, 1e8])
+def test_soft_contrastive_is_finite_where_the_similarity_of_coincident_points_rounds_to_one(
+    dof: float,
+) -> None:
+    y = torch.arange(N * 1.0)[:, None].requires_grad_()
+    z = torch.zeros(N, 2, requires_grad=True)
+    loss = losses.soft_contrastive(y_anchor=y, y_view=y, z_anchor=z, z_view=z, dof_projection=dof)
+    gradients = torch.autograd.grad(loss, [y, z])
+    assert loss.isfinite()
+    assert all(gradient.isfinite().all() for gradient in gradients)
+
+
 @pytest.mark.parametrize("sigma_data", [1.0, 0.5])
 def test_preconditioned_denoising_equals_the_double_loop(
     rng: torch.Generator, sigma_data: float

@@ -78,9 +78,15 @@ def test_linear_svm_accuracy_sees_only_what_a_line_can_part(rng: np.random.Gener
     assert metrics.linear_svm_accuracy((ring**2).sum(1, keepdims=True), labels) == 1
 
 
-def test_linear_svm_accuracy_names_the_label_that_is_too_rare(rng: np.random.Generator) -> None:
+def test_linear_svm_accuracy_names_the_label_that_is_too_rare() -> None:
     labels = np.repeat(["B", "rare", "T"], [30, 9, 30])
-    with pytest.raises(ValueError, match="'rare' has 9 cells, fewer than the 10 folds"):
+    with pytest.raises(ValueError, match="label 'rare' has 9 cells"):
+        metrics.linear_svm_accuracy(np.zeros((69, 2)), labels)
+
+
+def test_linear_svm_accuracy_needs_each_label_in_each_fold(rng: np.random.Generator) -> None:
+    labels = np.repeat(["B", "rare", "T"], [30, 9, 30])
+    with pytest.raises(ValueError, match=r"rare.* has 9 cells, fewer than the 10 folds: leave"):
         metrics.linear_svm_accuracy(rng.normal(size=(69, 2)), labels)
     assert 0 <= metrics.linear_svm_accuracy(rng.normal(size=(69, 2)), labels, n_folds=9) <= 1
 
@@ -101,11 +107,12 @@ def test_two_sample_auc_grows_with_the_shift(rng: np.random.Generator) -> None:
     assert scores[0] < scores[1] < scores[2]
 
 
-def test_two_sample_auc_is_the_same_for_sparse_and_dense_cells(rng: np.random.Generator) -> None:
+def test_two_sample_auc_agrees_for_sparse_and_dense_cells(rng: np.random.Generator) -> None:
     real, made = rng.poisson(0.5, size=(60, 5)), rng.poisson(1.0, size=(60, 5))
-    dense = metrics.two_sample_auc(real, made, n_trees=10, seed=1)
+    dense = metrics.two_sample_auc(real, made, n_trees=50)
     sparse_cells = sparse.csr_matrix(real), sparse.csr_matrix(made)
-    assert metrics.two_sample_auc(*sparse_cells, n_trees=10, seed=1) == dense
+    # scikit-learn breaks ties between splits in another order for sparse columns.
+    assert metrics.two_sample_auc(*sparse_cells, n_trees=50) == pytest.approx(dense, abs=0.05)
 
 
 def test_two_sample_auc_does_not_depend_on_the_order_of_the_cells(
@@ -122,16 +129,18 @@ def test_two_sample_auc_does_not_depend_on_the_order_of_the_cells(
 def test_type_kept_is_the_majority_of_the_nearest(rng: np.random.Generator) -> None:
     real, labels = blobs(rng, spread=1.0)
     real = np.c_[real, 0.1 * rng.normal(size=(len(real), 2))]
-    made, expected = real + rng.normal(size=real.shape), rng.permutation(labels)
+    sources = rng.permutation(len(real))[:90]
+    made, expected = real[sources] + rng.normal(size=(90, 4)), labels[sources]
     pca = PCA(3).fit(real)
-    kept = []
-    for cell, name in zip(pca.transform(made), expected, strict=True):
-        nearest = np.linalg.norm(pca.transform(real) - cell, axis=1).argsort()[:5]
-        names, votes = np.unique(labels[nearest], return_counts=True)
-        kept.append(names[votes.argmax()] == name)
-    share = metrics.type_kept(real, labels, made, expected=expected, n_neighbors=5)
-    assert share == pytest.approx(np.mean(kept))
-    assert 0.1 < share < 0.9
+    for n_neighbors in (1, 5, 25):
+        kept = []
+        for cell, name in zip(pca.transform(made), expected, strict=True):
+            order = np.linalg.norm(pca.transform(real) - cell, axis=1).argsort()
+            names, votes = np.unique(labels[order[:n_neighbors]], return_counts=True)
+            kept.append(names[votes.argmax()] == name)
+        share = metrics.type_kept(real, labels, made, expected=expected, n_neighbors=n_neighbors)
+        assert share == pytest.approx(np.mean(kept))
+        assert 0.4 < share < 0.95
 
 
 def test_type_kept_counts_cells_that_changed_type() -> None:

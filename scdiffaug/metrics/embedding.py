@@ -47,7 +47,7 @@ def linear_svm_accuracy(
     names, counts = np.unique(np.asarray(labels), return_counts=True)
     if counts.min() < n_folds:
         raise ValueError(
-            f"label {names[counts.argmin()]!r} has {counts.min()} cells, fewer than the "
+            f"label {str(names[counts.argmin()])!r} has {counts.min()} cells, fewer than the "
             f"{n_folds} folds: leave rare labels out, or lower n_folds."
         )
     classifier = make_pipeline(StandardScaler(), SVC(kernel="linear"))

@@ -1,0 +1,144 @@
+"""The part of the model that is saved: contract, module and history, and their way to disk."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import anndata
+import pandas as pd
+import torch
+from anndata import AnnData
+from scvi.model._utils import parse_device_args
+from scvi.model.base import BaseModelClass
+
+from scdiffaug import data, storage
+from scdiffaug.contract import DataContract
+from scdiffaug.features import Matrix
+from scdiffaug.module import DiffAugModule
+
+
+class SavedModel(BaseModelClass):
+    """A module built from a data contract, in scvi-tools' clothes, saved without pickle."""
+
+    def _build(self, contract: DataContract, config: dict[str, Any]) -> None:
+        """Make the module; its weights depend on the seed alone and move no global state."""
+        self._contract, self._module_config = contract, config
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(contract.seed)
+            self.module = DiffAugModule(
+                len(contract.var_names),
+                contract.selected,
+                contract.space,
+                n_labels=len(contract.label_names),
+                **config,
+            )
+        self._model_summary_string = (
+            f"scDiffAug: {len(contract.var_names)} features as {contract.space.kind}, encoder "
+            f"sees {len(contract.selected)}, objective {config['objective']}, diffusion "
+            f"{config['diffusion']}, condition {config['condition']}"
+        )
+
+    def save(
+        self, dir_path: str | Path, *, overwrite: bool = False, save_anndata: bool = False
+    ) -> None:
+        """Save weights as safetensors and all else as JSON; the folder appears whole or not.
+
+        Parameters
+        ----------
+        dir_path
+            Folder to make.
+        overwrite
+            Replace a model that is there already.
+        save_anndata
+            Save the AnnData beside the model.
+
+        Raises
+        ------
+        FileExistsError
+            If the folder exists and may not be replaced.
+        """
+        history = {name: frame[name].tolist() for name, frame in (self.history_ or {}).items()}
+        description = {
+            "contract": self._contract.to_dict(),
+            "module": self._module_config,
+            "is_trained": self.is_trained_,
+            "history": history,
+        }
+        storage.write_model(
+            Path(dir_path),
+            {name: value.contiguous() for name, value in self.module.state_dict().items()},
+            description,
+            adata=self.adata if save_anndata else None,
+            overwrite=overwrite,
+        )
+
+    @classmethod
+    def load(
+        cls,
+        dir_path: str | Path,
+        adata: AnnData | None = None,
+        *,
+        accelerator: str = "auto",
+        device: int | str = "auto",
+    ) -> Self:
+        """Load a saved model.
+
+        Parameters
+        ----------
+        dir_path
+            Folder that :meth:`save` made.
+        adata
+            Cells to attach, features in any order; by default those saved with the model, if any.
+            Without any, pass ``adata`` to each query.
+        accelerator, device
+            Where to put the model.
+
+        Raises
+        ------
+        FileNotFoundError
+            If the folder holds no model.
+        ValueError
+            If the files are damaged or too new, or features of the model are missing.
+        """
+        weights, saved = storage.read_model(Path(dir_path))
+        contract = DataContract.from_dict(saved["contract"])
+        beside = storage.saved_adata(Path(dir_path))
+        if adata is None and beside is not None:
+            adata = anndata.read_h5ad(beside)
+        model = cls.__new__(cls)
+        model._attach(adata, contract)
+        model._build(contract, saved["module"])
+        model.module.load_state_dict(weights)
+        _, _, target = parse_device_args(accelerator, device, return_device="torch")
+        model.to_device(target)
+        model.module.eval()
+        model.is_trained_ = saved["is_trained"]
+        model.history_ = {
+            name: pd.DataFrame({name: values}).rename_axis("epoch")
+            for name, values in saved["history"].items()
+        }
+        return model
+
+    def _attach(self, adata: AnnData | None, contract: DataContract) -> None:
+        if adata is None:
+            registry = {"setup_args": dict(contract.setup), "field_registries": {}}
+            super().__init__(registry=registry)
+            return
+        cells = data.align_features(adata, pd.Index(contract.var_names))
+        self.setup_anndata(cells, **contract.setup)
+        super().__init__(cells)
+
+    @property
+    def feature_space(self) -> str:
+        """The decision made at construction: ``"counts"``, ``"log"`` or ``"raw"``."""
+        return self._contract.space.kind
+
+    def _read(
+        self, adata: AnnData | None, indices: Sequence[int] | None
+    ) -> tuple[AnnData, Matrix]:
+        adata = self.adata if adata is None else adata
+        if adata is None:
+            raise ValueError("The model was loaded without cells: pass adata=...")
+        return self._contract.read(adata, indices)
