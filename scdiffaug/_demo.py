@@ -18,7 +18,7 @@ from rich.table import Table
 from scdiffaug import datasets, metrics, pl, tl
 from scdiffaug.model import scDiffAug
 
-# Half of the default budget: about 30 s on two cores, which leaves the demo under a minute.
+# Three quarters of the default budget, which leaves the demo under a minute on two cores.
 _MAX_EPOCHS = 300
 # Rarer types cannot be in each of the ten folds of the linear SVM.
 _FEWEST_CELLS = 10

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args
@@ -128,9 +129,12 @@ def select_features(
     cells.uns["log1p"] = {"base": None}
     if batch is not None:
         cells.obs["batch"] = pd.Categorical(batch)
-    genes = sc.pp.highly_variable_genes(
-        cells, n_top_genes=n_top, batch_key=None if batch is None else "batch", inplace=False
-    )
+    with warnings.catch_warnings():
+        # Fewer features than n_top vary at all: then all of those are taken.
+        warnings.filterwarnings("ignore", message=".*> number of normalized dispersions")
+        genes = sc.pp.highly_variable_genes(
+            cells, n_top_genes=n_top, batch_key=None if batch is None else "batch", inplace=False
+        )
     return np.flatnonzero(genes["highly_variable"].to_numpy())
 
 

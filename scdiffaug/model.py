@@ -197,7 +197,7 @@ class scDiffAug(SavedModel):
         Parameters
         ----------
         max_epochs
-            Passes over the cells. By default a budget of 1,200 steps up to 10,000 cells that
+            Passes over the cells. By default a budget of 800 steps up to 10,000 cells that
             grows with the square root of the cells beyond.
         batch_size
             Cells per step.

@@ -137,11 +137,13 @@ class DiffAugModule(BaseModuleClass):
     def _generated_inputs(self, source: Tensors, n_steps: int, rng: torch.Generator) -> Tensor:
         was_training = self.encoder.training
         self.encoder.eval()
-        y = self.encoder.semantic(source["inputs"])
+        # For so few cells casting the weights to bfloat16 would cost more than it saves.
+        with torch.autocast(source["x"].device.type, enabled=False):
+            y = self.encoder.semantic(source["inputs"])
+            made = self.sample(
+                source["x"], y, source["labels"], strength=1.0, n_steps=n_steps, rng=rng
+            )
         self.encoder.train(was_training)
-        made = self.sample(
-            source["x"], y, source["labels"], strength=1.0, n_steps=n_steps, rng=rng
-        )
         return self.space.transform_tensor(made)[:, self.selected]
 
     def _get_inference_input(self, tensors: Tensors, **_: Any) -> Tensors:

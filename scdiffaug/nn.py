@@ -91,6 +91,8 @@ class Generator(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(o, elementwise_affine=False) for o in widths)
         self.films = nn.ModuleList(nn.Linear(n_context, 2 * o) for o in widths)
         self.out = nn.Linear(widths[-1], n_features)
+        # Rare features see too few gradients to unlearn random weights.
+        nn.init.zeros_(self.out.weight)
 
     def forward(self, x: Tensor, level: Tensor, condition: Tensor) -> Tensor:
         """Return one output per feature, shape ``(n, n_features)``.

@@ -23,7 +23,7 @@ from scdiffaug.module import DiffAugModule, Tensors
 
 Schedule = Literal["joint", "alternating"]
 Precision = Literal["auto", "32-true", "bf16-mixed"]
-_STEPS_UP_TO_10K_CELLS = 1200
+_STEPS_UP_TO_10K_CELLS = 800
 _EMA_DECAY = 0.998
 # The generator converges slower than the encoder (benchmarks/NOTES.md, experiment 4).
 _GENERATOR_RATE = 3.0
@@ -65,7 +65,7 @@ class TrainingOptions:
 def default_epochs(n_cells: int, batch_size: int) -> int:
     """Epochs that make up the default budget of steps.
 
-    1,200 steps up to 10,000 cells, then growing with the square root of the cells, so that ten
+    800 steps up to 10,000 cells, then growing with the square root of the cells, so that ten
     times the cells cost three times the work.
     """
     n_steps = _STEPS_UP_TO_10K_CELLS * max(1.0, math.sqrt(n_cells / 10_000))

@@ -2,9 +2,13 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 from anndata import AnnData
 
 from scdiffaug import datasets
+
+# The tests' matrices are too small to share: two threads would mostly wait for each other.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

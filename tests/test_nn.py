@@ -103,6 +103,8 @@ def test_gradients_under_autocast_reach_every_parameter() -> None:
 @pytest.mark.parametrize("changed", ["cells", "level", "condition"])
 def test_generator_depends_on_each_input(changed: str) -> None:
     generator = Generator(D)
+    assert not generator.out.weight.any()
+    torch.nn.init.normal_(generator.out.weight)
     inputs = {
         "cells": torch.randn(5, D),
         "level": torch.rand(5),

@@ -1,0 +1,155 @@
+"""Generated positives really reach the loss; averaging, budget, interruption and guards."""
+
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+from anndata import AnnData
+
+from scdiffaug import scDiffAug
+from scdiffaug.module import DiffAugModule
+from scdiffaug.training import best_precision, default_epochs
+
+
+def _batch(model: scDiffAug, size: int = 400) -> dict[str, torch.Tensor]:
+    return next(iter(model._contract.pair_batches(model.adata, batch_size=size)))
+
+
+def _views(model: scDiffAug, batch: dict[str, torch.Tensor], alpha: float) -> torch.Tensor:
+    rng = torch.Generator().manual_seed(0)
+    views, _ = model.module.make_views(batch, alpha=alpha, n_steps=3, rng=rng)
+    return views
+
+
+def test_share_of_generated_positives_is_alpha(pbmc: AnnData) -> None:
+    model = scDiffAug(pbmc)
+    model.train(max_epochs=12, alpha=0.3, startup=0.5, enable_progress_bar=False)
+    share = model.history["generated_share"]["generated_share"]
+    assert (share[:6] == 0).all()
+    # 12 batches of 350 cells: three standard errors are 0.02.
+    assert abs(share[6:].mean() - 0.3) < 0.03
+
+
+def test_generated_positives_reach_the_loss(pbmc: AnnData) -> None:
+    """A stale, empty or all-zero source of generated cells would leave these as they were."""
+    model = scDiffAug(pbmc)
+    batch = _batch(model)
+    mixed, some, made = (_views(model, batch, alpha) for alpha in (0.0, 0.3, 1.0))
+    replaced = (some != mixed).any(1)
+    assert 0.2 < replaced.float().mean() < 0.4
+    assert (made.sum(1) > 0).all()
+    # Made of the cell's own number of reads, and so of as many per 10,000.
+    np.testing.assert_allclose(made.expm1().sum(1), 1e4, rtol=1e-3)
+
+
+def test_positives_follow_the_averaged_generator(pbmc: AnnData) -> None:
+    model = scDiffAug(pbmc)
+    model.module.fit_scale(pbmc.X)
+    batch = _batch(model)
+    before = _views(model, batch, 1.0)
+    with torch.no_grad():
+        model.module.generator.out.bias[:] = 0
+        model.module.generator.out.bias[7] = 50
+    assert torch.equal(_views(model, batch, 1.0), before)
+    model.module.update_ema(0.0)
+    after = _views(model, batch, 1.0)
+    assert (after[:, 7] > 9).all()
+
+
+def test_positives_follow_the_condition(pbmc: AnnData) -> None:
+    """Cells made from y differ from cells made from another cell's y."""
+    model = scDiffAug(pbmc)
+    model.train(max_epochs=20, enable_progress_bar=False)
+    monocytes, bcells = (
+        np.flatnonzero(pbmc.obs["cell_type"] == name) for name in ("CD14+ Monocyte", "CD19+ B")
+    )
+    made = model.augment(indices=[*monocytes[:60], *bcells[:60]], steps=8)
+    lyz, cd79a = (np.asarray(made[:, g].X.todense()).ravel() for g in ("LYZ", "CD79A"))
+    assert lyz[:60].mean() > 2 * lyz[60:].mean()
+    assert cd79a[60:].mean() > 2 * cd79a[:60].mean()
+
+
+def test_mixup_stays_between_cell_and_neighbor(pbmc: AnnData) -> None:
+    batch = _batch(scDiffAug(pbmc))
+    views = _views(scDiffAug(pbmc), batch, 0.0)
+    low = torch.minimum(batch["inputs"], batch["neighbor_inputs"])
+    high = torch.maximum(batch["inputs"], batch["neighbor_inputs"])
+    assert ((views >= low - 1e-5) & (views <= high + 1e-5)).all()
+
+
+def test_diffusion_loss_does_not_move_the_encoder(pbmc: AnnData) -> None:
+    model = scDiffAug(pbmc)
+    batch = _batch(model)
+    batch["views"] = _views(model, batch, 0.0)
+    rng = torch.Generator().manual_seed(0)
+    for terms, moved in ((("diffusion",), False), (("contrastive",), True)):
+        model.module.zero_grad()
+        output = model.module(batch, generative_kwargs={"rng": rng}, loss_kwargs={"terms": terms})[
+            2
+        ]
+        output.loss.backward()
+        gradients = [p.grad for p in model.module.encoder.parameters() if p.grad is not None]
+        assert any((g != 0).any() for g in gradients) is moved
+
+
+def test_history_holds_every_term(pbmc: AnnData) -> None:
+    model = scDiffAug(pbmc)
+    model.train(max_epochs=4, enable_progress_bar=False)
+    assert set(model.history) == {
+        "loss",
+        "contrastive",
+        "diffusion",
+        "generated_share",
+        "gradient_norm",
+    }
+    values = {name: frame[name].to_numpy() for name, frame in model.history.items()}
+    assert all(len(series) == 4 and np.isfinite(series).all() for series in values.values())
+    np.testing.assert_allclose(
+        values["loss"], values["contrastive"] + values["diffusion"], rtol=1e-3
+    )
+    assert values["diffusion"][-1] < values["diffusion"][0]
+
+
+@pytest.mark.parametrize(
+    ("n_cells", "steps"), [(50, 800), (2_000, 800), (10_000, 800), (1_000_000, 8_000)]
+)
+def test_default_budget_is_one_of_steps(n_cells: int, steps: int) -> None:
+    epochs = default_epochs(n_cells, min(512, n_cells))
+    assert epochs * -(-n_cells // 512) == pytest.approx(steps, rel=0.15)
+
+
+def test_bfloat16_only_where_hardware_multiplies_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
+    assert best_precision("cpu") == "bf16-mixed"
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True})
+    assert best_precision("cpu") == "32-true"
+    assert best_precision("mps") == "32-true"
+
+
+def test_interrupt_leaves_a_usable_model(pbmc: AnnData, monkeypatch: pytest.MonkeyPatch) -> None:
+    update, steps = DiffAugModule.update_ema, []
+
+    def press_ctrl_c(module: DiffAugModule, decay: float) -> None:
+        update(module, decay)
+        steps.append(decay)
+        if len(steps) == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(DiffAugModule, "update_ema", press_ctrl_c)
+    handler = signal.getsignal(signal.SIGINT)
+    model = scDiffAug(pbmc)
+    model.train(max_epochs=200, enable_progress_bar=False)
+    assert 5 <= len(steps) < 10
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert np.isfinite(model.get_latent_representation()).all()
+    assert model.augment(indices=[0], steps=2).n_obs == 1
+
+
+def test_a_loss_that_is_not_finite_says_what_to_do(pbmc: AnnData) -> None:
+    model = scDiffAug(pbmc)
+    with torch.no_grad():
+        model.module.encoder.semantic[0].weight[0, 0] = torch.nan
+    with pytest.raises(FloatingPointError, match="lower learning_rate"):
+        model.train(max_epochs=3, enable_progress_bar=False)
