@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from common import RESULTS, in_own_process, load, write_table
 
-DATASETS = ["pbmc3k_named", "worm_neuron_4186", "mca_bladder_2746_hvg2000"]
+DATASETS = ["mca_bladder_2746_hvg2000", "pbmc3k_named", "worm_neuron_4186"]
 METHODS = ["scdiffaug", "umap", "pacmap"]
 SEEDS = [0, 1, 2]
 
