@@ -18,8 +18,8 @@ from rich.table import Table
 from scdiffaug import datasets, metrics, pl, tl
 from scdiffaug.model import scDiffAug
 
-# Three quarters of the default budget, which leaves the demo under a minute on two cores.
-_MAX_EPOCHS = 300
+# Half of the default budget, which leaves the demo well under a minute on two cores.
+_MAX_EPOCHS = 200
 # Rarer types cannot be in each of the ten folds of the linear SVM.
 _FEWEST_CELLS = 10
 _EMBEDDINGS = {

@@ -4,6 +4,7 @@ import anndata
 import pandas as pd
 import pytest
 from matplotlib import image
+from threadpoolctl import threadpool_limits
 from typer.testing import CliRunner, Result
 
 from scdiffaug import _demo, cli
@@ -18,7 +19,8 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def shown(out: Path) -> Result:
-    with pytest.MonkeyPatch.context() as patch:
+    # One thread: where something else keeps a core busy, threads that wait for each other spin.
+    with pytest.MonkeyPatch.context() as patch, threadpool_limits(1):
         patch.setattr(_demo, "_MAX_EPOCHS", 1)
         return CliRunner().invoke(cli.app, ["demo", "--out", str(out), "--seed", "1"])
 
