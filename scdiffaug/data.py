@@ -21,7 +21,8 @@ def read_matrix(adata: AnnData, layer: str | None) -> Matrix:
     ValueError
         If there are no cells or features, names repeat, or values are NaN or infinite.
     """
-    check_setup(adata, layer, labels_key=None, batch_key=None)
+    check_frame(adata)
+    check_layer(adata, layer)
     source = adata.X if layer is None else adata.layers[layer]
     if source is None:
         raise ValueError("adata.X is empty (None): set X or pass layer=...")
@@ -72,6 +73,11 @@ def check_setup(
     check_frame(adata)
     check_key(adata, "labels_key", labels_key)
     check_key(adata, "batch_key", batch_key)
+    check_layer(adata, layer)
+
+
+def check_layer(adata: AnnData, layer: str | None) -> None:
+    """Raise KeyError where a layer is named that is not there."""
     if layer is not None and layer not in adata.layers:
         raise KeyError(f"layer={layer!r} not found in adata.layers: it has {list(adata.layers)}.")
 

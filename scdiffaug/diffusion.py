@@ -162,9 +162,9 @@ class CountThinning:
         start = (x.sum(1) / depth.clamp_min(1)).sqrt()
         for step in range(1, n_steps + 1):
             share = (start + (1 - start) * (step / n_steps)).square()
-            n_reads = (share * depth).round() - x.sum(1)
-            logits = network(_scaled(x, depth[:, None]), x.sum(1) / depth.clamp_min(1), condition)
-            x = x + draw_reads(logits, n_reads, rng)
+            n_kept = x.sum(1)
+            logits = network(_scaled(x, depth[:, None]), n_kept / depth.clamp_min(1), condition)
+            x = x + draw_reads(logits, (share * depth).round() - n_kept, rng)
         return x
 
 
