@@ -1,0 +1,55 @@
+"""What every score asks of its inputs."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
+
+Values: TypeAlias = NDArray[np.floating[Any]] | sparse.csr_matrix
+
+
+def checked_labels(
+    labels: ArrayLike, cells: Values, *, name: str = "labels", of: str = "embedding"
+) -> NDArray[Any]:
+    """The labels as an array, one for each row of ``cells`` and none missing."""
+    found = np.asarray(labels)
+    if found.shape != (cells.shape[0],):
+        raise ValueError(
+            f"{name} has shape {found.shape}, but {of} has {cells.shape[0]} cells: pass one "
+            "label per cell, in the same order."
+        )
+    if n_missing := int(pd.isna(found).sum()):
+        raise ValueError(f"{name} has {n_missing} missing values: leave those cells out.")
+    return found
+
+
+def require_same_cells(points: Values, embedding: Values) -> None:
+    """Raise unless both have the same number of rows."""
+    if points.shape[0] != embedding.shape[0]:
+        raise ValueError(
+            f"points has {points.shape[0]} cells, but embedding has {embedding.shape[0]}: pass "
+            "the points that were embedded, in the same order."
+        )
+
+
+def require_cells(cells: Values, n_needed: int, *, name: str, why: str) -> None:
+    """Raise unless there are at least ``n_needed`` rows."""
+    if cells.shape[0] < n_needed:
+        raise ValueError(
+            f"{name} has {cells.shape[0]} cells, but {why} needs at least {n_needed}: add cells, "
+            "or ask for less."
+        )
+
+
+def require_cells_per_label(labels: NDArray[Any], n_folds: int) -> None:
+    """Raise if a label is rarer than the folds."""
+    names, counts = np.unique(labels, return_counts=True)
+    if counts.min() < n_folds:
+        raise ValueError(
+            f"label {str(names[counts.argmin()])!r} has {counts.min()} cells, fewer than the "
+            f"{n_folds} folds: leave rare labels out, or lower n_folds."
+        )
