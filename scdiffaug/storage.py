@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,17 +39,12 @@ def write_model(
             raise FileExistsError(f"{folder} exists already: pass overwrite=True to replace it.")
         if not (folder / _DESCRIPTION).is_file() and any(folder.iterdir()):
             raise FileExistsError(f"{folder} is not a saved model: it is not overwritten.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
+    with written_aside(folder) as aside:
         safetensors.torch.save_file(weights, aside / _WEIGHTS)
         text = json.dumps({"schema_version": SCHEMA_VERSION, **description}, indent=1)
         (aside / _DESCRIPTION).write_text(text, encoding="utf-8")
         if adata is not None:
             adata.write_h5ad(aside / _ADATA)
-        _put_in_place(aside, folder)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def read_model(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -79,6 +76,18 @@ def saved_adata(folder: Path) -> Path | None:
     """Where the AnnData saved with a model is, if one was."""
     path = folder / _ADATA
     return path if path.is_file() else None
+
+
+@contextmanager
+def written_aside(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder that takes the place of ``folder`` once it is written whole."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        yield aside
+        _put_in_place(aside, folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _put_in_place(aside: Path, folder: Path) -> None:

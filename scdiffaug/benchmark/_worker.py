@@ -1,0 +1,267 @@
+"""Runs one embedding method in a process of its own: ``python _worker.py JOB_FOLDER``.
+
+Stands alone, because the environments of some peers have no scdiffaug. The folder holds
+``job.json`` (method, seed, settings, threads) and the inputs; labels never come here. The worker
+adds ``embedding.npz`` and ``run.json`` (seconds, peak memory in MB, versions).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+Embeddings = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a method may look at.
+
+    Parameters
+    ----------
+    folder
+        Where ``values`` (the matrix as it came), ``features`` (variable features on the log
+        scale), both ``.npz`` where sparse and else ``.npy``, and ``pca.npy`` (50 principal
+        components of these) lie.
+    kind
+        Feature space of the values: counts, log or raw.
+    """
+
+    folder: Path
+    kind: str
+
+    @property
+    def values(self) -> np.ndarray | sparse.csr_matrix:
+        """The matrix as it came, shape ``(n, d)``."""
+        return self._load("values")
+
+    @property
+    def features(self) -> np.ndarray:
+        """Variable features on the log scale, dense, shape ``(n, k)``."""
+        features = self._load("features")
+        return features.toarray() if isinstance(features, sparse.csr_matrix) else features
+
+    @property
+    def pca(self) -> np.ndarray:
+        """Principal components, shape ``(n, 50)``."""
+        return np.load(self.folder / "pca.npy")
+
+    def _load(self, name: str) -> np.ndarray | sparse.csr_matrix:
+        path = self.folder / f"{name}.npz"
+        return sparse.load_npz(path) if path.exists() else np.load(path.with_suffix(".npy"))
+
+
+def pca(inputs: Inputs, _seed: int) -> Embeddings:
+    """The first two of the components the other methods start from."""
+    return {"2d": inputs.pca[:, :2]}
+
+
+def umap(inputs: Inputs, seed: int, *, n_neighbors: int = 15, min_dist: float = 0.1) -> Embeddings:
+    """UMAP (McInnes et al. 2018) with umap-learn's defaults."""
+    from umap import UMAP
+
+    model = UMAP(n_neighbors=n_neighbors, min_dist=min_dist, random_state=seed, n_jobs=1)
+    return {"2d": model.fit_transform(inputs.pca)}
+
+
+def densmap(
+    inputs: Inputs, seed: int, *, n_neighbors: int = 30, dens_lambda: float = 2.0
+) -> Embeddings:
+    """UMAP that keeps densities: densMAP (Narayan et al. 2021) with its authors' 30 neighbours."""
+    from umap import UMAP
+
+    model = UMAP(
+        n_neighbors=n_neighbors,
+        densmap=True,
+        dens_lambda=dens_lambda,
+        random_state=seed,
+        n_jobs=1,
+    )
+    return {"2d": model.fit_transform(inputs.pca)}
+
+
+def tsne(
+    inputs: Inputs, seed: int, *, perplexity: float = 30, exaggeration: float | None = None
+) -> Embeddings:
+    """t-SNE by openTSNE (Poličar et al. 2019): PCA start, learning rate n / exaggeration."""
+    from openTSNE import TSNE
+
+    model = TSNE(
+        perplexity=perplexity, exaggeration=exaggeration, random_state=seed, n_jobs=_threads()
+    )
+    return {"2d": np.asarray(model.fit(inputs.pca))}
+
+
+def pacmap(inputs: Inputs, seed: int, *, n_neighbors: int = 10, fp_ratio: float = 2) -> Embeddings:
+    """PaCMAP (Wang et al. 2021)."""
+    from pacmap import PaCMAP
+
+    model = PaCMAP(n_neighbors=n_neighbors, FP_ratio=fp_ratio, random_state=seed)
+    return {"2d": model.fit_transform(inputs.pca)}
+
+
+def localmap(
+    inputs: Inputs, seed: int, *, n_neighbors: int = 10, low_dist_thres: float = 10
+) -> Embeddings:
+    """LocalMAP (Wang et al. 2024)."""
+    from pacmap import LocalMAP
+
+    model = LocalMAP(n_neighbors=n_neighbors, low_dist_thres=low_dist_thres, random_state=seed)
+    return {"2d": model.fit_transform(inputs.pca)}
+
+
+def phate(inputs: Inputs, seed: int, *, knn: int = 5, gamma: float = 1) -> Embeddings:
+    """PHATE (Moon et al. 2019): square roots of library-normalised counts, its own 100 PCs."""
+    from phate import PHATE
+
+    values = inputs.values
+    if inputs.kind == "counts":
+        depth = np.asarray(values.sum(1)).ravel()
+        values = (sparse.diags(np.median(depth) / depth) @ sparse.csr_matrix(values)).sqrt()
+    else:
+        values = inputs.features
+    model = PHATE(knn=knn, gamma=gamma, random_state=seed, n_jobs=_threads(), verbose=0)
+    return {"2d": model.fit_transform(values)}
+
+
+def pumap(inputs: Inputs, seed: int, *, n_neighbors: int = 15, epochs: int = 1) -> Embeddings:
+    """Parametric UMAP (Sainburg et al. 2021) with umap-learn's network and ten loss reports."""
+    import tensorflow as tf
+    from umap.parametric_umap import ParametricUMAP
+
+    tf.keras.utils.set_random_seed(seed)
+    model = ParametricUMAP(
+        n_neighbors=n_neighbors, n_training_epochs=epochs, random_state=seed, verbose=False
+    )
+    return {"2d": model.fit_transform(inputs.pca)}
+
+
+def ivis(inputs: Inputs, seed: int, *, k: int = 15, model: str = "maaten") -> Embeddings:
+    """Siamese network ivis (Szubert et al. 2019) by its single-cell guide: scaled PCs, k = 15."""
+    os.environ["TF_USE_LEGACY_KERAS"] = "1"
+    import tensorflow as tf
+    from ivis import Ivis
+
+    tf.random.set_seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 (ivis draws from the global stream)
+    points = inputs.pca.astype(np.float32)
+    points = (points - points.min(0)) / (points.max(0) - points.min(0))
+    with_network = Ivis(
+        embedding_dims=2, k=k, model=model, n_epochs_without_progress=10, verbose=0
+    )
+    return {"2d": with_network.fit_transform(points)}
+
+
+def dmtev(inputs: Inputs, seed: int, *, n_neighbors: int = 30, nu: float = 0.5) -> Embeddings:
+    """DMT-EV (Zang et al. 2022) by dmt-learn's defaults."""
+    from dmt_learn import DMTLearn
+
+    model = DMTLearn(n_neighbors=n_neighbors, nu=nu, random_state=seed)
+    return {"2d": np.asarray(model.fit_transform(inputs.features))}
+
+
+def scvi(inputs: Inputs, seed: int, *, n_latent: int = 30, n_layers: int = 2) -> Embeddings:
+    """Latent space of scVI (Lopez et al. 2018) on the counts of variable genes; by UMAP in 2-D."""
+    from umap import UMAP
+
+    latent = _scvi_latent(inputs, seed, n_latent=n_latent, n_layers=n_layers)
+    return {"latent": latent, "2d": UMAP(random_state=seed, n_jobs=1).fit_transform(latent)}
+
+
+def scvi_2d(inputs: Inputs, seed: int, *, n_layers: int = 2) -> Embeddings:
+    """Latent space of scVI with two dimensions."""
+    return {"2d": _scvi_latent(inputs, seed, n_latent=2, n_layers=n_layers)}
+
+
+def _scvi_latent(inputs: Inputs, seed: int, *, n_latent: int, n_layers: int) -> np.ndarray:
+    from anndata import AnnData
+    from scvi import settings
+    from scvi.model import SCVI
+
+    if inputs.kind != "counts":
+        raise ValueError("scVI models counts, and these values are none")
+    settings.seed = seed
+    selected = np.load(inputs.folder / "selected.npy")
+    adata = AnnData(inputs.values[:, selected])
+    SCVI.setup_anndata(adata)
+    model = SCVI(adata, n_latent=n_latent, n_layers=n_layers, gene_likelihood="nb")
+    model.train(enable_progress_bar=False)
+    return model.get_latent_representation()
+
+
+def scdiffaug(inputs: Inputs, seed: int, **settings: Any) -> Embeddings:
+    """Ours; settings are split between the constructor and ``train``."""
+    from anndata import AnnData
+
+    from scdiffaug import scDiffAug
+
+    training = {"alpha", "schedule", "startup", "max_epochs", "batch_size"}
+    model = scDiffAug(
+        AnnData(inputs.values),
+        feature_space=inputs.kind,  # type: ignore[arg-type]
+        seed=seed,
+        **{key: value for key, value in settings.items() if key not in training},
+    )
+    model.train(
+        enable_progress_bar=False,
+        **{key: value for key, value in settings.items() if key in training},
+    )
+    return {
+        "2d": model.get_latent_representation(representation="projection"),
+        "80d": model.get_latent_representation(),
+    }
+
+
+METHODS: Mapping[str, Callable[..., Embeddings]] = {
+    method.__name__: method
+    for method in (
+        pca,
+        umap,
+        densmap,
+        tsne,
+        pacmap,
+        localmap,
+        phate,
+        pumap,
+        ivis,
+        dmtev,
+        scvi,
+        scvi_2d,
+        scdiffaug,
+    )
+}
+
+
+def _threads() -> int:
+    return int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1))
+
+
+def main(folder: Path) -> None:
+    """Run the job of a folder."""
+    job = json.loads((folder / "job.json").read_text())
+    inputs = Inputs(Path(job["inputs"]), job["kind"])
+    start = time.perf_counter()
+    embeddings = METHODS[job["method"]](inputs, job["seed"], **job["settings"])
+    seconds = time.perf_counter() - start
+    np.savez(folder / "embedding.npz", **embeddings)  # type: ignore[arg-type]
+    run = {
+        "seconds": round(seconds, 2),
+        "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "versions": {package: version(package) for package in job["packages"]},
+    }
+    (folder / "run.json").write_text(json.dumps(run))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

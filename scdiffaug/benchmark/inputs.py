@@ -1,0 +1,175 @@
+"""What every method of a benchmark starts from: one folder of matrices per dataset."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
+from scipy import sparse
+
+from scdiffaug.contract import DataContract
+from scdiffaug.data import check_key
+from scdiffaug.features import Matrix, principal_components
+from scdiffaug.storage import written_aside
+
+# Folds of ten need ten cells of a type.
+MIN_CELLS_PER_TYPE = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """A labelled dataset, prepared.
+
+    Parameters
+    ----------
+    name
+        Stem of its file.
+    folder
+        Where the inputs of the methods lie.
+    kind
+        Feature space: counts, log or raw.
+    digest
+        Hash of the inputs.
+    labels
+        Types, shape ``(n,)``, which no method sees.
+    note
+        Which types were left out.
+    """
+
+    name: str
+    folder: Path
+    kind: str
+    digest: str
+    labels: NDArray[np.str_]
+    note: str
+
+    @property
+    def pca(self) -> NDArray[np.float32]:
+        """Principal components that methods start from, shape ``(n, 50)``."""
+        return np.load(self.folder / "pca.npy")
+
+
+def prepare(
+    path: Path, *, label_key: str, cache: Path, max_cells: int | None = None, seed: int = 0
+) -> Dataset:
+    """Read a dataset and write what the methods start from, once per content.
+
+    Counts are normalised to log1p of 10,000 reads per cell; the 2,000 most variable features and
+    their 50 principal components are what non-parametric peers' authors advise.
+
+    Parameters
+    ----------
+    path
+        An ``.h5ad`` file.
+    label_key
+        Column of obs with the types. Those of fewer than ten cells are left out.
+    cache
+        Folder of the inputs.
+    max_cells
+        Draw as many cells at random where there are more.
+    seed
+        Seed of that draw and of the components.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    KeyError
+        If there is no such column.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} not found: pass the path of an .h5ad file.")
+    adata = ad.read_h5ad(path)
+    check_key(adata, "label_key", label_key)
+    adata, note = _scorable(adata, label_key, max_cells=max_cells, seed=seed)
+    contract = _contract(adata, seed)
+    _, values = contract.read(adata)
+    digest = _digest(values, contract.space.kind, seed)
+    folder = cache / "inputs" / digest
+    if not folder.exists():
+        with written_aside(folder) as aside:
+            _write(aside, contract, values, seed=seed)
+    return Dataset(
+        name=path.stem,
+        folder=folder,
+        kind=contract.space.kind,
+        digest=digest,
+        labels=adata.obs[label_key].to_numpy().astype(str),
+        note=note,
+    )
+
+
+def _scorable(
+    adata: AnnData, label_key: str, *, max_cells: int | None, seed: int
+) -> tuple[AnnData, str]:
+    notes = []
+    if max_cells is not None and adata.n_obs > max_cells:
+        drawn = np.random.default_rng(seed).choice(adata.n_obs, max_cells, replace=False)
+        notes.append(f"{max_cells} of {adata.n_obs} cells drawn at random")
+        adata = adata[np.sort(drawn)]
+    sizes = adata.obs[label_key].value_counts()
+    rare = sizes.index[sizes < MIN_CELLS_PER_TYPE]
+    kept = adata.obs[label_key].notna() & ~adata.obs[label_key].isin(rare)
+    if not kept.all():
+        left_out = f"{(~kept).sum()} cells without a type or of types of fewer than "
+        notes.append(f"{left_out}{MIN_CELLS_PER_TYPE} cells left out")
+    return adata[kept].copy(), "; ".join(notes)
+
+
+def _contract(adata: AnnData, seed: int) -> DataContract:
+    keys = ("layer", "labels_key", "batch_key", "neighbors_key")
+    return DataContract.fit(
+        adata,
+        dict.fromkeys(keys),
+        feature_space="auto",
+        n_top_features=2000,
+        n_neighbors=15,
+        needs_labels=False,
+        seed=seed,
+    )
+
+
+def _write(folder: Path, contract: DataContract, values: Matrix, *, seed: int) -> None:
+    features = contract.encoder_inputs(values)
+    _save(folder / "values", values)
+    _save(folder / "features", features)
+    np.save(folder / "selected.npy", np.asarray(contract.selected))
+    np.save(folder / "pca.npy", principal_components(features, seed=seed))
+
+
+def _save(path: Path, matrix: Matrix) -> None:
+    if sparse.issparse(matrix):
+        sparse.save_npz(path.with_suffix(".npz"), matrix)
+    else:
+        np.save(path.with_suffix(".npy"), matrix)
+
+
+def _digest(values: Matrix, *settings: Any) -> str:
+    parts = [values]
+    if isinstance(values, sparse.csr_matrix):
+        parts = [values.data, values.indices, values.indptr]
+    digest = hashlib.sha256(repr((values.shape, settings)).encode())
+    for part in parts:
+        digest.update(np.ascontiguousarray(part).data)
+    return digest.hexdigest()[:16]
+
+
+def describe(datasets: list[Dataset]) -> pd.DataFrame:
+    """One row a dataset: cells, types, kind of values, what was left out."""
+    return pd.DataFrame(
+        {
+            "dataset": dataset.name,
+            "cells": len(dataset.labels),
+            "types": len(np.unique(dataset.labels)),
+            "values": dataset.kind,
+            "note": dataset.note,
+        }
+        for dataset in datasets
+    )

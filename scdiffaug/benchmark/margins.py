@@ -1,0 +1,88 @@
+"""Margins over the best peer of each dataset, and how sure they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+
+def of_metric(results: pd.DataFrame, metric: str, *, representation: str = "2d") -> pd.DataFrame:
+    """Rows of one metric and one representation."""
+    return results[(results["metric"] == metric) & (results["representation"] == representation)]
+
+
+def mean_scores(results: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Mean over seeds of the 2-D scores, datasets in rows and methods in columns, in percent."""
+    chosen = of_metric(results, metric)
+    return 100 * chosen.pivot_table(index="dataset", columns="method", values="value")
+
+
+def margins(scores: pd.DataFrame, ours: str, peers: Sequence[str]) -> pd.DataFrame:
+    """Ours less the best peer of each dataset.
+
+    Parameters
+    ----------
+    scores
+        Datasets in rows and methods in columns, as :func:`mean_scores` gives them.
+    ours, peers
+        Which columns are compared.
+    """
+    others = scores[[peer for peer in peers if peer in scores]]
+    return pd.DataFrame(
+        {
+            "ours": scores[ours],
+            "best_peer": others.idxmax(axis=1),
+            "peer": others.max(axis=1),
+            "margin": scores[ours] - others.max(axis=1),
+        }
+    )
+
+
+def bootstrap_margin(
+    results: pd.DataFrame,
+    metric: str,
+    *,
+    ours: str,
+    best_peer: pd.Series,
+    n_resamples: int = 10_000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """95% interval of the mean margin, by a bootstrap over datasets and, within these, seeds.
+
+    Parameters
+    ----------
+    results
+        Long table with columns dataset, method, representation, seed, metric, value.
+    metric
+        Which of its metrics.
+    ours
+        Our method.
+    best_peer
+        Peer of each dataset, indexed by dataset.
+    n_resamples, seed
+        Number of resamples and their seed.
+    """
+    rng = np.random.default_rng(seed)
+    by_run = of_metric(results, metric).set_index(["dataset", "method"])["value"]
+    per_dataset = np.stack(
+        [
+            _resampled_mean(by_run.loc[[(dataset, ours)]], n_resamples, rng)
+            - _resampled_mean(by_run.loc[[(dataset, peer)]], n_resamples, rng)
+            for dataset, peer in best_peer.items()
+        ]
+    )
+    drawn = rng.integers(len(per_dataset), size=per_dataset.shape)
+    means = 100 * np.take_along_axis(per_dataset, drawn, axis=0).mean(0)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _resampled_mean(
+    values: pd.Series, n_resamples: int, rng: np.random.Generator
+) -> NDArray[np.floating[Any]]:
+    seeds = rng.integers(len(values), size=(len(values), n_resamples))
+    return values.to_numpy()[seeds].mean(0)

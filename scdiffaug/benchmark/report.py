@@ -1,0 +1,187 @@
+"""What a benchmark leaves behind: ``results.csv``, ``summary.md`` and two pictures."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from scdiffaug.benchmark.inputs import Dataset, describe
+from scdiffaug.benchmark.margins import bootstrap_margin, margins, mean_scores, of_metric
+from scdiffaug.benchmark.methods import METHODS
+
+HEADLINE = {"linear_svm_accuracy": "Linear SVM accuracy", "kmeans_accuracy": "k-means accuracy"}
+OURS = "scdiffaug"
+
+
+def write(
+    out: Path,
+    results: pd.DataFrame,
+    datasets: Sequence[Dataset],
+    *,
+    pictures: Mapping[tuple[str, str], NDArray[np.floating[Any]]],
+    command: str,
+) -> None:
+    """Write the four files of a benchmark into a folder.
+
+    Parameters
+    ----------
+    out
+        Folder, made where it is missing.
+    results
+        Long table, one row a score.
+    datasets
+        What was embedded.
+    pictures
+        2-D embedding of each dataset and method.
+    command
+        What made all this.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    _write_text(out / "results.csv", results.to_csv(index=False))
+    _write_text(out / "summary.md", summary(results, datasets, command=command))
+    _save(embeddings_figure(pictures, datasets), out / "embeddings.png")
+    _save(ranks_figure(results), out / "ranks.png")
+
+
+def summary(results: pd.DataFrame, datasets: Sequence[Dataset], *, command: str) -> str:
+    """The tables in Markdown: headline scores and margins, then all metrics and failures."""
+    described = describe(list(datasets))
+    parts = [
+        "# Embedding benchmark",
+        f"Made by `{command}` on {_hardware()}. Means over {results['seed'].nunique()} seeds; "
+        "the best of a row is bold.",
+        _markdown(described),
+    ]
+    for metric in _headline_metrics(results):
+        parts += [f"## {HEADLINE[metric]}, 2-D (%)", *_headline(results, metric)]
+    if results["value"].notna().any():
+        parts += ["## All metrics, mean over datasets", _all_metrics(results)]
+        parts += ["## Versions", _versions(results)]
+    failed = results[results["note"].fillna("") != ""]
+    if len(failed):
+        columns = ["dataset", "method", "note"]
+        parts += ["## Runs without a result", _markdown(failed[columns].drop_duplicates())]
+    return "\n\n".join(parts) + "\n"
+
+
+def _headline_metrics(results: pd.DataFrame) -> list[str]:
+    return [metric for metric in HEADLINE if metric in set(results["metric"])]
+
+
+def _headline(results: pd.DataFrame, metric: str) -> list[str]:
+    scores = mean_scores(results, metric)
+    spread = _spread(results, metric).reindex_like(scores)
+    best = scores.eq(scores.max(axis=1), axis=0)
+    text = scores.map("{:.1f}".format) + spread.map(" ± {:.1f}".format)
+    text = text.where(~best, "**" + text + "**").where(scores.notna(), "–")
+    text.loc["mean"] = scores.mean().map("{:.1f}".format)
+    columns = [name for name in METHODS if name in text]
+    parts = [_markdown(text[columns].rename_axis("dataset").reset_index())]
+    peers = [name for name in scores if not METHODS[name].is_ours]
+    if OURS not in scores or not peers:
+        return parts
+    table = margins(scores, OURS, peers).dropna()
+    low, high = bootstrap_margin(results, metric, ours=OURS, best_peer=table["best_peer"])
+    verdict = (
+        f"Margin of scdiffaug over the best peer of each dataset: mean "
+        f"{table['margin'].mean():+.1f} points (95% interval {low:+.1f} to {high:+.1f}), "
+        f"worst {table['margin'].min():+.1f} ({table['margin'].idxmin()})."
+    )
+    rounded = table.round(1).rename_axis("dataset").reset_index()
+    return [*parts, verdict, _markdown(rounded)]
+
+
+def _spread(results: pd.DataFrame, metric: str) -> pd.DataFrame:
+    std = of_metric(results, metric).pivot_table(
+        index="dataset", columns="method", values="value", aggfunc="std"
+    )
+    return 100 * std.fillna(0)
+
+
+def _all_metrics(results: pd.DataFrame) -> str:
+    scored = results[results["value"].notna()].copy()
+    scored["method"] = scored["method"] + " " + scored["representation"]
+    table = scored.pivot_table(index="method", columns="metric", values="value")
+    runs = scored.groupby(["dataset", "method", "seed"])[["seconds", "peak_mb"]].first()
+    table = table.join(runs.groupby("method").mean())
+    n_datasets = scored.groupby("method")["dataset"].nunique().rename("datasets")
+    text = table.round(3).assign(
+        seconds=table["seconds"].map("{:.1f}".format),
+        peak_mb=table["peak_mb"].map("{:.0f}".format),
+    )
+    return _markdown(text.join(n_datasets).reset_index())
+
+
+def _versions(results: pd.DataFrame) -> str:
+    known = results[results["versions"].fillna("") != ""]
+    return _markdown(known[["method", "versions"]].drop_duplicates())
+
+
+def embeddings_figure(
+    pictures: Mapping[tuple[str, str], NDArray[np.floating[Any]]], datasets: Sequence[Dataset]
+) -> Figure:
+    """Methods in columns, datasets in rows, one colour a type."""
+    methods = [name for name in METHODS if any(name == method for _, method in pictures)]
+    shape = (len(datasets), max(len(methods), 1))
+    figure = Figure(figsize=(2 * shape[1], 2 * shape[0]), layout="constrained")
+    axes = figure.subplots(*shape, squeeze=False)
+    for row, dataset in zip(axes, datasets, strict=True):
+        codes = np.unique(dataset.labels, return_inverse=True)[1]
+        row[0].set_ylabel(dataset.name, fontsize=6)
+        for ax, method in zip(row, methods, strict=False):
+            ax.set(xticks=[], yticks=[])
+            points = pictures.get((dataset.name, method))
+            if points is not None:
+                ax.scatter(*points.T, c=codes, s=1, lw=0, cmap="tab20", rasterized=True)
+    for ax, method in zip(axes[0], methods, strict=False):
+        ax.set_title(method, fontsize=8)
+    return figure
+
+
+def ranks_figure(results: pd.DataFrame) -> Figure:
+    """Rank of every method on every dataset, a point each, and the mean rank."""
+    figure = Figure(figsize=(9, 3.5), layout="constrained")
+    metrics = _headline_metrics(results)
+    axes = figure.subplots(1, max(len(metrics), 1), squeeze=False)[0]
+    for ax, metric in zip(axes, metrics, strict=False):
+        ranks = mean_scores(results, metric).rank(axis=1, ascending=False)
+        order = ranks.mean().sort_values(ascending=False)
+        for place, method in enumerate(order.index):
+            own = ranks[method].dropna()
+            color = "C1" if METHODS[method].is_ours else "C0"
+            ax.plot(own, np.full(len(own), place), "o", ms=4, alpha=0.35, color=color)
+            ax.plot(order[method], place, "|", ms=16, mew=2.5, color=color)
+        ax.set(yticks=range(len(order)), yticklabels=order.index, title=HEADLINE[metric])
+        ax.set_xlabel("rank (1 is best; bar: mean over datasets)")
+    return figure
+
+
+def _markdown(table: pd.DataFrame) -> str:
+    cells = table.astype(str)
+    rows = [list(cells.columns), ["---"] * len(cells.columns), *cells.to_numpy().tolist()]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _hardware() -> str:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{cores} cores ({platform.machine()}, {platform.system()}), no GPU"
+
+
+def _write_text(path: Path, text: str) -> None:
+    aside = path.with_name(path.name + ".part")
+    aside.write_text(text, encoding="utf-8")
+    aside.replace(path)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    FigureCanvasAgg(figure)
+    figure.savefig(path, dpi=110)

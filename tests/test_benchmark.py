@@ -1,0 +1,208 @@
+"""The embedding benchmark: inputs, runs that are remembered or fail, margins, report."""
+
+import json
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+from typer.testing import CliRunner
+
+from scdiffaug import benchmark
+from scdiffaug.benchmark import _worker, environments, inputs, margins, methods, runner
+from scdiffaug.cli import app
+
+
+@pytest.fixture
+def counts_file(tmp_path):
+    """60 cells of two types and 3 of a rare one, as counts."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(["a", "b", "rare"], [30, 30, 3])
+    rate = np.where(labels[:, None] == "a", 1.0, 4.0) * rng.uniform(0.5, 2, size=(63, 40))
+    adata = ad.AnnData(
+        sparse.csr_matrix(rng.poisson(rate).astype(np.float32)),
+        obs=pd.DataFrame(
+            {"cell_type": pd.Categorical(labels)}, index=[f"c{i}" for i in range(63)]
+        ),
+    )
+    path = tmp_path / "small.h5ad"
+    adata.write_h5ad(path)
+    return path
+
+
+def prepared(path, cache, **options):
+    return inputs.prepare(path, label_key="cell_type", cache=cache, **options)
+
+
+def job(dataset, cache, name="pca", **changes):
+    defaults = {"seed": 0, "settings": {}, "timeout": 60.0}
+    return runner.Job(dataset=dataset, name=name, cache=cache, **{**defaults, **changes})
+
+
+def test_rare_types_are_left_out_and_said_so(counts_file, tmp_path):
+    dataset = prepared(counts_file, tmp_path)
+    assert sorted(set(dataset.labels)) == ["a", "b"]
+    assert "3 cells" in dataset.note
+    assert dataset.kind == "counts"
+
+
+def test_inputs_hold_what_methods_start_from(counts_file, tmp_path):
+    dataset = prepared(counts_file, tmp_path)
+    given = _worker.Inputs(dataset.folder, dataset.kind)
+    assert given.values.shape == (60, 40)
+    depth = np.expm1(given.features).sum(1)
+    np.testing.assert_allclose(depth, 1e4, rtol=1e-3)
+    np.testing.assert_array_equal(given.pca, dataset.pca)
+    assert not list(dataset.folder.glob("*label*"))
+
+
+def test_inputs_are_named_by_their_content(counts_file, tmp_path):
+    one = prepared(counts_file, tmp_path)
+    assert prepared(counts_file, tmp_path).digest == one.digest
+    adata = ad.read_h5ad(counts_file)
+    adata.X[0, 0] += 1
+    adata.write_h5ad(counts_file)
+    assert prepared(counts_file, tmp_path).digest != one.digest
+
+
+def test_larger_datasets_are_drawn_from(counts_file, tmp_path):
+    dataset = prepared(counts_file, tmp_path, max_cells=50)
+    assert len(dataset.labels) <= 50
+    assert "50 of 63 cells" in dataset.note
+
+
+def test_missing_file_and_column_are_named(counts_file, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.h5ad not found"):
+        prepared(tmp_path / "nowhere.h5ad", tmp_path)
+    with pytest.raises(KeyError, match="label_key='type' not found"):
+        inputs.prepare(counts_file, label_key="type", cache=tmp_path)
+
+
+def test_a_run_is_scored_and_remembered(counts_file, tmp_path):
+    this = job(prepared(counts_file, tmp_path), tmp_path)
+    first = runner.run(this)
+    assert first.scores["2d"]["linear_svm_accuracy"] > 0.9
+    assert first.seconds >= 0
+    assert first.versions["scikit-learn"]
+    described = this.folder / "run.json"
+    described.write_text(json.dumps({"seconds": 1e6, "peak_mb": 1, "versions": {}}))
+    assert runner.run(this).seconds == 1e6
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"settings": {"a": 1}}, {"name": "umap"}])
+def test_another_job_is_another_folder(counts_file, tmp_path, change):
+    dataset = prepared(counts_file, tmp_path)
+    assert job(dataset, tmp_path).folder != job(dataset, tmp_path, **change).folder
+
+
+def test_a_failing_run_says_why_and_leaves_nothing(counts_file, tmp_path):
+    this = job(prepared(counts_file, tmp_path), tmp_path, settings={"unknown": 1})
+    failed = runner.run(this)
+    assert "unexpected keyword argument 'unknown'" in failed.error
+    assert failed.scores == {}
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_a_run_that_takes_too_long_is_given_up(counts_file, tmp_path):
+    this = job(prepared(counts_file, tmp_path), tmp_path, timeout=0.01)
+    assert "took longer than 0.01 s" in runner.run(this).error
+
+
+def test_a_method_without_its_environment_says_how_to_make_it(counts_file, tmp_path):
+    this = job(prepared(counts_file, tmp_path), tmp_path, name="pumap")
+    assert "scdiffaug benchmark setup keras" in runner.run(this).error
+
+
+def test_an_unknown_environment_is_named():
+    with pytest.raises(ValueError, match="environment 'conda' is unknown"):
+        environments.make("conda", None)
+
+
+def test_every_method_has_a_worker_and_an_equal_tuning_budget():
+    peers = {n: m for n, m in methods.METHODS.items() if m.worker != "pca" and not m.settings}
+    assert {m.worker for m in methods.METHODS.values()} <= set(_worker.METHODS)
+    assert {name: len(m.grid) for name, m in peers.items()} == dict.fromkeys(peers, 3)
+
+
+def test_unknown_methods_and_repeated_names_are_refused(counts_file, tmp_path):
+    with pytest.raises(ValueError, match="method 'unap' is unknown"):
+        benchmark.embedding([counts_file], method_names=["unap"], cache=tmp_path)
+    with pytest.raises(ValueError, match="two files named 'small'"):
+        benchmark.embedding([counts_file, counts_file], method_names=["pca"], cache=tmp_path)
+
+
+def test_margins_are_over_the_best_peer_of_each_dataset():
+    scores = pd.DataFrame(
+        {"scdiffaug": [90.0, 70.0], "umap": [85.0, 75.0], "tsne": [88.0, 60.0]}, index=["x", "y"]
+    )
+    table = margins.margins(scores, "scdiffaug", ["umap", "tsne"])
+    assert table["best_peer"].tolist() == ["tsne", "umap"]
+    assert table["margin"].tolist() == [2.0, -5.0]
+
+
+def results_of(values):
+    """A long table from {(dataset, method): scores of the seeds}."""
+    return pd.DataFrame(
+        {
+            "dataset": dataset,
+            "method": method,
+            "representation": "2d",
+            "seed": seed,
+            "metric": "kmeans_accuracy",
+            "value": value,
+        }
+        for (dataset, method), scores in values.items()
+        for seed, value in enumerate(scores)
+    )
+
+
+def test_bootstrap_interval_holds_the_mean_and_shrinks_without_spread():
+    best = pd.Series(["umap", "umap"], index=["x", "y"])
+    same = {("x", "umap"): [0.5, 0.5], ("y", "umap"): [0.6, 0.6]}
+    exact = results_of(same | {("x", "ours"): [0.6, 0.6], ("y", "ours"): [0.7, 0.7]})
+    noisy = results_of(same | {("x", "ours"): [0.5, 0.7], ("y", "ours"): [0.6, 0.8]})
+    options = {"ours": "ours", "best_peer": best, "n_resamples": 2000}
+    assert margins.bootstrap_margin(exact, "kmeans_accuracy", **options) == pytest.approx((10, 10))
+    low, high = margins.bootstrap_margin(noisy, "kmeans_accuracy", **options)
+    assert low < 10 < high
+
+
+def test_command_writes_all_files_and_reports_failures(counts_file, tmp_path, monkeypatch):
+    monkeypatch.setattr(environments, "default_cache", lambda: tmp_path / "cache")
+    out = tmp_path / "out"
+    words = ["--data", str(counts_file), "--methods", "pca,pumap", "--seeds", "2"]
+    done = CliRunner().invoke(app, ["benchmark", "embedding", *words, "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    results = pd.read_csv(out / "results.csv")
+    assert results.query("method == 'pca'").groupby("metric").size().eq(2).all()
+    assert results.query("method == 'pumap'")["note"].str.contains("is not made").all()
+    summary = (out / "summary.md").read_text()
+    assert "Runs without a result" in summary
+    assert "3 cells without a type or of types of fewer than 10 cells left out" in summary
+    assert {path.name for path in out.iterdir()} == {
+        "results.csv",
+        "summary.md",
+        "embeddings.png",
+        "ranks.png",
+    }
+
+
+def test_tuning_takes_the_most_trustworthy_setting(counts_file, tmp_path, monkeypatch):
+    trust = {"{}": 0.5, "{'n_neighbors': 30}": 0.9}
+
+    def scored(this):
+        scores = {"2d": {"trustworthiness": trust.get(str(this.settings), 0.1), "other": 1.0}}
+        return runner.Run(seconds=1, peak_mb=1, versions={}, scores=scores)
+
+    monkeypatch.setattr(runner, "run", scored)
+    results = benchmark.embedding(
+        [counts_file],
+        method_names=["umap"],
+        n_seeds=1,
+        out=tmp_path / "out",
+        tuned=True,
+        cache=tmp_path,
+        show_progress=False,
+    )
+    assert set(results["settings"]) == {"n_neighbors=30"}
