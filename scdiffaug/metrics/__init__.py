@@ -1,11 +1,6 @@
 """Scores of embeddings and of augmented cells."""
 
-from scdiffaug.metrics.augmentation import (
-    gene_mean_correlation,
-    two_sample_auc,
-    type_kept,
-    zero_share,
-)
+from scdiffaug.metrics.cell_types import type_kept, type_kept_per_type
 from scdiffaug.metrics.embedding import (
     adjusted_rand_index,
     continuity,
@@ -18,20 +13,58 @@ from scdiffaug.metrics.embedding import (
     silhouette,
     trustworthiness,
 )
+from scdiffaug.metrics.fidelity import (
+    mixing,
+    mmd,
+    precision_recall_density_coverage,
+    two_sample_auc,
+    wasserstein_2,
+)
+from scdiffaug.metrics.genes import (
+    depth_distance,
+    detected_genes_distance,
+    gene_gene_correlation_agreement,
+    gene_mean_correlation,
+    gene_variance_correlation,
+    gene_variance_ratio,
+    gene_zero_share_difference,
+    zero_share,
+)
+from scdiffaug.metrics.novelty import (
+    duplicate_share,
+    membership_auc,
+    nearest_training_distance_ratio,
+    own_source_share,
+)
 
 __all__ = [
     "adjusted_rand_index",
     "continuity",
+    "depth_distance",
+    "detected_genes_distance",
+    "duplicate_share",
     "embedding_scores",
+    "gene_gene_correlation_agreement",
     "gene_mean_correlation",
+    "gene_variance_correlation",
+    "gene_variance_ratio",
+    "gene_zero_share_difference",
     "kmeans_accuracy",
     "knn_accuracy",
     "linear_svm_accuracy",
+    "membership_auc",
+    "mixing",
+    "mmd",
+    "nearest_training_distance_ratio",
     "normalized_mutual_information",
+    "own_source_share",
+    "precision_recall_density_coverage",
     "random_triplet_accuracy",
     "silhouette",
     "trustworthiness",
     "two_sample_auc",
     "type_kept",
+    "type_kept_per_type",
+    "wasserstein_2",
     "zero_share",
 ]

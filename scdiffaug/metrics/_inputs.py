@@ -53,3 +53,12 @@ def require_cells_per_label(labels: NDArray[Any], n_folds: int) -> None:
             f"label {str(names[counts.argmin()])!r} has {counts.min()} cells, fewer than the "
             f"{n_folds} folds: leave rare labels out, or lower n_folds."
         )
+
+
+def require_same_features(one: Values, other: Values, *, names: tuple[str, str]) -> None:
+    """Raise unless both have the same number of columns."""
+    if one.shape[1] != other.shape[1]:
+        raise ValueError(
+            f"{names[0]} has {one.shape[1]} features, but {names[1]} has {other.shape[1]}: pass "
+            "the same features in the same order."
+        )

@@ -1,0 +1,119 @@
+"""Whether made cells keep the type of the cell they were made from."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import ClassifierMixin
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from scdiffaug.metrics._inputs import (
+    Values,
+    checked_labels,
+    require_cells,
+    require_same_features,
+)
+from scdiffaug.metrics._spaces import dense
+
+Judge: TypeAlias = Literal["neighbors", "logistic"]
+
+
+def type_kept(
+    real: Values,
+    labels: ArrayLike,
+    made: Values,
+    *,
+    expected: ArrayLike,
+    judge: Judge = "neighbors",
+    n_neighbors: int = 15,
+    seed: int = 0,
+) -> float:
+    """Share of made cells that a judge of real cells gives the label of their source.
+
+    At most 50 principal components of the real cells, then the majority of the nearest, or a
+    logistic regression; the judge learns from real cells alone.
+
+    Parameters
+    ----------
+    real, labels
+        Log-normalised real cells, shape ``(n, d)``, and their labels.
+    made, expected
+        Log-normalised made cells, shape ``(m, d)``, and the labels of their sources.
+    judge
+        ``"neighbors"`` or ``"logistic"`` (on standardised components).
+    n_neighbors
+        Real cells that vote.
+    seed
+        Seed of the principal components.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scdiffaug.metrics import type_kept
+    >>> cells = np.repeat(np.eye(3), 20, axis=0)
+    >>> labels = np.repeat(["a", "b", "c"], 20)
+    >>> type_kept(cells, labels, cells, expected=labels)
+    1.0
+    """
+    wanted = checked_labels(expected, made, name="expected", of="made")
+    classifier = _classifier(judge, n_neighbors)
+    return float((_judged(real, labels, made, classifier=classifier, seed=seed) == wanted).mean())
+
+
+def type_kept_per_type(
+    real: Values,
+    labels: ArrayLike,
+    made: Values,
+    *,
+    expected: ArrayLike,
+    judge: Judge = "neighbors",
+    n_neighbors: int = 15,
+    seed: int = 0,
+) -> dict[str, float]:
+    """:func:`type_kept` of the made cells of each type by itself, by name.
+
+    Parameters
+    ----------
+    real, labels, made, expected, judge, n_neighbors, seed
+        As of :func:`type_kept`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scdiffaug.metrics import type_kept_per_type
+    >>> cells = np.repeat(np.eye(2), 20, axis=0)
+    >>> labels = np.repeat(["a", "b"], 20)
+    >>> type_kept_per_type(cells, labels, cells[:20], expected=["a"] * 10 + ["b"] * 10)
+    {'a': 1.0, 'b': 0.0}
+    """
+    wanted = checked_labels(expected, made, name="expected", of="made")
+    classifier = _classifier(judge, n_neighbors)
+    kept = _judged(real, labels, made, classifier=classifier, seed=seed) == wanted
+    return {str(name): float(kept[wanted == name].mean()) for name in np.unique(wanted)}
+
+
+def _classifier(judge: Judge, n_neighbors: int) -> ClassifierMixin:
+    if judge == "neighbors":
+        return KNeighborsClassifier(n_neighbors)
+    if judge == "logistic":
+        return make_pipeline(StandardScaler(), LogisticRegression(max_iter=1_000))
+    raise ValueError(f'judge is {judge!r}, but must be "neighbors" or "logistic".')
+
+
+def _judged(
+    real: Values, labels: ArrayLike, made: Values, *, classifier: ClassifierMixin, seed: int
+) -> NDArray[Any]:
+    require_same_features(real, made, names=("real", "made"))
+    known = checked_labels(labels, real, of="real")
+    if isinstance(classifier, KNeighborsClassifier):
+        n_neighbors = classifier.n_neighbors
+        require_cells(real, n_neighbors, name="real", why=f"a vote of {n_neighbors} neighbours")
+    pca = PCA(min(50, *(size - 1 for size in real.shape)), random_state=seed)
+    classifier.fit(pca.fit_transform(dense(real)), known)
+    return classifier.predict(pca.transform(dense(made)))

@@ -1,0 +1,241 @@
+"""Whether genes and libraries of made cells look like those of real ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse, stats
+from sklearn.utils.sparsefuncs import mean_variance_axis
+
+from scdiffaug.metrics._inputs import Values, require_cells, require_same_features
+from scdiffaug.metrics._spaces import dense
+
+Array = NDArray[np.floating[Any]]
+
+
+def zero_share(x: Values) -> float:
+    """Share of exact zeros.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scdiffaug.metrics import zero_share
+    >>> zero_share(np.array([[0.0, 1.0]]))
+    0.5
+    """
+    n_nonzero = np.count_nonzero(x.data if sparse.issparse(x) else x)
+    return 1 - float(n_nonzero) / (x.shape[0] * x.shape[1])
+
+
+def gene_zero_share_difference(real: Values, made: Values) -> float:
+    """Mean over genes of how far the shares of zeros of real and of made cells are apart.
+
+    Parameters
+    ----------
+    real, made
+        Values of the same genes, shapes ``(n, d)`` and ``(m, d)``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scdiffaug.metrics import gene_zero_share_difference
+    >>> gene_zero_share_difference(np.array([[0, 1]]), np.array([[2, 0], [2, 3]]))
+    0.75
+    """
+    require_same_features(real, made, names=("real", "made"))
+    share_real, share_made = (1 - _n_nonzero(x, axis=0) / x.shape[0] for x in (real, made))
+    return float(np.abs(share_real - share_made).mean())
+
+
+def gene_mean_correlation(real: Values, made: Values) -> float:
+    """Pearson correlation of per-gene means of real and of made cells.
+
+    Parameters
+    ----------
+    real, made
+        Values of the same genes, shapes ``(n, d)`` and ``(m, d)``.
+
+    Returns
+    -------
+    In [-1, 1]; NaN where all genes of one side have the same mean.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scdiffaug.metrics import gene_mean_correlation
+    >>> cells = np.array([[0.0, 1.0, 5.0]])
+    >>> round(gene_mean_correlation(cells, cells), 6)
+    1.0
+    """
+    require_same_features(real, made, names=("real", "made"))
+    mean_real, mean_made = (np.asarray(x.mean(0)).ravel() for x in (real, made))
+    return _pearson(mean_real, mean_made)
+
+
+def gene_variance_correlation(real: Values, made: Values) -> float:
+    """Pearson correlation of per-gene variances of real and of made cells.
+
+    Blind to a common factor, which cells made too smooth have: see :func:`gene_variance_ratio`.
+
+    Parameters
+    ----------
+    real, made
+        Values of the same genes, shapes ``(n, d)`` and ``(m, d)``.
+
+    Returns
+    -------
+    In [-1, 1]; NaN where all genes of one side have the same variance.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scdiffaug.metrics import gene_variance_correlation
+    >>> cells = np.array([[0.0, 1.0, 5.0], [1.0, 1.0, 1.0]])
+    >>> round(gene_variance_correlation(cells, cells), 6)
+    1.0
+    """
+    require_same_features(real, made, names=("real", "made"))
+    return _pearson(_variance(real), _variance(made))
+
+
+def gene_variance_ratio(real: Values, made: Values) -> float:
+    """Median over genes of the variance of made cells over that of real ones: 1 is the same.
+
+    Parameters
+    ----------
+    real, made
+        Values of the same genes, shapes ``(n, d)`` and ``(m, d)``; genes that do not vary among
+        real cells are left out.
+
+    Raises
+    ------
+    ValueError
+        If no gene varies among real cells.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scdiffaug.metrics import gene_variance_ratio
+    >>> cells = np.array([[0.0, 1.0, 5.0], [1.0, 1.0, 1.0]])
+    >>> gene_variance_ratio(cells, 3 * cells)
+    9.0
+    """
+    require_same_features(real, made, names=("real", "made"))
+    of_real, of_made = _variance(real), _variance(made)
+    if not (varies := of_real > 0).any():
+        raise ValueError("real has no gene that varies: pass more than one cell, not all equal.")
+    return float(np.median(of_made[varies] / of_real[varies]))
+
+
+def gene_gene_correlation_agreement(
+    real: Values, made: Values, *, n_genes: int = 200
+) -> dict[str, float]:
+    """How far pairs of genes go together in made cells as they do in real ones.
+
+    Pearson correlations of all pairs of the genes that vary most among real cells; 0 for a gene
+    that does not vary.
+
+    Parameters
+    ----------
+    real, made
+        Values of the same genes, shapes ``(n, d)`` and ``(m, d)``; log-normalised, as otherwise
+        depth makes all genes go together.
+    n_genes
+        Most variable genes of the real cells to take.
+
+    Returns
+    -------
+    ``pearson`` correlation of both sides' correlations over pairs, and the
+    ``mean_absolute_difference``, which sees correlations all too strong or too weak. The first
+    is NaN where all pairs of one side go together alike.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scdiffaug.metrics import gene_gene_correlation_agreement
+    >>> cells = np.random.default_rng(0).normal(size=(50, 4))
+    >>> gene_gene_correlation_agreement(cells, 2 * cells)["mean_absolute_difference"] < 1e-9
+    True
+    """
+    require_same_features(real, made, names=("real", "made"))
+    for cells, name in ((real, "real"), (made, "made")):
+        require_cells(cells, 2, name=name, why="a correlation")
+    top = np.argsort(-_variance(real), kind="stable")[:n_genes]
+    if len(top) < 2:
+        raise ValueError(
+            f"real and made are compared in {len(top)} genes, but pairs need two: raise n_genes."
+        )
+    of_real, of_made = (_pair_correlations(dense(x[:, top])) for x in (real, made))
+    return {
+        "pearson": _pearson(of_real, of_made),
+        "mean_absolute_difference": float(np.abs(of_real - of_made).mean()),
+    }
+
+
+def depth_distance(real: Values, made: Values) -> float:
+    """Kolmogorov–Smirnov distance of reads per cell, in [0, 1].
+
+    Parameters
+    ----------
+    real, made
+        Counts, shapes ``(n, d)`` and ``(m, d)``, of the same genes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scdiffaug.metrics import depth_distance
+    >>> depth_distance(np.array([[1, 2], [5, 0]]), np.array([[2, 1], [0, 9]]))
+    0.5
+    """
+    require_same_features(real, made, names=("real", "made"))
+    return _ks(*(np.asarray(x.sum(1)).ravel() for x in (real, made)))
+
+
+def detected_genes_distance(real: Values, made: Values) -> float:
+    """Kolmogorov–Smirnov distance of genes above zero per cell, in [0, 1].
+
+    Parameters
+    ----------
+    real, made
+        Values of the same genes, shapes ``(n, d)`` and ``(m, d)``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scdiffaug.metrics import detected_genes_distance
+    >>> detected_genes_distance(np.array([[1, 2], [5, 0]]), np.array([[2, 1], [4, 9]]))
+    0.5
+    """
+    require_same_features(real, made, names=("real", "made"))
+    return _ks(*(_n_nonzero(x, axis=1) for x in (real, made)))
+
+
+def _n_nonzero(x: Values, *, axis: int) -> NDArray[np.int64]:
+    # Not getnnz: it counts zeros that are stored.
+    return np.asarray((x != 0).sum(axis)).ravel()
+
+
+def _variance(x: Values) -> Array:
+    if sparse.issparse(x):
+        return mean_variance_axis(sparse.csr_matrix(x, dtype=np.float64), axis=0)[1]
+    return np.asarray(x, dtype=np.float64).var(0)
+
+
+def _pearson(one: Array, other: Array) -> float:
+    if np.ptp(one) == 0 or np.ptp(other) == 0:
+        return float("nan")
+    return float(np.corrcoef(one, other)[0, 1])
+
+
+def _pair_correlations(x: Array) -> Array:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        table = np.asarray(np.corrcoef(x, rowvar=False, dtype=np.float64))
+    constant = np.ptp(x, axis=0) == 0
+    table[constant] = table[:, constant] = 0
+    return table[np.triu_indices_from(table, 1)]
+
+
+def _ks(one: NDArray[Any], other: NDArray[Any]) -> float:
+    return float(stats.ks_2samp(one, other, method="asymp").statistic)

@@ -1,0 +1,220 @@
+"""Whether made cells are new, and whether they give away what the model was trained on.
+
+Distances are between log-normalised cells, by default in principal components. The components
+are those of one side that all the compared cells are foreign to, as cells lie closer together in
+components that were fitted on them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
+from sklearn.metrics import roc_auc_score
+from sklearn.neighbors import NearestNeighbors
+
+from scdiffaug.metrics._inputs import Values, require_cells, require_same_features
+from scdiffaug.metrics._spaces import pca_of
+
+
+def nearest_training_distance_ratio(
+    training: Values, held_out: Values, made: Values, *, n_pcs: int | None = 50, seed: int = 0
+) -> float:
+    """Median distance of made cells to the nearest training cell, over that of held-out ones.
+
+    1 for cells as new as real ones, near 0 for copies; above 1 for cells off the data.
+
+    Parameters
+    ----------
+    training, held_out, made
+        Values of the same features, shapes ``(n, d)``, ``(h, d)`` and ``(m, d)``; held-out real
+        cells were not seen in training.
+    n_pcs
+        Principal components of the training cells; None for the features themselves.
+    seed
+        Seed of the components.
+
+    Raises
+    ------
+    ValueError
+        If most held-out cells equal a training cell.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scdiffaug.metrics import nearest_training_distance_ratio
+    >>> cells = np.random.default_rng(0).normal(size=(100, 3))
+    >>> nearest_training_distance_ratio(cells[:60], cells[60:], cells[:60] + 1e-6) < 0.01
+    True
+    """
+    _require_triple(training, held_out, made)
+    of_held_out, of_made = _to_training(training, held_out, made, n_pcs=n_pcs, seed=seed)
+    if (median := np.median(of_held_out)) == 0:
+        raise ValueError("held_out equals training cells in most rows: hold out other cells.")
+    return float(np.median(of_made) / median)
+
+
+def duplicate_share(
+    training: Values,
+    held_out: Values,
+    made: Values,
+    *,
+    quantile: float = 0.01,
+    n_pcs: int | None = 50,
+    seed: int = 0,
+) -> dict[str, float]:
+    """Shares of made cells that copy a training cell.
+
+    Parameters
+    ----------
+    training, held_out, made
+        As of :func:`nearest_training_distance_ratio`.
+    quantile
+        A near copy is no farther from a training cell than this share of the held-out cells is;
+        it is also the share of near copies that new real cells would have.
+    n_pcs, seed
+        As of :func:`nearest_training_distance_ratio`, for the near copies.
+
+    Returns
+    -------
+    ``exact``, equal in every feature, and ``near``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scdiffaug.metrics import duplicate_share
+    >>> cells = np.random.default_rng(0).normal(size=(100, 3))
+    >>> duplicate_share(cells[:60], cells[60:], cells[:60])
+    {'exact': 1.0, 'near': 1.0}
+    """
+    _require_triple(training, held_out, made)
+    of_held_out, of_made = _to_training(training, held_out, made, n_pcs=n_pcs, seed=seed)
+    known = set(_row_keys(training))
+    return {
+        "exact": float(np.mean([row in known for row in _row_keys(made)])),
+        "near": float((of_made <= np.quantile(of_held_out, quantile)).mean()),
+    }
+
+
+def own_source_share(
+    training: Values,
+    made: Values,
+    *,
+    sources: ArrayLike,
+    n_pcs: int | None = 50,
+    seed: int = 0,
+) -> float:
+    """Share of made cells whose nearest training cell is the one they were made from.
+
+    1 where each stays at its source, ``1 / n`` where sources do not matter.
+
+    Parameters
+    ----------
+    training, made
+        Values of the same features, shapes ``(n, d)`` and ``(m, d)``.
+    sources
+        Row of each made cell's source in ``training``, shape ``(m,)``.
+    n_pcs
+        Principal components of the training cells; None for the features themselves.
+    seed
+        Seed of the components.
+
+    Raises
+    ------
+    ValueError
+        If sources are not one row of ``training`` for each made cell.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scdiffaug.metrics import own_source_share
+    >>> cells = np.random.default_rng(0).normal(size=(60, 3))
+    >>> own_source_share(cells, cells[:9] + 1e-6, sources=np.arange(9))
+    1.0
+    """
+    require_same_features(training, made, names=("training", "made"))
+    own = _checked_sources(sources, training.shape[0], made.shape[0])
+    reference, cells = pca_of(training, (training, made), n_pcs=n_pcs, seed=seed)
+    return float((_nearest(reference, cells)[1] == own).mean())
+
+
+def membership_auc(
+    training: Values, held_out: Values, made: Values, *, n_pcs: int | None = 50, seed: int = 0
+) -> float:
+    """ROC-AUC of an attacker who takes real cells close to a made one for training cells.
+
+    The black-box attack of Chen et al. 2020 (GAN-Leaks): 0.5 where made cells give nothing away.
+
+    Parameters
+    ----------
+    training, held_out, made
+        As of :func:`nearest_training_distance_ratio`; training and held-out cells should be
+        drawn alike, from the same types and batches.
+    n_pcs
+        Principal components of the made cells, all that an attacker has; None for the features
+        themselves.
+    seed
+        Seed of the components.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scdiffaug.metrics import membership_auc
+    >>> cells = np.random.default_rng(0).normal(size=(100, 3))
+    >>> membership_auc(cells[:60], cells[60:], cells[:60] + 1e-6)
+    1.0
+    """
+    _require_triple(training, held_out, made)
+    spaces = pca_of(made, (made, training, held_out), n_pcs=n_pcs, seed=seed)
+    distances = [_nearest(spaces[0], cells)[0] for cells in spaces[1:]]
+    is_member = np.repeat([1, 0], [training.shape[0], held_out.shape[0]])
+    return float(roc_auc_score(is_member, -np.concatenate(distances)))
+
+
+def _checked_sources(sources: ArrayLike, n_training: int, n_made: int) -> NDArray[np.integer[Any]]:
+    rows = np.asarray(sources)
+    if rows.shape != (n_made,) or not np.issubdtype(rows.dtype, np.integer):
+        raise ValueError(
+            f"sources has shape {rows.shape} of {rows.dtype}, but made has {n_made} cells: pass "
+            "one row number in training for each."
+        )
+    if n_outside := int(((rows < 0) | (rows >= n_training)).sum()):
+        raise ValueError(
+            f"sources has {n_outside} rows outside training, which has {n_training} cells: pass "
+            "row numbers from 0."
+        )
+    return rows
+
+
+def _require_triple(training: Values, held_out: Values, made: Values) -> None:
+    for cells, name in ((training, "training"), (held_out, "held_out"), (made, "made")):
+        require_same_features(training, cells, names=("training", name))
+        require_cells(cells, 2, name=name, why="a comparison")
+
+
+def _to_training(
+    training: Values, held_out: Values, made: Values, *, n_pcs: int | None, seed: int
+) -> tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]]]:
+    """Distances of held-out and of made cells to their nearest training cells."""
+    reference, real, new = pca_of(training, (training, held_out, made), n_pcs=n_pcs, seed=seed)
+    return _nearest(reference, real)[0], _nearest(reference, new)[0]
+
+
+def _nearest(
+    reference: Values, cells: Values
+) -> tuple[NDArray[np.floating[Any]], NDArray[np.int64]]:
+    search = NearestNeighbors(n_neighbors=1).fit(reference)
+    distances, rows = search.kneighbors(cells)
+    return distances[:, 0], rows[:, 0]
+
+
+def _row_keys(cells: Values) -> list[tuple[bytes, bytes]]:
+    """What is not zero in each row: equal where, and only where, rows are."""
+    rows = sparse.csr_matrix(cells, dtype=np.float64, copy=True)
+    rows.sum_duplicates()
+    rows.eliminate_zeros()
+    spans = zip(rows.indptr[:-1], rows.indptr[1:], strict=True)
+    indices = rows.indices.astype(np.int64)
+    return [(indices[i:j].tobytes(), rows.data[i:j].tobytes()) for i, j in spans]
