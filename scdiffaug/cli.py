@@ -1,7 +1,11 @@
 """The command line; what it runs is imported only when it runs."""
 
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
@@ -10,6 +14,16 @@ from scdiffaug import __version__
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", add_completion=False)
 benchmark = typer.Typer(no_args_is_help=True, help="Compare methods on labelled data.")
 app.add_typer(benchmark, name="benchmark")
+data = typer.Typer(no_args_is_help=True, help="Find and download datasets.")
+app.add_typer(data, name="data")
+
+_T = TypeVar("_T")
+_Name = Annotated[str, typer.Argument(help="Name of a dataset, as `data list` shows it.")]
+_Files = Annotated[
+    list[str] | None,
+    typer.Option("--file", help="Only this file; may be given again. Default: all it is made of."),
+]
+_Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def _print_version(wanted: bool) -> None:
@@ -69,15 +83,17 @@ def embedding(
     from scdiffaug.benchmark import embedding as run
 
     groups = {"default": DEFAULT, "all": tuple(METHODS)}
-    run(
-        data,
-        label_key=label,
-        method_names=groups.get(methods, tuple(methods.split(","))),
-        n_seeds=seeds,
-        out=out,
-        max_cells=max_cells,
-        tuned=tuned,
-        timeout=timeout,
+    _or_fail(
+        lambda: run(
+            data,
+            label_key=label,
+            method_names=groups.get(methods, tuple(methods.split(","))),
+            n_seeds=seeds,
+            out=out,
+            max_cells=max_cells,
+            tuned=tuned,
+            timeout=timeout,
+        )
     )
     typer.echo(f"wrote {out / 'summary.md'}")
 
@@ -91,5 +107,77 @@ def setup(
     """Make the environments of peers whose dependencies clash with ours."""
     from scdiffaug.benchmark import environments
 
+    cache = environments.default_cache()
     for name in names or environments.NAMES:
-        typer.echo(environments.make(name, environments.default_cache()))
+        typer.echo(_or_fail(partial(environments.make, name, cache)))
+
+
+@data.command("list")
+def list_datasets(*, as_json: _Json = False) -> None:
+    """Show the datasets, and whether their files are here."""
+    from scdiffaug import datasets
+
+    entries = datasets.registry().values()
+    states = _or_fail(lambda: [datasets.whereabouts(entry) for entry in entries])
+    if as_json:
+        pairs = zip(entries, states, strict=True)
+        known = [asdict(entry) | {"whereabouts": at} for entry, at in pairs]
+        typer.echo(json.dumps(known, indent=2, ensure_ascii=False))
+        return
+    rows = [
+        (entry.name, entry.title, entry.n_cells, entry.n_features, entry.feature_space, at)
+        for entry, at in zip(entries, states, strict=True)
+    ]
+    _print_table(["Name", "Title", "Cells", "Features", "Space", "Files"], rows)
+
+
+@data.command()
+def fetch(
+    name: _Name,
+    *,
+    file: _Files = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress bar.")] = False,
+    as_json: _Json = False,
+) -> None:
+    """Download the files of a dataset that are not here, and print where they are."""
+    from scdiffaug import datasets
+
+    found = _or_fail(lambda: datasets.fetch(name, files=file, progress=not quiet))
+    _print_paths(found, as_json=as_json)
+
+
+@data.command()
+def path(name: _Name, *, file: _Files = None, as_json: _Json = False) -> None:
+    """Print where the files of a dataset are; exit status 1 if one is not here."""
+    from scdiffaug import datasets
+
+    found = _or_fail(lambda: datasets.path(name, files=file))
+    _print_paths(found, as_json=as_json)
+
+
+def _or_fail(run: Callable[[], _T]) -> _T:
+    try:
+        return run()
+    except (KeyError, OSError, RuntimeError, ValueError) as error:
+        reason = error.args[0] if isinstance(error, KeyError) else error
+        typer.echo(f"Error: {reason}", err=True)
+        raise typer.Exit(1) from error
+
+
+def _print_paths(found: dict[str, Path], *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps({name: str(at) for name, at in found.items()}, indent=2))
+        return
+    for at in found.values():
+        typer.echo(at)
+
+
+def _print_table(titles: list[str], rows: Sequence[tuple[object, ...]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*titles, box=None, pad_edge=False)
+    for row in rows:
+        shown = ("?" if value is None else value for value in row)
+        table.add_row(*(f"{value:,}" if isinstance(value, int) else str(value) for value in shown))
+    Console().print(table)

@@ -188,6 +188,15 @@ def test_command_writes_all_files_and_reports_failures(counts_file, tmp_path, mo
     }
 
 
+def test_command_names_what_is_wrong_and_fails(counts_file, tmp_path, monkeypatch):
+    monkeypatch.setattr(environments, "default_cache", lambda: tmp_path / "cache")
+    words = ["--data", str(counts_file), "--label", "type", "--out", str(tmp_path / "out")]
+    failed = CliRunner().invoke(app, ["benchmark", "embedding", *words])
+    assert failed.exit_code == 1
+    assert "label_key='type' not found in adata.obs" in failed.output
+    assert not (tmp_path / "out").exists()
+
+
 def test_tuning_takes_the_most_trustworthy_setting(counts_file, tmp_path, monkeypatch):
     trust = {"{}": 0.5, "{'n_neighbors': 30}": 0.9}
 

@@ -1,38 +1,14 @@
-"""Datasets to start with, and the registry of those worth having."""
+"""A dataset to start with, which scanpy ships."""
 
-from importlib import resources
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import yaml
 from scipy import sparse
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
 _COUNT_TOLERANCE = 1e-2
-
-
-def registry() -> dict[str, dict[str, Any]]:
-    """Read what is known of each dataset in ``data_registry.yaml``.
-
-    Returns
-    -------
-    Dataset name to its entry; the keys of an entry are described at the top of the file. What is
-    not known is ``None``.
-
-    Examples
-    --------
-    >>> import scdiffaug
-    >>> scdiffaug.datasets.registry()["pbmc3k"]["n_cells"]
-    2638
-    """
-    packaged = resources.files("scdiffaug") / "data_registry.yaml"
-    # An editable install has no copy inside the package: the file stands beside it.
-    found = packaged if packaged.is_file() else Path(__file__).parents[1] / "data_registry.yaml"
-    entries: dict[str, dict[str, Any]] = yaml.safe_load(found.read_text(encoding="utf-8"))
-    return entries
 
 
 def pbmc68k_reduced() -> "AnnData":

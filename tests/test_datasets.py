@@ -1,0 +1,283 @@
+"""The registry, loading by name, and the command line; no network."""
+
+import json
+import re
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from scdiffaug import cli, datasets
+
+ENTRIES = datasets.registry()
+REAL = [
+    name
+    for name, entry in ENTRIES.items()
+    for file in entry.files
+    if file.name in entry.reads and file.url is None and file.sha256
+]
+
+RIGHT = """\
+tiny:
+  title: Tiny
+  organism: null
+  assay: null
+  n_cells: 4
+  n_features: 2
+  label_key: cell_type
+  batch_key: null
+  feature_space: counts
+  licence: null
+  citation: null
+  note: of a test
+  loader: h5ad
+  reads: [tiny.h5ad]
+  files:
+    - name: tiny.h5ad
+      url: https://example.org/tiny.h5ad
+      size: 10
+      sha256: null
+      md5: 900150983cd24fb0d6963f7d28e17f72
+      note: sha256 not recorded
+"""
+
+
+def write(folder: Path, text: str) -> Path:
+    at = folder / "registry.yaml"
+    at.write_text(text)
+    return at
+
+
+def test_registry_has_the_datasets_of_the_paper_and_of_every_newcomer() -> None:
+    wanted = ["hcl", "mca_1_1", "mca_2018", "gastric", "samusik", "gastrulation"]
+    assert {*wanted, "pbmc3k", "pbmc68k_reduced", "pancreas_scib"} <= ENTRIES.keys()
+    assert ENTRIES["hcl"].n_cells == 599_926
+    assert ENTRIES["hcl"].files[1].md5 == "fe73a9b7129abb10d09dfcd355c19f12"
+
+
+def test_registry_holds_what_the_metadata_of_the_downloads_says(data_dir: Path) -> None:
+    known = {file.url: file for entry in ENTRIES.values() for file in entry.files}
+    for download in json.loads((data_dir / "download_metadata.json").read_text()):
+        file = known.get(download["url"])
+        if file is not None and isinstance(download.get("bytes"), int):
+            assert file.size == download["bytes"]
+        for checksum in ("md5", "sha256"):
+            assert file is None or getattr(file, checksum) == download.get(checksum)
+
+
+def test_right_registry_is_read(tmp_path: Path) -> None:
+    entry = datasets.registry(write(tmp_path, RIGHT))["tiny"]
+    assert (entry.name, entry.n_cells, entry.licence) == ("tiny", 4, None)
+    assert entry.files[0].size == 10
+    assert entry.reads == ("tiny.h5ad",)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "message"),
+    [
+        ("  assay: null", "  essay: null", 4, "key 'essay' is unknown"),
+        ("  assay: null\n", "", 2, "key 'assay' is missing"),
+        ("  assay: null", "  title: null", 4, "key 'title' is there twice"),
+        ("      size: 10\n", "", 16, "key 'size' is missing"),
+        ("title: Tiny", "title: null", 2, "title is None, expected str"),
+        ("n_cells: 4", "n_cells: four", 5, "n_cells is 'four', expected int | null"),
+        ("n_cells: 4", "n_cells: true", 5, "n_cells is True, expected int | null"),
+        ("n_cells: 4", "n_cells: 0", 5, "n_cells is 0, expected more than 0"),
+        ("space: counts", "space: umi", 9, "feature_space is 'umi', expected counts, log or raw"),
+        ("loader: h5ad", "loader: csv", 13, "loader is 'csv', expected one of"),
+        ("[tiny.h5ad]", "tiny.h5ad", 14, "reads is 'tiny.h5ad', expected a list"),
+        ("[tiny.h5ad]", "[other]", 2, "reads names 'other', which is not among the files"),
+        ("- name: tiny.h5ad", "- name: ../tiny", 16, "name is '../tiny', expected a file name"),
+        ("- name: tiny.h5ad", "- name: ..", 16, "name is '..', expected a file name"),
+        ("https://", "file://", 17, "url is 'file://example.org/tiny.h5ad', expected an"),
+        ("size: 10", "size: ten", 18, "size is 'ten', expected int | null"),
+        ("sha256: null", "sha256: 12", 19, "sha256 is 12, expected str | null"),
+        ("sha256: null", "sha256: abc", 19, "sha256 is 'abc', expected 64 digits"),
+        (
+            "md5: 900150983cd24fb0d6963f7d28e17f72",
+            "md5: 9e",
+            20,
+            "md5 is '9e', expected 32 digits 0-9 a-f",
+        ),
+        (
+            "note: sha256 not recorded",
+            "note: null",
+            16,
+            "tiny.h5ad: say in the note why sha256, note",
+        ),
+        ("note: of a test", "note: ''", 2, "tiny: say in the note why organism, assay"),
+    ],
+)
+def test_wrong_registry_is_refused_with_its_line(
+    tmp_path: Path, old: str, new: str, line: int, message: str
+) -> None:
+    assert RIGHT.count(old) >= 1
+    at = write(tmp_path, RIGHT.replace(old, new, 1))
+    with pytest.raises(ValueError, match=re.escape(f"{at}, line {line}: {message}")) as caught:
+        datasets.registry(at)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [", "is not YAML"),
+        ("", "has no entries"),
+        ("tiny: 3", "line 1: found '3' where keys with values are expected"),
+        (RIGHT + RIGHT.replace("tiny:", "more:"), "has 2 files named 'tiny.h5ad'"),
+    ],
+)
+def test_file_that_is_no_registry_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        datasets.registry(write(tmp_path, text))
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> datasets.Entry:
+    """An entry of four cells in the local mirror."""
+    obs = pd.DataFrame({"cell_type": list("aabb"), "tissue": list("xyxy")}, index=list("1234"))
+    adata = ad.AnnData(np.arange(8, dtype=np.float32).reshape(4, 2), obs=obs)
+    adata.write_h5ad(tmp_path / "tiny.h5ad")
+    monkeypatch.setenv("SCDIFFAUG_DATA_DIR", str(tmp_path))
+    known = yaml.safe_load(RIGHT)
+    known["tiny"]["files"][0] |= {"size": None, "md5": None}
+    return datasets.registry(write(tmp_path, yaml.safe_dump(known, sort_keys=False)))["tiny"]
+
+
+def test_load_without_a_subset_is_the_whole(tiny: datasets.Entry) -> None:
+    adata = datasets.load(tiny)
+    assert adata.shape == (4, 2)
+    assert not adata.isbacked
+    np.testing.assert_array_equal(adata.X, np.arange(8).reshape(4, 2))
+
+
+def test_subset_by_number_is_random_but_repeatable(tiny: datasets.Entry) -> None:
+    chosen = [tuple(datasets.load(tiny, subset=2, seed=seed).obs_names) for seed in range(20)]
+    assert len(set(chosen)) > 2
+    assert all(names == tuple(sorted(names)) for names in chosen)
+    assert tuple(datasets.load(tiny, subset=2, seed=3).obs_names) == chosen[3]
+    assert datasets.load(tiny, subset=4).n_obs == 4
+
+
+@pytest.mark.parametrize(
+    ("subset", "names"),
+    [
+        ({"tissue": "x"}, ["1", "3"]),
+        ({"tissue": ["y"], "cell_type": ["a", "b"]}, ["2", "4"]),
+        ({"tissue": "x", "cell_type": "b"}, ["3"]),
+    ],
+)
+def test_subset_by_column(
+    tiny: datasets.Entry, subset: dict[str, str | list[str]], names: list[str]
+) -> None:
+    adata = datasets.load(tiny, subset=subset)
+    assert list(adata.obs_names) == names
+    np.testing.assert_array_equal(adata.X[:, 0], [2 * (int(name) - 1) for name in names])
+
+
+@pytest.mark.parametrize(
+    ("subset", "message"),
+    [
+        (5, "subset is 5: choose 1 to 4 cells"),
+        (0, "subset is 0: choose 1 to 4 cells"),
+        ({"organ": "x"}, "subset has column 'organ': choose one of cell_type, tissue"),
+        ({"tissue": "z"}, "which no cell is"),
+    ],
+)
+def test_subset_that_is_not_there_is_refused(
+    tiny: datasets.Entry, subset: int | dict[str, str], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        datasets.load(tiny, subset=subset)
+
+
+def test_file_that_is_not_what_the_registry_says(tiny: datasets.Entry, tmp_path: Path) -> None:
+    obs = pd.DataFrame({"kind": list("ab")}, index=list("12"))
+    ad.AnnData(np.ones((2, 3)), obs=obs).write_h5ad(tmp_path / "tiny.h5ad")
+    with pytest.raises(ValueError, match="label_key of tiny is 'cell_type', its files have kind"):
+        datasets.load(tiny)
+    obs.columns = ["cell_type"]
+    ad.AnnData(np.ones((2, 3)), obs=obs).write_h5ad(tmp_path / "tiny.h5ad")
+    with pytest.warns(UserWarning, match=r"tiny is \(2, 3\), the registry says \(4, 2\)"):
+        datasets.load(tiny)
+    assert datasets.load(tiny, subset=1).shape == (1, 3)
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_local_files_load(name: str, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCDIFFAUG_DATA_DIR", str(data_dir))
+    entry = ENTRIES[name]
+    adata = datasets.load(name)
+    assert adata.shape == (entry.n_cells, entry.n_features)
+    assert adata.obs[entry.label_key or "cell_type"].nunique() > 1
+    part = datasets.load(name, subset=50)
+    same = adata[part.obs_names].X - part.X
+    assert abs(same).max() == 0
+
+
+def test_there_are_thirteen_local_files() -> None:
+    assert len(REAL) == 13
+
+
+def run(*arguments: str) -> tuple[int, str, str]:
+    result = CliRunner().invoke(cli.app, ["data", *arguments], env={"COLUMNS": "150"})
+    return result.exit_code, result.stdout, result.stderr
+
+
+@pytest.fixture
+def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A local mirror and a cache without files."""
+    monkeypatch.setenv("SCDIFFAUG_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("SCDIFFAUG_CACHE_DIR", str(tmp_path / "cache"))
+    return tmp_path
+
+
+def test_list_shows_what_is_here(empty: Path) -> None:
+    (empty / "pbmc3k_raw.h5ad").touch()
+    code, shown, _ = run("list")
+    lines = {line.split()[0]: line.rstrip() for line in shown.splitlines()}
+    assert code == 0
+    assert lines["pbmc3k_raw"].endswith("here")
+    assert lines["pbmc3k"].endswith("by hand")
+    assert "599,926" in lines["hcl"]
+    assert lines["hcl"].endswith("download")
+
+
+@pytest.mark.usefixtures("empty")
+def test_list_for_programs_has_all_that_is_known() -> None:
+    code, shown, _ = run("list", "--json")
+    known = {entry["name"]: entry for entry in json.loads(shown)}
+    assert code == 0
+    assert known.keys() == ENTRIES.keys()
+    assert known["hcl"]["files"][0]["size"] == 830_846_460
+    assert known["pbmc68k_reduced"]["whereabouts"] == "here"
+
+
+@pytest.mark.parametrize("command", ["fetch", "path"])
+def test_paths_are_printed_one_a_line(empty: Path, command: str) -> None:
+    at = empty / "pbmc3k_raw.h5ad"
+    at.touch()
+    assert run(command, "pbmc3k_raw")[:2] == (0, f"{at}\n")
+    code, shown, _ = run(command, "pbmc3k_raw", "--json")
+    assert (code, json.loads(shown)) == (0, {at.name: str(at)})
+
+
+@pytest.mark.usefixtures("empty")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["path", "hcl"], "HCL_Fig1_adata.h5ad is not here: run `scdiffaug data fetch hcl`"),
+        (["fetch", "pbmc3k"], "pbmc3k_named.h5ad is not here and has no direct download"),
+        (["fetch", "pbmc3"], "there is no dataset 'pbmc3'"),
+        (["path", "hcl", "--file", "x"], "hcl has no file 'x'"),
+    ],
+)
+def test_failure_is_one_line_and_a_status(arguments: list[str], message: str) -> None:
+    code, shown, error = run(*arguments)
+    assert (code, shown) == (1, "")
+    assert error.startswith(f"Error: {message}")
+    assert error.count("\n") == 1
