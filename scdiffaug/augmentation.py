@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
@@ -13,11 +15,18 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from scipy import sparse
 
+from scdiffaug import choosing
+from scdiffaug.choosing import Choice, Rows
 from scdiffaug.contract import DataContract
 from scdiffaug.data import to_tensor
 from scdiffaug.diffusion import Sampler
 from scdiffaug.features import Matrix
 from scdiffaug.module import DiffAugModule
+
+
+logger = logging.getLogger("scdiffaug")
+
+_CELLS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,13 +61,55 @@ class Draw:
         return cls(strength=strength, sampler=offered[sampler], steps=steps, seed=seed)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """New cells to make, one for each row.
+
+    Parameters
+    ----------
+    source_of
+        Row of the source, shape ``(m,)``.
+    y
+        Semantic vectors to condition on, shape ``(m, 80)``.
+    labels
+        Label codes, for the supervised ablation only, shape ``(m,)``.
+    depth
+        Reads, shape ``(m,)``; by default the source's.
+    """
+
+    source_of: Rows
+    y: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    depth: NDArray[np.float32] | None
+
+    def block(self, rows: slice) -> Order:
+        """Some of the cells."""
+        depth = None if self.depth is None else self.depth[rows]
+        return Order(
+            source_of=self.source_of[rows], y=self.y[rows], labels=self.labels[rows], depth=depth
+        )
+
+
+@torch.inference_mode()
+def encode(
+    module: DiffAugModule, contract: DataContract, x: Matrix, *, key: str = "y"
+) -> NDArray[np.float32]:
+    """Embedding of cells, values as the AnnData has them: y ``(n, 80)`` or z ``(n, 2)``."""
+    blocks = [
+        module.inference(to_tensor(contract.encoder_inputs(x[rows])).to(module.device))[key].cpu()
+        for rows in _slices(x.shape[0], _CELLS_AT_ONCE)
+    ]
+    return torch.cat(blocks).numpy()
+
+
 def augment(
     module: DiffAugModule,
     contract: DataContract,
     cells: AnnData,
     *,
     x: Matrix,
-    n_per_cell: int,
+    rows: Rows,
+    choice: Choice,
     draw: Draw,
     batch_size: int,
 ) -> AnnData:
@@ -69,19 +120,114 @@ def augment(
     module, contract
         Of a trained model.
     cells, x
-        Source cells and their values, as :meth:`DataContract.read` gives them.
-    n_per_cell, draw, batch_size
-        New cells per source, how they are drawn, and how many at once.
+        Real cells and their values, as :meth:`DataContract.read` gives them.
+    rows
+        Those of them that may be sources.
+    choice, draw, batch_size
+        Which new cells are wanted, how they are drawn, and how many at once.
     """
-    source_of = np.repeat(np.arange(cells.n_obs), n_per_cell)
-    labels = contract.label_codes(cells)
+    groups = choosing.group_names(cells, choice.groupby)
+    rng = np.random.default_rng(draw.seed)
+    source_of = choice.sources(rows, groups, rng=rng)
+    y = encode(module, contract, x)
+    order = Order(
+        source_of=source_of,
+        y=y[source_of],
+        labels=contract.label_codes(cells)[source_of],
+        depth=choice.depths(x, source_of, groups=groups, rng=rng),
+    )
+    made = fill(module, contract, x, order=order, draw=draw, batch_size=batch_size)
+    said = {**asdict(draw), **choice.to_dict()}
+    new = as_anndata(
+        made, cells, _source_obs(cells, source_of, draw), contract=contract, said=said
+    )
+    if choice.keep == "all":
+        return new
+    y_made = encode(module, contract, made)
+    kept = choosing.consistent(y, y_made, source_of, groups=groups, seed=draw.seed)
+    return _only(new, kept, groups_made=None if groups is None else groups[source_of])
+
+
+def interpolate(
+    module: DiffAugModule,
+    contract: DataContract,
+    cells: AnnData,
+    *,
+    x: Matrix,
+    ends: tuple[Rows, Rows],
+    n: int,
+    draw: Draw,
+    batch_size: int,
+    said: Mapping[str, Any],
+) -> AnnData:
+    """New cells between pairs of cells; see :meth:`scdiffaug.scDiffAug.interpolate`.
+
+    Parameters
+    ----------
+    module, contract
+        Of a trained model.
+    cells, x
+        Real cells and their values, as :meth:`DataContract.read` gives them.
+    ends
+        Rows of the cells at either end, of which each new cell has one pair.
+    n, draw, batch_size
+        New cells, how they are drawn, and how many at once.
+    said
+        What else provenance shall say.
+    """
+    rng = np.random.default_rng(draw.seed)
+    source, target = (choosing.drawn_in_turn(rows, n, rng) for rows in ends)
+    share = np.linspace(0, 1, n, dtype=np.float32)
+    y_source, y_target = (encode(module, contract, x[rows]) for rows in (source, target))
+    order = Order(
+        source_of=source,
+        y=y_source + share[:, None] * (y_target - y_source),
+        labels=np.zeros(n, dtype=np.int64),
+        depth=_depths_between(contract, x[source], x[target], share=share),
+    )
+    made = fill(module, contract, x, order=order, draw=draw, batch_size=batch_size)
+    obs = _between_obs(cells, source, target, share=share)
+    return as_anndata(made, cells, obs, contract=contract, said={**asdict(draw), **said})
+
+
+def _depths_between(
+    contract: DataContract, source: Matrix, target: Matrix, *, share: NDArray[np.float32]
+) -> NDArray[np.float32] | None:
+    if contract.space.kind != "counts":
+        return None
+    one, other = choosing.total(source), choosing.total(target)
+    return np.rint(one + share * (other - one))
+
+
+def _between_obs(
+    cells: AnnData, source: Rows, target: Rows, *, share: NDArray[np.float32]
+) -> pd.DataFrame:
+    columns = {
+        "source_obs_name": cells.obs_names[source].astype(str),
+        "target_obs_name": cells.obs_names[target].astype(str),
+        "interpolation": share,
+        "is_augmented": True,
+    }
+    names = [f"interpolated-{place}" for place in range(len(share))]
+    return pd.DataFrame(columns, index=names)
+
+
+def fill(
+    module: DiffAugModule,
+    contract: DataContract,
+    x: Matrix,
+    *,
+    order: Order,
+    draw: Draw,
+    batch_size: int,
+) -> Matrix:
+    """Values of ordered cells in the space of the AnnData, sparse where the source is."""
     rng = torch.Generator(module.device).manual_seed(draw.seed)
-    blocks = np.split(source_of, range(batch_size, len(source_of), batch_size))
     made = [
-        _make(module, contract, x[rows], labels=labels[rows], draw=draw, rng=rng)
-        for rows in blocks
+        _make(module, contract, x, order=order.block(rows), draw=draw, rng=rng)
+        for rows in _slices(len(order.source_of), batch_size)
     ]
-    return _as_anndata(made, cells, source_of, contract=contract, draw=draw)
+    return sparse.vstack(made, format="csr") if sparse.issparse(made[0]) else np.vstack(made)
 
 
 @torch.inference_mode()
@@ -90,33 +236,27 @@ def _make(
     contract: DataContract,
     x: Matrix,
     *,
-    labels: NDArray[np.int64],
+    order: Order,
     draw: Draw,
     rng: torch.Generator,
 ) -> Matrix:
-    """One block of new cells in the space of the AnnData, sparse where the source is."""
-    y = module.inference(to_tensor(contract.encoder_inputs(x)).to(module.device))["y"]
+    depth = None if order.depth is None else torch.from_numpy(order.depth).to(module.device)
     made = module.sample(
-        to_tensor(contract.values(x)).to(module.device),
-        y,
-        torch.from_numpy(labels).to(module.device),
+        to_tensor(contract.values(x[order.source_of])).to(module.device),
+        torch.from_numpy(order.y).to(module.device),
+        torch.from_numpy(order.labels).to(module.device),
         strength=draw.strength,
         n_steps=draw.steps,
         sampler=draw.sampler,
         rng=rng,
+        depth=depth,
     )
     values = contract.space.inverse(made.cpu().numpy())
     return sparse.csr_matrix(values) if sparse.issparse(x) else values
 
 
-def _as_anndata(
-    made: list[Matrix],
-    cells: AnnData,
-    source_of: NDArray[np.integer[Any]],
-    *,
-    contract: DataContract,
-    draw: Draw,
-) -> AnnData:
+def _source_obs(cells: AnnData, source_of: Rows, draw: Draw) -> pd.DataFrame:
+    """Annotations of the source cells, under new names."""
     obs = cells.obs.iloc[source_of].drop(columns=["_scvi_batch", "_scvi_labels"], errors="ignore")
     obs = obs.assign(
         source_obs_name=cells.obs_names[source_of].astype(str),
@@ -125,8 +265,19 @@ def _as_anndata(
     )
     copies = pd.Series(source_of).groupby(source_of).cumcount()
     obs.index = [f"{name}-aug{copy}" for name, copy in zip(obs.index, copies, strict=True)]
-    x = (sparse.vstack if sparse.issparse(made[0]) else np.vstack)(made)
-    provenance = {"version": version("scdiffaug"), **asdict(draw)}
+    return obs
+
+
+def as_anndata(
+    x: Matrix,
+    cells: AnnData,
+    obs: pd.DataFrame,
+    *,
+    contract: DataContract,
+    said: Mapping[str, Any],
+) -> AnnData:
+    """New cells beside the features of the real ones, and how they were made."""
+    provenance = {"version": version("scdiffaug"), **said}
     new = AnnData(x, obs=obs, var=cells.var.copy(), uns={"scdiffaug": provenance})
     layer = contract.setup["layer"]
     if layer is not None:
@@ -134,3 +285,23 @@ def _as_anndata(
     if contract.space.kind == "counts":
         new.layers["log1p_norm"] = contract.space.transform(new.X)
     return new
+
+
+def _only(
+    new: AnnData, kept: NDArray[np.bool_], *, groups_made: NDArray[np.str_] | None
+) -> AnnData:
+    share = float(kept.mean())
+    logger.info("Kept %d of %d new cells (%.1f%%).", kept.sum(), len(kept), 100 * share)
+    if groups_made is not None:
+        by_group = pd.Series(kept).groupby(groups_made).mean()
+        low = [f"{name!r} {part:.0%}" for name, part in by_group[by_group < 0.5].items()]
+        if low:
+            logger.info("Kept less than half of: %s.", ", ".join(low))
+    if share < 1:
+        new = new[kept].copy()
+    new.uns["scdiffaug"]["kept_share"] = share
+    return new
+
+
+def _slices(n: int, size: int) -> list[slice]:
+    return [slice(start, start + size) for start in range(0, n, size)]

@@ -47,8 +47,13 @@ class ForwardProcess(Protocol):
         n_steps: int,
         sampler: Sampler,
         rng: torch.Generator,
+        depth: Tensor | None = None,
     ) -> Tensor:
-        """New cells, shape ``(n, d)``, of which ``strength`` is not the source's."""
+        """New cells, shape ``(n, d)``, of which ``strength`` is not the source's.
+
+        ``depth``, shape ``(n,)``: reads they shall have, where the process makes reads; by
+        default as many as their sources.
+        """
         ...
 
 
@@ -94,6 +99,7 @@ class GaussianDiffusion:
         n_steps: int,
         sampler: Sampler,
         rng: torch.Generator,
+        depth: Tensor | None = None,
     ) -> Tensor:
         """Noise the source up to a level that rises with strength, then solve back to 0."""
 
@@ -151,14 +157,19 @@ class CountThinning:
         n_steps: int,
         sampler: Sampler,
         rng: torch.Generator,
+        depth: Tensor | None = None,
     ) -> Tensor:
-        """Thin the source to ``1 - strength`` of its reads, then add reads to its depth.
+        """Thin the source to ``1 - strength`` of the depth, by default its own, then add reads.
 
         The share kept rises as the square of the step: the first reads say what cell it is, and
         few of them can be drawn at once (benchmarks/NOTES.md, experiment 4).
         """
-        depth = source.sum(1)
-        x = thin(source, torch.full_like(depth, 1 - strength), rng)
+        if depth is None:
+            depth = source.sum(1)
+            x = thin(source, torch.full_like(depth, 1 - strength), rng)
+        else:
+            kept = torch.binomial(depth, torch.full_like(depth, 1 - strength), generator=rng)
+            x = keep_reads(source, kept, rng)
         start = (x.sum(1) / depth.clamp_min(1)).sqrt()
         for step in range(1, n_steps + 1):
             share = (start + (1 - start) * (step / n_steps)).square()
@@ -174,6 +185,29 @@ def thin(x: Tensor, share: Tensor, rng: torch.Generator) -> Tensor:
     kept = torch.zeros_like(x)
     kept[rows, cols] = torch.binomial(x[rows, cols], share[rows], generator=rng)
     return kept
+
+
+def keep_reads(x: Tensor, n_reads: Tensor, rng: torch.Generator) -> Tensor:
+    """Draw reads of each cell without replacement, shape ``(n, d)``; all where it has no more.
+
+    Parameters
+    ----------
+    x
+        Counts, shape ``(n, d)``.
+    n_reads
+        Whole number of reads to keep per row, shape ``(n,)``.
+    """
+    n, d = x.shape
+    rows, cols = x.nonzero(as_tuple=True)
+    copies = x[rows, cols].long()
+    read_row, read_col = (part.repeat_interleave(copies) for part in (rows, cols))
+    # In double precision, so that one sort shuffles within every row, row i lying in [i, i + 1).
+    u = torch.rand(len(read_row), generator=rng, device=x.device, dtype=torch.float64)
+    read_col = read_col[(read_row + u).argsort()]
+    of_row = torch.bincount(read_row, minlength=n)
+    rank = torch.arange(len(read_row), device=x.device) - (of_row.cumsum(0) - of_row)[read_row]
+    hits = (read_row * d + read_col)[rank < n_reads[read_row]]
+    return torch.bincount(hits, minlength=n * d).view(n, d).to(x.dtype)
 
 
 def draw_reads(logits: Tensor, n_reads: Tensor, rng: torch.Generator) -> Tensor:

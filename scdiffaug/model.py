@@ -19,12 +19,11 @@ from scvi.data import AnnDataManager
 from scvi.data.fields import CategoricalObsField, LayerField
 from scvi.model._utils import parse_device_args
 
-from scdiffaug import augmentation, data
+from scdiffaug import data
 from scdiffaug.contract import DataContract
-from scdiffaug.diffusion import Sampler
 from scdiffaug.features import Matrix
+from scdiffaug.generating import GeneratingModel
 from scdiffaug.module import Condition, Objective, choose_diffusion
-from scdiffaug.saved_model import SavedModel
 from scdiffaug.training import Precision, Schedule, TrainingOptions, default_epochs, fit
 
 logger = logging.getLogger("scdiffaug")
@@ -32,7 +31,7 @@ logger = logging.getLogger("scdiffaug")
 Representation = Literal["semantic", "projection"]
 
 
-class scDiffAug(SavedModel):
+class scDiffAug(GeneratingModel):
     """Label-free embedding and augmentation of single-cell omics.
 
     A semantic encoder and a conditional diffusion generator learn together: the generator is
@@ -293,71 +292,3 @@ class scDiffAug(SavedModel):
             for start in range(0, inputs.shape[0], batch_size)
         ]
         return torch.cat(parts).numpy()
-
-    def augment(
-        self,
-        adata: AnnData | None = None,
-        indices: Sequence[int] | None = None,
-        *,
-        n_per_cell: int = 1,
-        strength: float = 1.0,
-        sampler: Sampler | Literal["auto"] = "auto",
-        steps: int | None = None,
-        batch_size: int = 512,
-        seed: int | None = None,
-    ) -> AnnData:
-        """Make new cells.
-
-        Parameters
-        ----------
-        adata
-            Source cells with the model's features in any order; by default those of setup.
-        indices
-            Which of them; all by default.
-        n_per_cell
-            New cells per source cell.
-        strength
-            The paper's control of semantic deviation, in (0, 1]: near 0 the cell itself, at 1 from
-            pure noise. With counts, the share of the cell's reads that is drawn anew.
-        sampler
-            ``"thicken"`` for counts; ``"dpmpp_2m"``, ``"ddim"`` or ``"ddpm"`` for Gaussian noise.
-        steps
-            Denoising steps; 16 by default.
-        batch_size
-            Cells made at once.
-        seed
-            Seed of the draws; by default the model's.
-
-        Returns
-        -------
-        AnnData with the model's features; counts from a counts model, with log1p of 10,000 per
-        cell in ``.layers["log1p_norm"]``, else values in the data's own space. ``.obs`` is that
-        of the source cells with ``source_obs_name``, ``augmentation_strength`` and
-        ``is_augmented``; ``.uns["scdiffaug"]`` says how they were made.
-
-        Raises
-        ------
-        ValueError
-            If an argument is out of range, the sampler does not fit the model, features are
-            missing, or the model was built with ``diffusion="none"``.
-        """
-        self._check_if_trained(warn=False)
-        if n_per_cell < 1:
-            raise ValueError(f"n_per_cell={n_per_cell} must be at least 1.")
-        draw = augmentation.Draw.check(
-            self.module,
-            strength=strength,
-            sampler=sampler,
-            steps=steps,
-            seed=self._contract.seed if seed is None else seed,
-        )
-        cells, x = self._read(adata, indices)
-        return augmentation.augment(
-            self.module,
-            self._contract,
-            cells,
-            x=x,
-            n_per_cell=n_per_cell,
-            draw=draw,
-            batch_size=batch_size,
-        )

@@ -202,8 +202,11 @@ class DiffAugModule(BaseModuleClass):
         n_steps: int,
         rng: torch.Generator,
         sampler: diffusion.Sampler | None = None,
+        depth: Tensor | None = None,
     ) -> Tensor:
         """New cells from source cells and their semantic vectors, by the averaged generator.
+
+        ``depth``: reads of each new cell of counts, shape ``(n,)``; by default its source's.
 
         Returns
         -------
@@ -218,8 +221,10 @@ class DiffAugModule(BaseModuleClass):
             n_steps=n_steps,
             sampler=sampler or self.process.samplers[0],
             rng=rng,
+            depth=depth,
         )
-        return made if self.makes_counts else self._unstandardise(made, depth=x.sum(1))
+        depth = x.sum(1) if depth is None else depth
+        return made if self.makes_counts else self._unstandardise(made, depth=depth)
 
     def parameter_groups(self) -> list[list[nn.Parameter]]:
         """Trained parameters: the encoder's, then the generator's where there is one."""

@@ -47,6 +47,40 @@ def knn_indices(
     return _drop_self(search(points, n_neighbors + 1, seed))
 
 
+def nearest(
+    reference: NDArray[np.floating[Any]],
+    points: NDArray[np.floating[Any]],
+    n_neighbors: int,
+    *,
+    seed: int = 0,
+) -> tuple[NDArray[np.floating[Any]], NDArray[np.int64]]:
+    """Distances and indices of the nearest reference points, closest first.
+
+    Exact up to 20,000 reference points, approximate (pynndescent) above.
+
+    Parameters
+    ----------
+    reference, points
+        Coordinates, shapes ``(n, k)`` and ``(m, k)``.
+    n_neighbors
+        Reference points wanted per point, at most n.
+    seed
+        Seed of the approximate search.
+
+    Returns
+    -------
+    Two arrays of shape ``(m, n_neighbors)``.
+    """
+    if len(reference) <= _EXACT_UP_TO:
+        search = NearestNeighbors(n_neighbors=n_neighbors, algorithm="brute").fit(reference)
+        return search.kneighbors(points)
+    from pynndescent import NNDescent
+
+    index = NNDescent(reference.astype(np.float32), n_neighbors=30, random_state=seed)
+    found, distances = index.query(points.astype(np.float32), k=n_neighbors)
+    return distances, found.astype(np.int64)
+
+
 def knn_from_graph(graph: sparse.spmatrix, n_neighbors: int) -> NDArray[np.int64]:
     """Nearest neighbours from a precomputed distance graph such as ``.obsp["distances"]``.
 

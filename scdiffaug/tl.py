@@ -1,4 +1,4 @@
-"""Tools: embed and augment an AnnData in one call."""
+"""Tools: embed, augment and interpolate an AnnData in one call."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Literal
 
 from anndata import AnnData
 
+from scdiffaug.choosing import Depth, Keep, Target
 from scdiffaug.diffusion import Sampler
 from scdiffaug.model import scDiffAug
 
@@ -56,8 +57,12 @@ def augment(
     model: scDiffAug | None = None,
     *,
     indices: Sequence[int] | None = None,
+    groupby: str | None = None,
+    target: Target | None = None,
     n_per_cell: int = 1,
     strength: float = 1.0,
+    depth: Depth = "source",
+    keep: Keep = "all",
     sampler: Sampler | Literal["auto"] = "auto",
     steps: int | None = None,
     seed: int | None = None,
@@ -70,7 +75,7 @@ def augment(
         Source cells, with the model's features in any order.
     model
         A trained model; by default one is trained on ``adata`` with default settings.
-    indices, n_per_cell, strength, sampler, steps, seed
+    indices, groupby, target, n_per_cell, strength, depth, keep, sampler, steps, seed
         As in :meth:`scdiffaug.scDiffAug.augment`.
 
     Returns
@@ -79,6 +84,8 @@ def augment(
 
     Raises
     ------
+    KeyError
+        If the column of obs is missing.
     ValueError
         If an argument is out of range or features of the model are missing.
 
@@ -91,13 +98,83 @@ def augment(
     >>> new = scdiffaug.tl.augment(adata, model, indices=[0, 1], n_per_cell=3)
     >>> new.obs["source_obs_name"].value_counts().tolist()
     [3, 3]
+
+    Bring every cell type up to the size of the largest:
+
+    >>> new = scdiffaug.tl.augment(adata, model, groupby="cell_type", target="max")
+    >>> together = adata.obs["cell_type"].value_counts() + new.obs["cell_type"].value_counts()
+    >>> together.nunique()
+    1
     """
     model = _trained(adata) if model is None else model
     return model.augment(
         adata,
         indices,
+        groupby=groupby,
+        target=target,
         n_per_cell=n_per_cell,
         strength=strength,
+        depth=depth,
+        keep=keep,
+        sampler=sampler,
+        steps=steps,
+        seed=seed,
+    )
+
+
+def interpolate(
+    adata: AnnData,
+    model: scDiffAug | None = None,
+    *,
+    source: str | int,
+    target: str | int,
+    n: int = 10,
+    groupby: str | None = None,
+    sampler: Sampler | Literal["auto"] = "auto",
+    steps: int | None = None,
+    seed: int | None = None,
+) -> AnnData:
+    """Make cells on the way from one cell, or one group, to another.
+
+    Parameters
+    ----------
+    adata
+        Real cells, with the model's features in any order.
+    model
+        A trained model; by default one is trained on ``adata`` with default settings.
+    source, target, n, groupby, sampler, steps, seed
+        As in :meth:`scdiffaug.scDiffAug.interpolate`.
+
+    Returns
+    -------
+    AnnData of the new cells; see :meth:`scdiffaug.scDiffAug.interpolate`.
+
+    Raises
+    ------
+    KeyError
+        If the column, a cell or a group is missing.
+    ValueError
+        If an argument is out of range or features of the model are missing.
+
+    Examples
+    --------
+    >>> import scdiffaug
+    >>> adata = scdiffaug.datasets.pbmc68k_reduced()
+    >>> model = scdiffaug.scDiffAug(adata)
+    >>> model.train(max_epochs=2, enable_progress_bar=False)
+    >>> new = scdiffaug.tl.interpolate(
+    ...     adata, model, source="CD34+", target="Dendritic", groupby="cell_type", n=5
+    ... )
+    >>> new.shape
+    (5, 765)
+    """
+    model = _trained(adata) if model is None else model
+    return model.interpolate(
+        adata,
+        source=source,
+        target=target,
+        n=n,
+        groupby=groupby,
         sampler=sampler,
         steps=steps,
         seed=seed,

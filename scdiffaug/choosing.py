@@ -1,0 +1,263 @@
+"""Choosing what to make: which cells are sources, how deep new cells are, which are kept."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
+
+from scdiffaug import data, neighbors
+from scdiffaug.features import FeatureSpace, Matrix
+
+Target = int | Literal["max", "median"]
+Depth = int | Literal["source", "sampled"]
+Keep = Literal["all", "consistent"]
+Rows: TypeAlias = NDArray[np.int64]
+Names: TypeAlias = NDArray[np.str_]
+
+_N_NEIGHBORS = 15
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What the user wants made; see :meth:`scdiffaug.scDiffAug.augment`."""
+
+    groupby: str | None
+    target: Target | None
+    n_per_cell: int
+    depth: Depth
+    keep: Keep
+
+    def check(self, space: FeatureSpace) -> None:
+        """Raise ValueError where an argument is out of range or does not fit the others."""
+        if self.n_per_cell < 1:
+            raise ValueError(f"n_per_cell={self.n_per_cell} must be at least 1.")
+        if self.keep not in ("all", "consistent"):
+            raise ValueError(f"keep={self.keep!r} is unknown: use 'all' or 'consistent'.")
+        if self.target is not None:
+            self._check_target()
+        if self.depth not in ("source", "sampled") and not _is_size(self.depth):
+            raise ValueError(
+                f"depth={self.depth!r} must be 'source', 'sampled' or a whole number of reads, "
+                "at least 1."
+            )
+        if self.depth != "source" and space.kind != "counts":
+            raise ValueError(
+                f"depth={self.depth!r} sets the reads of a cell, but this model holds "
+                f"{space.kind!r} values: leave depth='source', or train on raw counts."
+            )
+
+    def _check_target(self) -> None:
+        if self.groupby is None:
+            raise ValueError(f"target={self.target!r} needs groupby: name a column of obs.")
+        if self.n_per_cell != 1:
+            raise ValueError(
+                f"target={self.target!r} decides how many cells are made, but n_per_cell="
+                f"{self.n_per_cell} does too: leave one of them out."
+            )
+        if self.target not in ("max", "median") and not _is_size(self.target):
+            raise ValueError(
+                f"target={self.target!r} must be 'max', 'median' or a number of cells, at least 1."
+            )
+
+    @property
+    def looks_beyond_sources(self) -> bool:
+        """Whether cells that are not sources have a say."""
+        return self.keep != "all" or self.depth == "sampled"
+
+    def to_dict(self) -> dict[str, Any]:
+        """What was chosen, without what was not: h5ad holds no None."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+    def sources(self, rows: Rows, groups: Names | None, *, rng: np.random.Generator) -> Rows:
+        """Source of each new cell, out of ``rows``."""
+        if self.target is None or groups is None:
+            return np.repeat(rows, self.n_per_cell)
+        return balancing_sources(rows, groups, target=self.target, rng=rng)
+
+    def depths(
+        self, x: Matrix, source_of: Rows, *, groups: Names | None, rng: np.random.Generator
+    ) -> NDArray[np.float32] | None:
+        """Reads of each new cell, shape ``(m,)``; None where they are the source's."""
+        if self.depth == "source":
+            return None
+        if self.depth != "sampled":
+            return np.full(len(source_of), self.depth, dtype=np.float32)
+        pools = np.zeros(x.shape[0], dtype=int) if groups is None else groups
+        return sampled_depths(total(x), source_of, pools, rng=rng)
+
+
+def total(x: Matrix) -> NDArray[np.float32]:
+    """Reads of each cell, shape ``(n,)``."""
+    return np.asarray(x.sum(1), dtype=np.float32).ravel()
+
+
+def group_names(cells: AnnData, groupby: str | None) -> Names | None:
+    """Group of each cell, shape ``(n,)``, if a column is named.
+
+    Raises
+    ------
+    KeyError
+        If the column is missing.
+    ValueError
+        If it holds fractions or missing values.
+    """
+    if groupby is None:
+        return None
+    data.check_key(cells, "groupby", groupby)
+    column = cells.obs[groupby]
+    if pd.api.types.is_float_dtype(column.dtype):
+        raise ValueError(
+            f"groupby={groupby!r} holds fractions, not groups: name a column of categories."
+        )
+    if n_missing := int(column.isna().sum()):
+        raise ValueError(
+            f"groupby={groupby!r} has {n_missing} missing values: name that group, or leave those "
+            "cells out."
+        )
+    return column.astype(str).to_numpy(dtype=str)
+
+
+def balancing_sources(
+    rows: Rows, groups: Names, *, target: Target, rng: np.random.Generator
+) -> Rows:
+    """Sources of the cells that bring each group among ``rows`` up to a size.
+
+    Parameters
+    ----------
+    rows
+        Cells that may be sources, shape ``(r,)``; they count towards their group's size.
+    groups
+        Group of every cell, shape ``(n,)``.
+    target
+        The size, or ``"max"`` or ``"median"`` of those that the groups have.
+    rng
+        Draws the sources: no cell a second time before all of its group were drawn.
+
+    Raises
+    ------
+    ValueError
+        If all groups have that size.
+    """
+    names, sizes = np.unique(groups[rows], return_counts=True)
+    size = int({"max": np.max, "median": np.median}.get(str(target), lambda _: target)(sizes))
+    drawn = [
+        drawn_in_turn(rows[groups[rows] == name], size - n, rng)
+        for name, n in zip(names, sizes, strict=True)
+        if n < size
+    ]
+    if not drawn:
+        raise ValueError(
+            f"target={target!r} leaves nothing to make: every group has {sizes.min()} cells or "
+            f"more, and {size} are wanted. Raise target."
+        )
+    return np.concatenate(drawn)
+
+
+def sampled_depths(
+    depths: NDArray[np.float32],
+    source_of: Rows,
+    pools: NDArray[Any],
+    *,
+    rng: np.random.Generator,
+) -> NDArray[np.float32]:
+    """For each new cell the reads of a cell drawn from the pool of its source, shape ``(m,)``.
+
+    Parameters
+    ----------
+    depths, pools
+        Reads and pool of every real cell, shape ``(n,)``.
+    source_of
+        Source of each new cell, shape ``(m,)``.
+    rng
+        Draws with replacement.
+    """
+    drawn = np.empty(len(source_of), dtype=np.float32)
+    for pool in np.unique(pools[source_of]):
+        wanted = pools[source_of] == pool
+        drawn[wanted] = rng.choice(depths[pools == pool], wanted.sum())
+    return drawn
+
+
+def consistent(
+    y_real: NDArray[np.float32],
+    y_made: NDArray[np.float32],
+    source_of: Rows,
+    *,
+    groups: Names | None,
+    seed: int,
+) -> NDArray[np.bool_]:
+    """Which new cells still stand where their source does, shape ``(m,)``.
+
+    With groups: no group is more frequent than the source's among the nearest 15 real cells,
+    or as many as the group has cells if that is fewer, as a rare group could win no other vote.
+    Without: the cell is no farther from its source than the 15th of the source's own neighbours.
+
+    Parameters
+    ----------
+    y_real, y_made
+        Semantic vectors of real and of new cells, shapes ``(n, 80)`` and ``(m, 80)``.
+    source_of
+        Source of each new cell, shape ``(m,)``.
+    groups
+        Group of each real cell, shape ``(n,)``.
+    seed
+        Seed of the approximate search among many cells.
+    """
+    if groups is None:
+        return _near_source(y_real, y_made, source_of, seed=seed)
+    n_neighbors = min(_N_NEIGHBORS, len(y_real))
+    found = neighbors.nearest(y_real, y_made, n_neighbors, seed=seed)[1]
+    codes, sizes = np.unique(groups, return_inverse=True, return_counts=True)[1:]
+    own = codes[source_of]
+    votes_count = np.arange(n_neighbors)[None] < sizes[own][:, None]
+    votes = np.zeros((len(own), len(sizes)))
+    np.add.at(votes, (np.arange(len(own))[:, None], codes[found]), votes_count)
+    return votes[np.arange(len(own)), own] >= votes.max(1)
+
+
+def _near_source(
+    y_real: NDArray[np.float32], y_made: NDArray[np.float32], source_of: Rows, *, seed: int
+) -> NDArray[np.bool_]:
+    sources, place = np.unique(source_of, return_inverse=True)
+    # One more than asked for: a cell is its own nearest.
+    n_neighbors = min(_N_NEIGHBORS + 1, len(y_real))
+    radii = neighbors.nearest(y_real, y_real[sources], n_neighbors, seed=seed)[0][:, -1]
+    moved = np.linalg.norm(y_made - y_real[source_of], axis=1)
+    return moved <= radii[place]
+
+
+def drawn_in_turn(rows: Rows, n: int, rng: np.random.Generator) -> Rows:
+    """Draw n of the rows at random, none a second time before all were drawn."""
+    n_rounds = -(-n // len(rows))
+    return np.concatenate([rng.permutation(rows) for _ in range(n_rounds)])[:n]
+
+
+def end_rows(cells: AnnData, end: str | int, *, groups: Names | None, argument: str) -> Rows:
+    """Rows of one end of an interpolation: a cell by name or position, or a group's cells.
+
+    Raises
+    ------
+    KeyError
+        If there is no such cell or group; the message names the argument.
+    """
+    if groups is not None:
+        rows = np.flatnonzero(groups == str(end))
+        known = f"the groups are {', '.join(map(repr, np.unique(groups)[:20]))}"
+    elif isinstance(end, str):
+        rows = np.flatnonzero(cells.obs_names == end)
+        known = f"adata.obs_names begins with {cells.obs_names[0]!r}; groups need groupby"
+    else:
+        rows = np.arange(cells.n_obs)[end : end + 1] if end >= 0 else np.array([], dtype=int)
+        known = f"positions go from 0 to {cells.n_obs - 1}"
+    if not len(rows):
+        raise KeyError(f"{argument}={end!r} not found: {known}.")
+    return rows
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= 1

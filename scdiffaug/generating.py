@@ -1,0 +1,296 @@
+"""The part of the model that makes new cells and reports on them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from anndata import AnnData
+
+from scdiffaug import augmentation, choosing, report
+from scdiffaug.choosing import Choice, Depth, Keep, Rows, Target
+from scdiffaug.diffusion import Sampler
+from scdiffaug.features import Matrix
+from scdiffaug.saved_model import SavedModel
+
+
+class GeneratingModel(SavedModel):
+    """A saved model whose generator is at the user's command."""
+
+    def augment(
+        self,
+        adata: AnnData | None = None,
+        indices: Sequence[int] | None = None,
+        *,
+        groupby: str | None = None,
+        target: Target | None = None,
+        n_per_cell: int = 1,
+        strength: float = 1.0,
+        depth: Depth = "source",
+        keep: Keep = "all",
+        sampler: Sampler | Literal["auto"] = "auto",
+        steps: int | None = None,
+        batch_size: int = 512,
+        seed: int | None = None,
+    ) -> AnnData:
+        """Make new cells.
+
+        Parameters
+        ----------
+        adata
+            Real cells with the model's features in any order; by default those of setup.
+        indices
+            Which of them are sources; all by default.
+        groupby
+            Column of obs with groups, for ``target``, ``depth="sampled"`` and
+            ``keep="consistent"``. The generator does not see it.
+        target
+            Cells that each group shall have, its sources counted: a number, or the ``"max"`` or
+            ``"median"`` of their sizes. Sources are drawn at random, none twice before all of
+            the group were drawn; larger groups get no new cells. Cells that ``keep`` rejects
+            are not replaced.
+        n_per_cell
+            New cells per source cell, where there is no target.
+        strength
+            The paper's control of semantic deviation, in (0, 1]: near 0 the cell itself, at 1 from
+            pure noise. With counts, the share of the cell's reads that is drawn anew.
+        depth
+            Reads of each new cell, of counts only: as many as its ``"source"``; as many as a cell
+            of ``adata`` drawn at random (``"sampled"``), of the source's group with ``groupby``;
+            or a number. Exact where reads are thinned, approximate with Gaussian noise. Reads
+            that the source has not are drawn anew, whatever the strength.
+        keep
+            ``"consistent"`` rejects cells that left their source's place in the semantic
+            embedding: with ``groupby``, those whose 15 nearest real cells (fewer in a group of
+            fewer) are mostly of another group; without, those farther from their source than its
+            own 15 nearest cells. Logs the share kept.
+        sampler
+            ``"thicken"`` for counts; ``"dpmpp_2m"``, ``"ddim"`` or ``"ddpm"`` for Gaussian noise.
+        steps
+            Denoising steps; 16 by default.
+        batch_size
+            Cells made at once.
+        seed
+            Seed of the draws; by default the model's.
+
+        Returns
+        -------
+        AnnData of the new cells alone, with the model's features; counts from a counts model,
+        with log1p of 10,000 per cell in ``.layers["log1p_norm"]``, else values in the data's own
+        space. ``.obs`` is that of the source cells with ``source_obs_name``,
+        ``augmentation_strength`` and ``is_augmented``; ``.uns["scdiffaug"]`` says how they were
+        made and, with ``keep="consistent"``, the ``kept_share``.
+
+        Raises
+        ------
+        KeyError
+            If the column of obs is missing.
+        ValueError
+            If an argument is out of range or does not fit the others, the sampler does not fit
+            the model, features are missing, no group is below its target, or the model was built
+            with ``diffusion="none"``.
+
+        Examples
+        --------
+        >>> import scdiffaug
+        >>> model = scdiffaug.scDiffAug(scdiffaug.datasets.pbmc68k_reduced())
+        >>> model.train(max_epochs=2, enable_progress_bar=False)
+        >>> new = model.augment(groupby="cell_type", target=40, depth="sampled")
+        >>> new.obs["cell_type"].value_counts()["CD34+"]
+        27
+        """
+        self._check_if_trained(warn=False)
+        choice = Choice(
+            groupby=groupby, target=target, n_per_cell=n_per_cell, depth=depth, keep=keep
+        )
+        choice.check(self._contract.space)
+        draw = self._draw(strength=strength, sampler=sampler, steps=steps, seed=seed)
+        cells, x, rows = self._sources(adata, indices, choice)
+        return augmentation.augment(
+            self.module,
+            self._contract,
+            cells,
+            x=x,
+            rows=rows,
+            choice=choice,
+            draw=draw,
+            batch_size=batch_size,
+        )
+
+    def interpolate(
+        self,
+        adata: AnnData | None = None,
+        *,
+        source: str | int,
+        target: str | int,
+        n: int = 10,
+        groupby: str | None = None,
+        sampler: Sampler | Literal["auto"] = "auto",
+        steps: int | None = None,
+        batch_size: int = 512,
+        seed: int | None = None,
+    ) -> AnnData:
+        """Make cells on the way from one cell, or one group, to another.
+
+        The generator is conditioned on ``(1 - s) y_source + s y_target`` with s from 0 to 1 in
+        even steps; the reads of a cell of counts go the same way. Nothing but y and depth is
+        taken from the two cells.
+
+        Parameters
+        ----------
+        adata
+            Real cells with the model's features in any order; by default those of setup.
+        source, target
+            Name in ``obs_names`` or position of a cell; with ``groupby``, the name of a group, of
+            which each new cell has a member of its own drawn at random.
+        n
+            New cells, those at both ends included.
+        groupby
+            Column of obs with the groups.
+        sampler, steps, batch_size, seed
+            As in :meth:`augment`.
+
+        Returns
+        -------
+        AnnData of the new cells, as from :meth:`augment`. ``.obs`` has ``source_obs_name``,
+        ``target_obs_name``, ``interpolation`` (s) and ``is_augmented``.
+
+        Raises
+        ------
+        KeyError
+            If the column, a cell or a group is missing.
+        ValueError
+            If ``n`` is below 2, another argument is out of range, features are missing, or the
+            generator is not conditioned on y.
+
+        Examples
+        --------
+        >>> import scdiffaug
+        >>> model = scdiffaug.scDiffAug(scdiffaug.datasets.pbmc68k_reduced())
+        >>> model.train(max_epochs=2, enable_progress_bar=False)
+        >>> new = model.interpolate(source=0, target=5, n=3)
+        >>> new.obs["interpolation"].tolist()
+        [0.0, 0.5, 1.0]
+        """
+        self._check_if_trained(warn=False)
+        if self.module.condition_on != "semantic":
+            raise ValueError(
+                f"condition={self.module.condition_on!r}: cells are interpolated through y, which "
+                "this generator does not see; build the model with condition='semantic'."
+            )
+        if n < 2:
+            raise ValueError(f"n={n} must be at least 2, one cell for either end.")
+        draw = self._draw(strength=1.0, sampler=sampler, steps=steps, seed=seed)
+        cells, x = self._read(adata, None)
+        groups = choosing.group_names(cells, groupby)
+        said = {"source": source, "target": target, "groupby": groupby}
+        return augmentation.interpolate(
+            self.module,
+            self._contract,
+            cells,
+            x=x,
+            ends=(
+                choosing.end_rows(cells, source, groups=groups, argument="source"),
+                choosing.end_rows(cells, target, groups=groups, argument="target"),
+            ),
+            n=n,
+            draw=draw,
+            batch_size=batch_size,
+            said={name: value for name, value in said.items() if value is not None},
+        )
+
+    def augmentation_report(
+        self,
+        new: AnnData,
+        adata: AnnData | None = None,
+        *,
+        held_out: AnnData | None = None,
+        groupby: str | None = None,
+        path: str | Path | None = None,
+        max_cells: int = 2000,
+        seed: int | None = None,
+    ) -> dict[str, Any]:
+        """Check new cells against real ones, and say in plain words what to worry about.
+
+        The source cells are split at random. New cells made from one half, one of each source,
+        are compared with the other half, and beside every score stands that of the first half
+        itself: what real cells reach. So groups that were made larger do not disturb, and no
+        labels are needed.
+
+        Parameters
+        ----------
+        new
+            Cells that :meth:`augment` made from ``adata``. Where ``source_obs_name`` names no
+            cells of ``adata``, all of both are compared, and nothing is said about sources.
+        adata
+            Real cells; by default those of setup.
+        held_out
+            Real cells that the model was not trained on, drawn like the sources: a stricter
+            yardstick than the other half of them.
+        groupby
+            Column of obs of all cells; adds the share of new cells that stayed in their group.
+        path
+            Where to write the page, a single file of HTML that loads nothing; it replaces a file
+            that is there. By default it is only returned.
+        max_cells
+            Cells of each side at most, drawn at random where there are more.
+        seed
+            Seed of the split, the draws and the judges; by default the model's.
+
+        Returns
+        -------
+        ``"checks"``: by name, each with ``value``, ``real`` (the same score of real cells),
+        ``verdict`` (``"good"``, ``"look"`` or ``"worry"``) and ``words``; ``"worries"``: the words
+        of all that are not good; ``"skipped"``: why checks were left out; ``"n_cells"``;
+        ``"html"``: the page.
+
+        Raises
+        ------
+        KeyError
+            If the column of obs is missing.
+        ValueError
+            If features are missing, or there are fewer than 20 cells on a side.
+
+        Examples
+        --------
+        >>> import scdiffaug
+        >>> model = scdiffaug.scDiffAug(scdiffaug.datasets.pbmc68k_reduced())
+        >>> model.train(max_epochs=2, enable_progress_bar=False)
+        >>> found = model.augmentation_report(model.augment(), max_cells=60)
+        >>> found["checks"]["depth"]["verdict"]
+        'good'
+        """
+        self._check_if_trained(warn=False)
+        sides = report.split(
+            self._read(adata, None),
+            self._contract.read(new),
+            held_out=None if held_out is None else self._contract.read(held_out),
+            groupby=groupby,
+            max_cells=max_cells,
+            seed=self._seed(seed),
+        )
+        return report.write(self.module, self._contract, sides, path=path)
+
+    def _draw(
+        self, *, strength: float, sampler: str, steps: int | None, seed: int | None
+    ) -> augmentation.Draw:
+        return augmentation.Draw.check(
+            self.module, strength=strength, sampler=sampler, steps=steps, seed=self._seed(seed)
+        )
+
+    def _seed(self, seed: int | None) -> int:
+        return self._contract.seed if seed is None else seed
+
+    def _sources(
+        self, adata: AnnData | None, indices: Sequence[int] | None, choice: Choice
+    ) -> tuple[AnnData, Matrix, Rows]:
+        """All cells that the choice asks about, their values, and which may be sources."""
+        if indices is not None and len(indices) == 0:
+            raise ValueError("indices is empty: name at least one source cell.")
+        if choice.looks_beyond_sources and indices is not None:
+            cells, x = self._read(adata, None)
+            return cells, x, np.arange(cells.n_obs)[np.asarray(indices)]
+        cells, x = self._read(adata, indices)
+        return cells, x, np.arange(cells.n_obs)
