@@ -17,6 +17,7 @@ from rich.table import Table
 
 from scdiffaug import datasets, metrics, pl, tl
 from scdiffaug.model import scDiffAug
+from scdiffaug.storage import write_whole
 
 # Half of the default budget, which leaves the demo well under a minute on two cores.
 _MAX_EPOCHS = 200
@@ -67,7 +68,7 @@ def run(out: Path, *, seed: int) -> None:
         "augmented.h5ad": new.write_h5ad,
     }
     for name, write in files.items():
-        _write_whole(out / name, write)
+        write_whole(out / name, write)
         console.print(f"Wrote {out / name}", soft_wrap=True, highlight=False)
 
 
@@ -167,14 +168,3 @@ def _share_legend(figure: Figure, axes: list[Axes]) -> None:
     figure.legend(handles=handles, loc="outside right center", frameon=False, handletextpad=0.2)
     for legend in legends:
         legend.remove()
-
-
-def _write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Write beside the place and rename, so that no interruption leaves half a file."""
-    # The suffix stays at the end: savefig chooses the format by it.
-    aside = path.with_name(f".partial-{path.name}")
-    try:
-        write(aside)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)

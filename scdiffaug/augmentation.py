@@ -23,7 +23,6 @@ from scdiffaug.diffusion import Sampler
 from scdiffaug.features import Matrix
 from scdiffaug.module import DiffAugModule
 
-
 logger = logging.getLogger("scdiffaug")
 
 _CELLS_AT_ONCE = 4096
@@ -144,7 +143,7 @@ def augment(
     if choice.keep == "all":
         return new
     y_made = encode(module, contract, made)
-    kept = choosing.consistent(y, y_made, source_of, groups=groups, seed=draw.seed)
+    kept = choosing.consistent(y, y_made, source_of, groups=groups)
     return _only(new, kept, groups_made=None if groups is None else groups[source_of])
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from numbers import Integral
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -20,6 +22,10 @@ Rows: TypeAlias = NDArray[np.int64]
 Names: TypeAlias = NDArray[np.str_]
 
 _N_NEIGHBORS = 15
+_SIZES: dict[str, Callable[[NDArray[np.int64]], np.floating[Any]]] = {
+    "max": np.max,
+    "median": np.median,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +150,7 @@ def balancing_sources(
         If all groups have that size.
     """
     names, sizes = np.unique(groups[rows], return_counts=True)
-    size = int({"max": np.max, "median": np.median}.get(str(target), lambda _: target)(sizes))
+    size = int(_SIZES[target](sizes) if isinstance(target, str) else target)
     drawn = [
         drawn_in_turn(rows[groups[rows] == name], size - n, rng)
         for name, n in zip(names, sizes, strict=True)
@@ -189,7 +195,6 @@ def consistent(
     source_of: Rows,
     *,
     groups: Names | None,
-    seed: int,
 ) -> NDArray[np.bool_]:
     """Which new cells still stand where their source does, shape ``(m,)``.
 
@@ -205,13 +210,11 @@ def consistent(
         Source of each new cell, shape ``(m,)``.
     groups
         Group of each real cell, shape ``(n,)``.
-    seed
-        Seed of the approximate search among many cells.
     """
     if groups is None:
-        return _near_source(y_real, y_made, source_of, seed=seed)
+        return _near_source(y_real, y_made, source_of)
     n_neighbors = min(_N_NEIGHBORS, len(y_real))
-    found = neighbors.nearest(y_real, y_made, n_neighbors, seed=seed)[1]
+    found = neighbors.nearest(y_real, y_made, n_neighbors)[1]
     codes, sizes = np.unique(groups, return_inverse=True, return_counts=True)[1:]
     own = codes[source_of]
     votes_count = np.arange(n_neighbors)[None] < sizes[own][:, None]
@@ -221,12 +224,12 @@ def consistent(
 
 
 def _near_source(
-    y_real: NDArray[np.float32], y_made: NDArray[np.float32], source_of: Rows, *, seed: int
+    y_real: NDArray[np.float32], y_made: NDArray[np.float32], source_of: Rows
 ) -> NDArray[np.bool_]:
     sources, place = np.unique(source_of, return_inverse=True)
     # One more than asked for: a cell is its own nearest.
     n_neighbors = min(_N_NEIGHBORS + 1, len(y_real))
-    radii = neighbors.nearest(y_real, y_real[sources], n_neighbors, seed=seed)[0][:, -1]
+    radii = neighbors.nearest(y_real, y_real[sources], n_neighbors)[0][:, -1]
     moved = np.linalg.norm(y_made - y_real[source_of], axis=1)
     return moved <= radii[place]
 
@@ -247,7 +250,7 @@ def end_rows(cells: AnnData, end: str | int, *, groups: Names | None, argument: 
     """
     if groups is not None:
         rows = np.flatnonzero(groups == str(end))
-        known = f"the groups are {', '.join(map(repr, np.unique(groups)[:20]))}"
+        known = f"the groups are {', '.join(map(repr, np.unique(groups)[:20].tolist()))}"
     elif isinstance(end, str):
         rows = np.flatnonzero(cells.obs_names == end)
         known = f"adata.obs_names begins with {cells.obs_names[0]!r}; groups need groupby"
@@ -260,4 +263,4 @@ def end_rows(cells: AnnData, end: str | int, *, groups: Names | None, argument: 
 
 
 def _is_size(value: object) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= 1
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1

@@ -209,7 +209,7 @@ class GeneratingModel(SavedModel):
         held_out: AnnData | None = None,
         groupby: str | None = None,
         path: str | Path | None = None,
-        max_cells: int = 2000,
+        max_cells: int = 1000,
         seed: int | None = None,
     ) -> dict[str, Any]:
         """Check new cells against real ones, and say in plain words what to worry about.

@@ -48,15 +48,12 @@ def knn_indices(
 
 
 def nearest(
-    reference: NDArray[np.floating[Any]],
-    points: NDArray[np.floating[Any]],
-    n_neighbors: int,
-    *,
-    seed: int = 0,
+    reference: NDArray[np.floating[Any]], points: NDArray[np.floating[Any]], n_neighbors: int
 ) -> tuple[NDArray[np.floating[Any]], NDArray[np.int64]]:
     """Distances and indices of the nearest reference points, closest first.
 
-    Exact up to 20,000 reference points, approximate (pynndescent) above.
+    Exact, in time n × m × k and memory of a block: half a minute for 100,000 of each in 80
+    dimensions on one core.
 
     Parameters
     ----------
@@ -64,21 +61,13 @@ def nearest(
         Coordinates, shapes ``(n, k)`` and ``(m, k)``.
     n_neighbors
         Reference points wanted per point, at most n.
-    seed
-        Seed of the approximate search.
 
     Returns
     -------
     Two arrays of shape ``(m, n_neighbors)``.
     """
-    if len(reference) <= _EXACT_UP_TO:
-        search = NearestNeighbors(n_neighbors=n_neighbors, algorithm="brute").fit(reference)
-        return search.kneighbors(points)
-    from pynndescent import NNDescent
-
-    index = NNDescent(reference.astype(np.float32), n_neighbors=30, random_state=seed)
-    found, distances = index.query(points.astype(np.float32), k=n_neighbors)
-    return distances, found.astype(np.int64)
+    search = NearestNeighbors(n_neighbors=n_neighbors, algorithm="brute").fit(reference)
+    return search.kneighbors(points)
 
 
 def knn_from_graph(graph: sparse.spmatrix, n_neighbors: int) -> NDArray[np.int64]:

@@ -1,1 +1,305 @@
-"""Stub."""
+"""Checks of new cells against real ones, each beside what real cells reach."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from scdiffaug import _report_page, metrics, storage
+from scdiffaug._report_page import Drawn
+from scdiffaug._verdicts import Check, judge
+from scdiffaug.augmentation import encode
+from scdiffaug.choosing import Names, Rows, group_names, total
+from scdiffaug.contract import DataContract
+from scdiffaug.features import FeatureSpace, Matrix
+from scdiffaug.metrics._spaces import pca_of
+from scdiffaug.module import DiffAugModule
+from scdiffaug.neighbors import nearest
+
+Cells = tuple[AnnData, Matrix]
+Scores = dict[str, Callable[[], tuple[float, float]]]
+
+_FEWEST_CELLS = 20
+_NEAR = 0.01
+
+
+@dataclass(frozen=True, kw_only=True)
+class Side:
+    """As many cells as either other side has: their values, and their groups if asked for.
+
+    Parameters
+    ----------
+    x
+        Values as the AnnData has them, shape ``(n, d)``.
+    groups
+        Shape ``(n,)``, or ``(0,)`` where no column was named.
+    """
+
+    x: Matrix
+    groups: Names
+
+    @classmethod
+    def of(cls, cells: Cells, rows: Rows, *, groupby: str | None) -> Side:
+        """Some of the cells."""
+        groups = group_names(cells[0], groupby)
+        return cls(
+            x=cells[1][rows], groups=np.array([], dtype=str) if groups is None else groups[rows]
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sides:
+    """What is compared.
+
+    Parameters
+    ----------
+    made
+        New cells, one of each of the ``sources`` where these are known.
+    sources
+        Cells that they were made from.
+    others
+        Real cells that they were not made from.
+    own
+        Row in ``sources`` of each new cell's source, if known.
+    seed
+        Seed of all that is drawn.
+    said
+        How the new cells say that they were made.
+    """
+
+    made: Side
+    sources: Side
+    others: Side
+    own: Rows | None
+    seed: int
+    said: dict[str, Any]
+
+
+def split(
+    real: Cells,
+    new: Cells,
+    *,
+    held_out: Cells | None,
+    groupby: str | None,
+    max_cells: int,
+    seed: int,
+) -> Sides:
+    """Cells to compare; see :meth:`scdiffaug.scDiffAug.augmentation_report`.
+
+    Parameters
+    ----------
+    real, new, held_out
+        Cells and their values, as :meth:`DataContract.read` gives them.
+    groupby, max_cells, seed
+        As there.
+
+    Raises
+    ------
+    ValueError
+        If there are too few cells to compare.
+    """
+    rng = np.random.default_rng(seed)
+    link = _links(real[0], new[0])
+    if is_linked := bool((link >= 0).any()):
+        candidates = rng.permutation(np.unique(link[link >= 0]))
+    else:
+        candidates = rng.permutation(real[0].n_obs)
+    if held_out is None:
+        half = len(candidates) // 2
+        (sources, others), place = np.split(candidates[: 2 * half], 2), real
+    else:
+        sources, others, place = candidates, rng.permutation(held_out[0].n_obs), held_out
+    made = rng.permutation(new[0].n_obs)
+    if is_linked:
+        made = _one_of_each(made, link, sources)
+    n = min(max_cells, *map(len, (sources, others, made)))
+    _require_enough(n, made=made, sources=sources, others=others)
+    side = partial(Side.of, groupby=groupby)
+    return Sides(
+        made=side(new, made[:n]),
+        sources=side(real, sources[:n]),
+        others=side(place, others[:n]),
+        own=np.arange(n) if is_linked else None,
+        seed=seed,
+        said=dict(new[0].uns.get("scdiffaug", {})),
+    )
+
+
+def write(
+    module: DiffAugModule, contract: DataContract, sides: Sides, *, path: str | Path | None
+) -> dict[str, Any]:
+    """Score both kinds of cells, judge, draw and write the page.
+
+    Parameters
+    ----------
+    module, contract
+        Of a trained model.
+    sides
+        What to compare.
+    path
+        Where the page goes, whole or not at all; nowhere by default.
+    """
+    checks, skipped = _judged(_scores(sides, contract.space))
+    if sides.own is None:
+        skipped["own_source"] = "source_obs_name of the new cells names no cells of adata."
+    report = {
+        "checks": {name: asdict(check) for name, check in checks.items()},
+        "worries": [check.words for check in checks.values() if check.verdict != "good"],
+        "skipped": skipped,
+        "groups": _groups(sides, contract.space),
+        "n_cells": sides.made.x.shape[0],
+        "made_with": {name: _plain(value) for name, value in sides.said.items()},
+    }
+    report["html"] = _report_page.page(report, _drawn(module, contract, sides))
+    if path is not None:
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        storage.write_whole(target, lambda aside: aside.write_text(report["html"], "utf-8"))
+    return report
+
+
+def _links(real: AnnData, new: AnnData) -> Rows:
+    """Row of each new cell's source among the real ones; -1 where it is not there."""
+    if "source_obs_name" not in new.obs:
+        return np.full(new.n_obs, -1)
+    return real.obs_names.get_indexer(new.obs["source_obs_name"].astype(str))
+
+
+def _one_of_each(made: Rows, link: Rows, sources: Rows) -> Rows:
+    """The first of the new cells of each source, in the order of the sources."""
+    first = pd.Series(made, index=link[made])
+    return first[~first.index.duplicated()].loc[sources].to_numpy()
+
+
+def _require_enough(n: int, *, made: Rows, sources: Rows, others: Rows) -> None:
+    if n < _FEWEST_CELLS:
+        raise ValueError(
+            f"A report compares at least {_FEWEST_CELLS} cells a side, found {len(made)} new "
+            f"cells of different sources, {len(sources)} sources and {len(others)} other real "
+            f"cells, max_cells aside: make cells from 40 sources or more, or raise max_cells."
+        )
+
+
+def _scores(sides: Sides, space: FeatureSpace) -> Scores:
+    """Every check that makes sense for these cells: the score of new cells and of real ones."""
+    made, sources, others = (
+        space.transform(side.x) for side in (sides.made, sides.sources, sides.others)
+    )
+    seed = sides.seed
+    forest = partial(metrics.two_sample_auc, others, seed=seed)
+    means, variances = metrics.gene_mean_correlation, metrics.gene_variance_ratio
+    scores: Scores = {
+        "two_sample_auc": lambda: (forest(made), forest(sources)),
+        "gene_means": lambda: (means(others, made), means(others, sources)),
+        "gene_variances": lambda: (variances(others, made), variances(others, sources)),
+        **_count_scores(sides, space),
+        **_novelty_scores(sides, made, (sources, others)),
+    }
+    if len(sides.made.groups):
+        kept = partial(metrics.type_kept, others, sides.others.groups, seed=seed)
+        scores["group_kept"] = lambda: (
+            kept(made, expected=sides.made.groups),
+            kept(sources, expected=sides.sources.groups),
+        )
+    return scores
+
+
+def _count_scores(sides: Sides, space: FeatureSpace) -> Scores:
+    """What needs zeros to be no expression, or reads."""
+    made, sources, others = (side.x for side in (sides.made, sides.sources, sides.others))
+    if space.kind == "raw":
+        return {}
+    genes, depth = partial(metrics.detected_genes_distance, others), metrics.depth_distance
+    scores: Scores = {
+        "zero_share": lambda: (metrics.zero_share(made), metrics.zero_share(sources)),
+        "detected_genes": lambda: (genes(made), genes(sources)),
+    }
+    if space.kind == "counts":
+        scores["depth"] = lambda: (depth(others, made), depth(others, sources))
+    return scores
+
+
+def _novelty_scores(sides: Sides, made: Matrix, real: tuple[Matrix, Matrix]) -> Scores:
+    sources, others = real
+    seed = sides.seed
+    copies = partial(metrics.duplicate_share, sources, others, quantile=_NEAR, seed=seed)
+    distance = partial(metrics.nearest_training_distance_ratio, sources, others, seed=seed)
+    scores: Scores = {
+        "nearest_distance": lambda: (distance(made), 1.0),
+        "near_copies": lambda: (copies(made)["near"], _NEAR),
+        "exact_copies": lambda: (copies(made)["exact"], copies(others)["exact"]),
+    }
+    if sides.own is not None:
+        own = partial(metrics.own_source_share, sources, made, sources=sides.own, seed=seed)
+        scores["own_source"] = lambda: (own(), 1 / sources.shape[0])
+    return scores
+
+
+def _judged(scores: Scores) -> tuple[dict[str, Check], dict[str, str]]:
+    """Verdicts, and why some scores have none."""
+    checks, skipped = {}, {}
+    for name, score in scores.items():
+        try:
+            value, real = score()
+        except ValueError as error:
+            skipped[name] = str(error)
+            continue
+        if math.isnan(value) or math.isnan(real):
+            skipped[name] = "It is not defined for these cells."
+        else:
+            checks[name] = judge(name, value, real)
+    return checks, skipped
+
+
+def _groups(sides: Sides, space: FeatureSpace) -> dict[str, dict[str, float | None]]:
+    """Share of new and of real cells kept in each group, and how many new cells it has."""
+    if not len(sides.made.groups):
+        return {}
+    kept = partial(
+        metrics.type_kept_per_type,
+        space.transform(sides.others.x),
+        sides.others.groups,
+        seed=sides.seed,
+    )
+    made, real = (
+        kept(space.transform(side.x), expected=side.groups) for side in (sides.made, sides.sources)
+    )
+    return {
+        name: {
+            "value": share,
+            "real": real.get(name),
+            "n_cells": int((sides.made.groups == name).sum()),
+        }
+        for name, share in made.items()
+    }
+
+
+def _drawn(module: DiffAugModule, contract: DataContract, sides: Sides) -> Drawn:
+    """What the pictures show."""
+    space, kinds = contract.space, (sides.made, sides.sources, sides.others)
+    made, sources, others = (space.transform(side.x) for side in kinds)
+    reference, *points = pca_of(sources, (sources, made, others), n_pcs=50, seed=sides.seed)
+    distances = [nearest(reference, cells, 1)[0][:, 0] for cells in points]
+    project = partial(encode, module, contract, key="z")
+    return Drawn(
+        means=(_column_means(others), _column_means(made)),
+        distances=(distances[1], distances[0]),
+        depths=(total(sides.others.x), total(sides.made.x)) if space.kind == "counts" else None,
+        projection=(project(sides.others.x), project(sides.made.x)),
+    )
+
+
+def _column_means(x: Matrix) -> np.ndarray[Any, Any]:
+    return np.asarray(x.mean(0)).ravel()
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value

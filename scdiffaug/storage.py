@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,17 @@ def saved_adata(folder: Path) -> Path | None:
     """Where the AnnData saved with a model is, if one was."""
     path = folder / _ADATA
     return path if path.is_file() else None
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Write beside the place and rename, so that no interruption leaves half a file."""
+    # The suffix stays at the end: savefig chooses the format by it.
+    aside = path.with_name(f".partial-{path.name}")
+    try:
+        write(aside)
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 @contextmanager

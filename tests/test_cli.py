@@ -7,7 +7,7 @@ from matplotlib import image
 from threadpoolctl import threadpool_limits
 from typer.testing import CliRunner, Result
 
-from scdiffaug import _demo, cli
+from scdiffaug import _demo, cli, storage
 
 FILES = ["augmented.h5ad", "overview.png", "pbmc68k_scdiffaug.h5ad", "scores.csv"]
 
@@ -93,7 +93,7 @@ def test_an_interrupted_file_is_not_left_behind(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        _demo._write_whole(path, write)
+        storage.write_whole(path, write)
     assert [found.name for found in tmp_path.iterdir()] == ["file.txt"]
     assert path.read_text() == "before"
 

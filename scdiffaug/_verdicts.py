@@ -1,0 +1,205 @@
+"""From which score on a reader should worry about new cells, and in which words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+Verdict = Literal["good", "look", "worry"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """A score of new cells, that of real ones, and what to make of them."""
+
+    title: str
+    value: float
+    real: float
+    verdict: Verdict
+    words: str
+    how_to_read: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """How one score is judged.
+
+    Parameters
+    ----------
+    title, how_to_read
+        What the score is, and of which values.
+    good, below, above
+        What to say where new cells do as real ones do, or score below or above them.
+    excess
+        Distance of the score of new cells from that of real ones, as far as it is bad.
+    limits
+        Distances up to which the score is good, and up to which it deserves a look.
+    """
+
+    title: str
+    how_to_read: str
+    good: str
+    below: str
+    above: str
+    excess: Callable[[float, float], float]
+    limits: tuple[float, float]
+
+
+def judge(name: str, value: float, real: float) -> Check:
+    """Verdict on one of ``SCALES``."""
+    scale = SCALES[name]
+    excess = scale.excess(value, real)
+    verdict: Verdict = "worry"
+    if excess <= scale.limits[1]:
+        verdict = "good" if excess <= scale.limits[0] else "look"
+    bad = scale.below if value < real else scale.above
+    return Check(
+        title=scale.title,
+        value=value,
+        real=real,
+        verdict=verdict,
+        words=scale.good if verdict == "good" else bad,
+        how_to_read=scale.how_to_read,
+    )
+
+
+def _apart(value: float, real: float) -> float:
+    return abs(value - real)
+
+
+def _above(value: float, real: float) -> float:
+    return value - real
+
+
+def _below(value: float, real: float) -> float:
+    return real - value
+
+
+def _times_apart(value: float, real: float) -> float:
+    return abs(math.log(value / real)) if value > 0 and real > 0 else math.inf
+
+
+# The limits are conventions, no tests: a generator that is well trained on hundreds of cells
+# stays within the first in all but its nearness to the sources.
+SCALES = {
+    "two_sample_auc": Scale(
+        title="A random forest tells new cells from real ones",
+        how_to_read="ROC-AUC of a random forest: 0.5 where it cannot, 1 where it always can.",
+        good="A random forest hardly tells new cells from real ones.",
+        below="",
+        above="A random forest tells new cells from real ones. Do not test genes on a mixture of "
+        "both; training for longer or on more cells may help.",
+        excess=lambda value, real: value - max(real, 0.5),
+        limits=(0.1, 0.25),
+    ),
+    "zero_share": Scale(
+        title="Zeros",
+        how_to_read="Share of values that are exactly zero.",
+        good="New cells have as many zeros as real ones.",
+        below="New cells have too few zeros: they are smoother than real cells, so genes will "
+        "seem to be found in more cells than they are.",
+        above="New cells have too many zeros: weakly expressed genes are lost in them.",
+        excess=_apart,
+        limits=(0.02, 0.05),
+    ),
+    "depth": Scale(
+        title="Reads per cell",
+        how_to_read="Kolmogorov-Smirnov distance to other real cells: 0 for the same "
+        "distribution, 1 where no two cells overlap.",
+        good="New cells have as many reads as real ones.",
+        below="",
+        above="New cells do not have the library sizes of real ones. That is right if you asked "
+        "for it with depth=...; normalise before you compare cells.",
+        excess=_above,
+        limits=(0.1, 0.3),
+    ),
+    "detected_genes": Scale(
+        title="Genes found per cell",
+        how_to_read="Kolmogorov-Smirnov distance to other real cells: 0 for the same "
+        "distribution, 1 where no two cells overlap.",
+        good="New cells express as many genes as real ones.",
+        below="",
+        above="New cells express more or fewer genes than real ones: see zeros and reads, and do "
+        "not filter both kinds of cells by one threshold.",
+        excess=_above,
+        limits=(0.1, 0.3),
+    ),
+    "gene_means": Scale(
+        title="Means of genes",
+        how_to_read="Pearson correlation of the means of genes with those of other real cells.",
+        good="Genes have the means that they have in real cells.",
+        below="Genes have other means than in real cells: the new cells are not a fair sample of "
+        "their sources. Train for longer before you use them.",
+        above="",
+        excess=_below,
+        limits=(0.02, 0.1),
+    ),
+    "gene_variances": Scale(
+        title="Variances of genes",
+        how_to_read="Variance of a gene over that in other real cells, median over genes: 1 is "
+        "the same.",
+        good="Genes vary as much as they do in real cells.",
+        below="Genes vary too little: new cells are too smooth, and p-values from them will be "
+        "too small.",
+        above="Genes vary too much: new cells are noisier than real ones.",
+        excess=_times_apart,
+        limits=(math.log(1.2), math.log(1.6)),
+    ),
+    "nearest_distance": Scale(
+        title="Distance to the nearest source cell",
+        how_to_read="Median distance to the nearest source cell, over that of other real cells: "
+        "1 for cells as new as real ones, near 0 for copies.",
+        good="New cells are as far from the source cells as other real cells are.",
+        below="New cells lie closer to the source cells than real cells do: they are partly "
+        "copies. Raise strength, and do not share them in place of private data.",
+        above="New cells lie farther from the source cells than real cells do: they are off the "
+        "data. Lower strength, or reject some with keep='consistent'.",
+        excess=_times_apart,
+        limits=(math.log(1.2), math.log(1.6)),
+    ),
+    "near_copies": Scale(
+        title="Near copies",
+        how_to_read="Share of cells closer to a source cell than all but 1% of real cells are.",
+        good="There are hardly more near copies than among real cells.",
+        below="",
+        above="Some new cells are near copies of a source cell. Raise strength, and do not share "
+        "them in place of private data.",
+        excess=_above,
+        limits=(0.03, 0.1),
+    ),
+    "exact_copies": Scale(
+        title="Exact copies",
+        how_to_read="Share of cells that equal a source cell in every value.",
+        good="No more new cells equal a source cell than real cells do.",
+        below="",
+        above="Some new cells equal a source cell in every value: leave them out.",
+        excess=_above,
+        limits=(0.001, 0.01),
+    ),
+    "own_source": Scale(
+        title="Nearest to their own source",
+        how_to_read="Share of new cells whose nearest source cell is the one they were made "
+        "from; beside it, what chance gives.",
+        good="New cells are seldom nearest to the cell they were made from.",
+        below="",
+        above="Many new cells are nearest to the very cell they were made from: they are "
+        "variants of it. Keep a cell and what was made from it on the same side of a "
+        "train-test split.",
+        excess=_above,
+        limits=(0.1, 0.4),
+    ),
+    "group_kept": Scale(
+        title="Group kept",
+        how_to_read="Share of cells whose nearest real cells are mostly of their source's "
+        "group; beside it, the share of real cells that are found among their own.",
+        good="New cells stay in their group as real cells do.",
+        below="New cells leave their group more often than real cells are found outside it: "
+        "the labels they carry are partly wrong. Use keep='consistent' with groupby, or a lower "
+        "strength.",
+        above="",
+        excess=_below,
+        limits=(0.05, 0.15),
+    ),
+}

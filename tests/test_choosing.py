@@ -1,0 +1,294 @@
+"""What users choose to be made: groups, depth, what is kept, what lies between."""
+
+import logging
+
+import numpy as np
+import pytest
+import scanpy as sc
+import torch
+from anndata import AnnData
+
+import scdiffaug
+from scdiffaug import choosing, diffusion, scDiffAug
+
+QUICK = {"max_epochs": 3, "enable_progress_bar": False}
+FAST = {"steps": 2}
+
+
+@pytest.fixture(scope="module")
+def trained() -> scDiffAug:
+    model = scDiffAug(scdiffaug.datasets.pbmc68k_reduced())
+    model.train(**QUICK)
+    return model
+
+
+@pytest.fixture(scope="module")
+def log_model() -> scDiffAug:
+    adata = scdiffaug.datasets.pbmc68k_reduced()
+    sc.pp.normalize_total(adata, target_sum=1e4)
+    sc.pp.log1p(adata)
+    model = scDiffAug(adata)
+    model.train(**QUICK)
+    return model
+
+
+def depth_of(cells: AnnData) -> np.ndarray:
+    return np.asarray(cells.X.sum(1)).ravel()
+
+
+@pytest.mark.parametrize("target", [40, np.int64(40), "median", "max"])
+def test_groups_reach_the_target_with_their_real_cells(
+    trained: scDiffAug, target: int | str
+) -> None:
+    real = trained.adata.obs["cell_type"].value_counts()
+    size = {"median": int(real.median()), "max": real.max()}.get(target, target)
+    made = trained.augment(groupby="cell_type", target=target, **FAST).obs["cell_type"]
+    together = made.value_counts().reindex(real.index, fill_value=0) + real
+    assert together.tolist() == real.clip(lower=size).tolist()
+
+
+def test_each_source_is_drawn_before_any_is_drawn_again(trained: scDiffAug) -> None:
+    new = trained.augment(groupby="cell_type", target=60, **FAST)
+    times = new.obs.groupby("cell_type", observed=True)["source_obs_name"].value_counts()
+    sizes = trained.adata.obs["cell_type"].value_counts()
+    for group, of_group in times.groupby(level=0, observed=True):
+        uses = of_group[of_group > 0].to_numpy()
+        all_used = len(uses) == sizes[group]
+        assert uses.max() - uses.min() <= 1
+        assert all_used or uses.max() == 1
+    types = trained.adata.obs["cell_type"]
+    assert (types[new.obs["source_obs_name"]].to_numpy() == new.obs["cell_type"]).all()
+    assert new.obs_names.is_unique
+
+
+def test_balancing_repeats_with_its_seed(trained: scDiffAug) -> None:
+    def sources(seed: int) -> list[str]:
+        new = trained.augment(groupby="cell_type", target=25, seed=seed, **FAST)
+        return new.obs["source_obs_name"].tolist()
+
+    assert sources(1) == sources(1)
+    assert sources(1) != sources(2)
+
+
+def test_only_chosen_cells_are_sources_and_count(trained: scDiffAug) -> None:
+    adata = trained.adata
+    some = np.flatnonzero(adata.obs["cell_type"].isin(["CD34+", "CD56+ NK"]))[:20]
+    for keep in ("all", "consistent"):
+        new = trained.augment(
+            indices=some, groupby="cell_type", target=30, keep=keep, strength=0.05, **FAST
+        )
+        assert set(new.obs["source_obs_name"]) <= set(adata.obs_names[some])
+    sizes = adata.obs["cell_type"].iloc[some].value_counts()
+    new = trained.augment(indices=some, groupby="cell_type", target=30, **FAST)
+    assert (new.obs["cell_type"].value_counts() + sizes).loc[["CD34+", "CD56+ NK"]].eq(30).all()
+
+
+def test_what_was_chosen_is_recorded_and_written(trained: scDiffAug, tmp_path) -> None:
+    new = trained.augment(
+        groupby="cell_type", target=15, depth=200, keep="consistent", strength=0.3, **FAST
+    )
+    said = new.uns["scdiffaug"]
+    assert {"groupby": "cell_type", "target": 15, "depth": 200}.items() <= said.items()
+    assert 0 <= said["kept_share"] <= 1
+    new.write_h5ad(tmp_path / "new.h5ad")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"target": 9}, "target=9 needs groupby"),
+        ({"target": 9, "groupby": "cell_type", "n_per_cell": 2}, "leave one of them out"),
+        ({"target": 0, "groupby": "cell_type"}, "target=0 must be 'max', 'median' or a number"),
+        ({"target": "mean", "groupby": "cell_type"}, "target='mean' must be"),
+        ({"target": 5, "groupby": "cell_type"}, "leaves nothing to make: every group has 8"),
+        ({"groupby": "percent_mito"}, "holds fractions, not groups"),
+        ({"depth": 0}, "depth=0 must be 'source', 'sampled' or a whole number"),
+        ({"depth": 10.5}, "depth=10.5 must be"),
+        ({"depth": "deep"}, "depth='deep' must be"),
+        ({"keep": "best"}, "keep='best' is unknown"),
+        ({"indices": []}, "indices is empty"),
+    ],
+)
+def test_choices_that_do_not_fit_are_refused(
+    trained: scDiffAug, options: dict[str, object], message: str
+) -> None:
+    adata = trained.adata.copy()
+    adata.obs["percent_mito"] = 0.5
+    with pytest.raises(ValueError, match=message):
+        trained.augment(adata, **options)
+
+
+def test_missing_column_or_missing_labels_are_named(trained: scDiffAug) -> None:
+    with pytest.raises(KeyError, match="groupby='louvain2' not found"):
+        trained.augment(groupby="louvain2", target=9)
+    adata = trained.adata.copy()
+    adata.obs["cell_type"] = adata.obs["cell_type"].where(np.arange(700) > 2)
+    with pytest.raises(ValueError, match="groupby='cell_type' has 3 missing values"):
+        trained.augment(adata, groupby="cell_type", target=50)
+
+
+@pytest.mark.parametrize("strength", [0.02, 0.5, 1.0])
+@pytest.mark.parametrize("depth", [1, 100, 5000])
+def test_depth_is_met_exactly(trained: scDiffAug, strength: float, depth: int) -> None:
+    new = trained.augment(indices=range(30), depth=depth, strength=strength, **FAST)
+    np.testing.assert_array_equal(depth_of(new), depth)
+    assert (new.X.data > 0).all()
+
+
+def test_shallow_copies_of_low_strength_hold_their_sources_reads(trained: scDiffAug) -> None:
+    new = trained.augment(indices=range(30), depth=100, strength=0.02, **FAST)
+    beyond = (new.X - trained.adata.X[:30]).maximum(0).sum(1)
+    assert beyond.mean() < 5
+
+
+def test_sampled_depths_are_those_of_the_group(trained: scDiffAug) -> None:
+    adata = trained.adata.copy()
+    monocyte = (adata.obs["cell_type"] == "CD14+ Monocyte").to_numpy()
+    adata.X[monocyte] = adata.X[monocyte] * 5
+    new = trained.augment(adata, depth="sampled", groupby="cell_type", **FAST)
+    real, made = depth_of(adata), depth_of(new)
+    assert set(made[monocyte]) <= set(real[monocyte])
+    assert set(made[~monocyte]) <= set(real[~monocyte])
+    assert (made != real).mean() > 0.9
+    anyone = trained.augment(adata, indices=[0], n_per_cell=50, depth="sampled", **FAST)
+    assert len(set(depth_of(anyone))) > 20
+
+
+def test_depth_of_log_values_is_refused(log_model: scDiffAug) -> None:
+    with pytest.raises(ValueError, match=r"depth=500 sets the reads .* holds 'log' values"):
+        log_model.augment(depth=500)
+
+
+def test_reads_are_kept_without_replacement() -> None:
+    x = torch.tensor([[3.0, 0.0, 2.0], [1.0, 1.0, 0.0], [0.0, 0.0, 9.0]])
+    rng = torch.Generator().manual_seed(0)
+    drawn = torch.stack(
+        [diffusion.keep_reads(x, torch.tensor([2.0, 5.0, 0.0]), rng) for _ in range(4000)]
+    )
+    assert (drawn <= x).all()
+    assert (drawn.sum(2) == torch.tensor([2.0, 2.0, 0.0])).all()
+    # Hypergeometric: two of five reads, three of which are of the first gene.
+    assert abs((drawn[:, 0, 0] == 2).float().mean() - 0.3) < 0.03
+    assert abs(drawn[:, 0, 0].mean() - 1.2) < 0.04
+
+
+def test_consistent_cells_are_of_the_sources_group(
+    trained: scDiffAug, caplog: pytest.LogCaptureFixture
+) -> None:
+    adata = trained.adata.copy()
+    adata.obs["random"] = np.random.default_rng(0).choice(["a", "b", "c"], 700)
+    with caplog.at_level(logging.INFO, "scdiffaug"):
+        typed = trained.augment(adata, groupby="cell_type", keep="consistent", strength=0.2)
+    assert "Kept" in caplog.text
+    mixed = trained.augment(adata, groupby="random", keep="consistent", strength=0.2)
+    assert typed.uns["scdiffaug"]["kept_share"] == typed.n_obs / 700
+    assert mixed.n_obs < typed.n_obs < 700
+    assert "kept_share" not in trained.augment(**FAST).uns["scdiffaug"]
+
+
+def test_copies_are_consistent_without_labels(trained: scDiffAug) -> None:
+    near = trained.augment(keep="consistent", strength=0.01)
+    far = trained.augment(keep="consistent", depth=3, **FAST)
+    assert near.uns["scdiffaug"]["kept_share"] > 0.95
+    assert far.uns["scdiffaug"]["kept_share"] < 0.5
+    assert far.layers["log1p_norm"].shape == far.shape
+
+
+def test_a_vote_of_neighbours_is_as_large_as_the_group() -> None:
+    places = np.concatenate([np.zeros(40), np.full(12, 9.0), [20.0]])[:, None].astype(np.float32)
+    groups = np.repeat(["many", "few", "one"], [40, 12, 1])
+    made = np.array([[0.0], [9.0], [20.0], [0.0], [9.0]], dtype=np.float32)
+    sources = np.array([0, 41, 52, 41, 0])
+    kept = choosing.consistent(places, made, sources, groups=groups)
+    assert kept.tolist() == [True, True, True, False, False]
+
+
+def test_without_groups_the_sources_own_neighbourhood_decides() -> None:
+    places = np.arange(100, dtype=np.float32)[:, None]
+    made = places[[50, 50, 0]] + np.array([[7.0], [9.0], [14.0]], dtype=np.float32)
+    kept = choosing.consistent(places, made, np.array([50, 50, 0]), groups=None)
+    # 15 neighbours reach to 8 on the inside, to 15 at the end.
+    assert kept.tolist() == [True, False, True]
+
+
+def test_interpolation_goes_from_one_cell_to_the_other(trained: scDiffAug) -> None:
+    adata = trained.adata
+    ends = {"source": adata.obs_names[3], "target": 9}
+    new = trained.interpolate(**ends, n=5)
+    depths = depth_of(adata)
+    np.testing.assert_allclose(depth_of(new), np.linspace(depths[3], depths[9], 5), atol=0.51)
+    np.testing.assert_allclose(new.obs["interpolation"], [0, 0.25, 0.5, 0.75, 1])
+    assert set(new.obs["source_obs_name"]) == {adata.obs_names[3]}
+    assert set(new.obs["target_obs_name"]) == {adata.obs_names[9]}
+    assert new.obs_names.is_unique
+    assert new.uns["scdiffaug"]["target"] == 9
+    again = trained.interpolate(**ends, n=5)
+    np.testing.assert_array_equal(new.X.toarray(), again.X.toarray())
+
+
+def test_interpolation_conditions_on_y_in_between(
+    trained: scDiffAug, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    sample = trained.module.sample
+
+    def spy(x: torch.Tensor, y: torch.Tensor, *rest: object, **given: object) -> torch.Tensor:
+        seen.append(y)
+        return sample(x, y, *rest, **given)
+
+    monkeypatch.setattr(trained.module, "sample", spy)
+    trained.interpolate(source=3, target=9, n=5, batch_size=2)
+    ends = trained.get_latent_representation(indices=[3, 9])
+    share = np.linspace(0, 1, 5)[:, None]
+    wanted = (1 - share) * ends[:1] + share * ends[1:]
+    np.testing.assert_allclose(torch.cat(seen).numpy(), wanted, atol=1e-4)
+
+
+def test_groups_interpolate_by_pairs_of_their_cells(trained: scDiffAug) -> None:
+    types = trained.adata.obs["cell_type"]
+    new = trained.interpolate(source="CD34+", target="CD19+ B", groupby="cell_type", n=30, **FAST)
+    assert set(types[new.obs["source_obs_name"]]) == {"CD34+"}
+    assert set(types[new.obs["target_obs_name"]]) == {"CD19+ B"}
+    assert new.obs["source_obs_name"].nunique() == (types == "CD34+").sum()
+    assert new.obs["target_obs_name"].nunique() == 30
+
+
+def test_log_values_interpolate_too(log_model: scDiffAug) -> None:
+    new = scdiffaug.tl.interpolate(log_model.adata, log_model, source=0, target=1, n=3, **FAST)
+    assert new.shape == (3, 765)
+    assert np.isfinite(new.X.sum())
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"source": "nobody", "target": 0}, KeyError, "source='nobody' not found"),
+        ({"source": 0, "target": 700}, KeyError, "positions go from 0 to 699"),
+        ({"source": 0, "target": -1}, KeyError, "target=-1 not found"),
+        (
+            {"source": "CD34+", "target": "CD3", "groupby": "cell_type"},
+            KeyError,
+            "target='CD3' not found: the groups are 'CD14",
+        ),
+        ({"source": 0, "target": 1, "n": 1}, ValueError, "n=1 must be at least 2"),
+    ],
+)
+def test_interpolation_between_nothing_is_refused(
+    trained: scDiffAug, options: dict[str, object], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        trained.interpolate(**options)
+
+
+def test_interpolation_needs_a_generator_that_sees_y(pbmc: AnnData) -> None:
+    model = scDiffAug(pbmc, condition="random")
+    model.train(**QUICK)
+    with pytest.raises(ValueError, match="condition='random': cells are interpolated through y"):
+        model.interpolate(source=0, target=1)
+
+
+def test_tool_passes_every_choice_on(trained: scDiffAug) -> None:
+    choices = {"groupby": "cell_type", "target": 20, "depth": 150, "keep": "consistent", **FAST}
+    by_tool = scdiffaug.tl.augment(trained.adata, trained, **choices)
+    by_model = trained.augment(**choices)
+    np.testing.assert_array_equal(by_tool.X.toarray(), by_model.X.toarray())

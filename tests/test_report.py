@@ -1,0 +1,207 @@
+"""The report on new cells: what it finds, and the page it writes."""
+
+import json
+import re
+from functools import partial
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from anndata import AnnData
+
+import scdiffaug
+from scdiffaug import _verdicts, metrics, scDiffAug
+
+QUICK = {"max_epochs": 3, "enable_progress_bar": False}
+FEW = {"max_cells": 100}
+UNLABELLED = {
+    *("two_sample_auc", "gene_means", "gene_variances", "zero_share", "detected_genes", "depth"),
+    *("nearest_distance", "near_copies", "exact_copies", "own_source"),
+}
+
+
+@pytest.fixture(scope="module")
+def trained() -> scDiffAug:
+    model = scDiffAug(scdiffaug.datasets.pbmc68k_reduced())
+    model.train(**QUICK)
+    return model
+
+
+@pytest.fixture(scope="module")
+def new(trained: scDiffAug) -> AnnData:
+    return trained.augment()
+
+
+@pytest.fixture(autouse=True)
+def small_forest(monkeypatch: pytest.MonkeyPatch) -> None:
+    forest = partial(metrics.two_sample_auc, n_trees=30)
+    monkeypatch.setattr("scdiffaug.report.metrics.two_sample_auc", forest)
+
+
+def made_from(trained: scDiffAug, x: object) -> AnnData:
+    """Cells that say they were made from the model's, with values of our own."""
+    cells = AnnData(x, obs=trained.adata.obs.copy(), var=trained.adata.var.copy())
+    cells.obs["source_obs_name"] = trained.adata.obs_names
+    return cells
+
+
+def test_every_check_stands_beside_what_real_cells_reach(trained: scDiffAug, new: AnnData) -> None:
+    found = trained.augmentation_report(new, **FEW)
+    assert set(found["checks"]) == UNLABELLED
+    assert found["n_cells"] == 100
+    for check in found["checks"].values():
+        assert check["verdict"] in ("good", "look", "worry")
+        assert np.isfinite([check["value"], check["real"]]).all()
+        assert check["words"]
+    assert abs(found["checks"]["two_sample_auc"]["real"] - 0.5) < 0.15
+    assert found["made_with"]["sampler"] == "thicken"
+    json.dumps(found)
+
+
+def test_labels_add_the_groups(trained: scDiffAug, new: AnnData) -> None:
+    found = trained.augmentation_report(new, groupby="cell_type", max_cells=200)
+    assert set(found["checks"]) == {*UNLABELLED, "group_kept"}
+    dendritic = found["groups"]["Dendritic"]
+    assert 0 <= dendritic["value"] <= 1
+    assert dendritic["n_cells"] > 10
+    assert "Dendritic" in found["html"]
+    with pytest.raises(KeyError, match="groupby='nothing' not found"):
+        trained.augmentation_report(new, groupby="nothing")
+
+
+def test_copies_are_found_out(trained: scDiffAug) -> None:
+    checks = trained.augmentation_report(made_from(trained, trained.adata.X.copy()))["checks"]
+    for name in ("nearest_distance", "near_copies", "exact_copies", "own_source"):
+        assert checks[name]["verdict"] == "worry", name
+    assert checks["exact_copies"]["value"] == checks["own_source"]["value"] == 1
+    for name in ("zero_share", "depth", "gene_means", "gene_variances", "two_sample_auc"):
+        assert checks[name]["verdict"] == "good", name
+
+
+def test_cells_without_zeros_are_found_out(trained: scDiffAug) -> None:
+    smooth = np.rint(trained.adata.X.toarray().mean(0, keepdims=True) + np.ones((700, 1)))
+    checks = trained.augmentation_report(made_from(trained, smooth), **FEW)["checks"]
+    for name in ("zero_share", "two_sample_auc", "detected_genes", "gene_variances"):
+        assert checks[name]["verdict"] == "worry", name
+    assert "too few zeros" in checks["zero_share"]["words"]
+    assert "too smooth" in checks["gene_variances"]["words"]
+
+
+def test_other_depth_is_seen(trained: scDiffAug) -> None:
+    checks = trained.augmentation_report(trained.augment(depth=100, steps=2), **FEW)["checks"]
+    assert checks["depth"]["verdict"] == "worry"
+    assert "depth=..." in checks["depth"]["words"]
+
+
+def test_balanced_cells_are_compared_with_their_own_sources(trained: scDiffAug) -> None:
+    model = trained
+    new = model.augment(groupby="cell_type", target=150, steps=4)
+    rare = model.augmentation_report(made_from_sources(model, new), **FEW)["checks"]
+    # Real cells under new names: a different mixture of types must not look like bad cells.
+    assert rare["two_sample_auc"]["verdict"] == "good"
+    assert rare["gene_means"]["verdict"] == "good"
+
+
+def made_from_sources(model: scDiffAug, new: AnnData) -> AnnData:
+    sources = model.adata[new.obs["source_obs_name"]]
+    return AnnData(sources.X.copy(), obs=new.obs.copy(), var=model.adata.var.copy())
+
+
+def test_same_seed_same_report(trained: scDiffAug, new: AnnData) -> None:
+    first, again, other = (
+        trained.augmentation_report(new, seed=seed, **FEW)["checks"] for seed in (1, 1, 2)
+    )
+    assert first == again
+    assert first != other
+
+
+def test_cells_of_unknown_source_are_compared_as_a_whole(trained: scDiffAug) -> None:
+    new = trained.augment(indices=range(300))
+    new.obs["source_obs_name"] = "someone"
+    found = trained.augmentation_report(new, **FEW)
+    assert set(found["checks"]) == UNLABELLED - {"own_source"}
+    assert "names no cells" in found["skipped"]["own_source"]
+    assert "names no cells" in found["html"]
+
+
+def test_held_out_cells_are_the_yardstick(trained: scDiffAug, new: AnnData) -> None:
+    held_out = scdiffaug.datasets.pbmc68k_reduced()
+    held_out.X = held_out.X * 3
+    held_out.obs_names = [f"other-{name}" for name in held_out.obs_names]
+    checks = trained.augmentation_report(new, held_out=held_out, **FEW)["checks"]
+    assert checks["depth"]["real"] > 0.5
+
+
+def test_log_values_have_no_depth(pbmc: AnnData) -> None:
+    log = pbmc.copy()
+    log.X = log.X.log1p()
+    model = scDiffAug(log)
+    model.train(**QUICK)
+    checks = model.augmentation_report(model.augment(steps=2), **FEW)["checks"]
+    assert set(checks) == UNLABELLED - {"depth"}
+
+
+def test_signed_values_have_no_zeros_to_count() -> None:
+    x = np.random.default_rng(0).normal(size=(120, 12)).astype(np.float32)
+    model = scDiffAug(AnnData(x))
+    model.train(**QUICK)
+    checks = model.augmentation_report(model.augment(steps=2))["checks"]
+    assert set(checks) == UNLABELLED - {"depth", "zero_share", "detected_genes"}
+
+
+def test_too_few_cells_are_refused(trained: scDiffAug) -> None:
+    few = trained.augment(indices=range(30), steps=2)
+    with pytest.raises(ValueError, match=r"at least 20 cells a side, found 15 new"):
+        trained.augmentation_report(few)
+
+
+class Page(HTMLParser):
+    """Collects what a page would load, and checks that its tags close."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loaded: list[str] = []
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.loaded += [value or "" for name, value in attrs if name in ("src", "href")]
+        if tag not in ("meta", "br", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_page_is_whole_and_loads_nothing(trained: scDiffAug, new: AnnData, tmp_path: Path) -> None:
+    target = tmp_path / "reports" / "mine.html"
+    found = trained.augmentation_report(new, path=target, **FEW)
+    text = target.read_text("utf-8")
+    assert text == found["html"]
+    assert [path.name for path in target.parent.iterdir()] == ["mine.html"]
+    page = Page()
+    page.feed(text)
+    assert page.open == []
+    assert len(page.loaded) == 1
+    assert page.loaded[0].startswith("data:image/png;base64,")
+    assert not re.search(r"https?://|@import|url\(|<script|<link", text)
+    for words in found["worries"]:
+        assert words in text
+
+
+def test_names_of_groups_cannot_break_the_page(trained: scDiffAug, new: AnnData) -> None:
+    real, made = trained.adata.copy(), new.copy()
+    for cells in (real, made):
+        cells.obs["group"] = np.where(cells.obs["cell_type"] == "Dendritic", "<script>", "a & b")
+    html = trained.augmentation_report(made, real, groupby="group", **FEW)["html"]
+    assert "<script>" not in html
+    assert "&lt;script&gt;" in html
+    assert "a &amp; b" in html
+
+
+def test_every_scale_has_words_for_what_can_happen() -> None:
+    for name, scale in _verdicts.SCALES.items():
+        for value, real in ((0.01, 0.9), (5.0, 0.9)):
+            check = _verdicts.judge(name, value, real)
+            assert check.words, (name, value)
+        assert scale.limits[0] < scale.limits[1]
