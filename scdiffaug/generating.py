@@ -65,7 +65,8 @@ class GeneratingModel(SavedModel):
             ``"consistent"`` rejects cells that left their source's place in the semantic
             embedding: with ``groupby``, those whose 15 nearest real cells (fewer in a group of
             fewer) are mostly of another group; without, those farther from their source than its
-            own 15 nearest cells. Logs the share kept.
+            own 15 nearest cells. Logs the share kept. Exact search: its time grows with the
+            product of real and new cells.
         sampler
             ``"thicken"`` for counts; ``"dpmpp_2m"``, ``"ddim"`` or ``"ddpm"`` for Gaussian noise.
         steps
@@ -98,7 +99,7 @@ class GeneratingModel(SavedModel):
         >>> model = scdiffaug.scDiffAug(scdiffaug.datasets.pbmc68k_reduced())
         >>> model.train(max_epochs=2, enable_progress_bar=False)
         >>> new = model.augment(groupby="cell_type", target=40, depth="sampled")
-        >>> new.obs["cell_type"].value_counts()["CD34+"]
+        >>> (new.obs["cell_type"] == "CD34+").sum().item()
         27
         """
         self._check_if_trained(warn=False)
