@@ -64,9 +64,17 @@ out**: makers know half of the cells and make one for each of the other half; co
 half.
 - `real` is the floor: the two real halves against each other. In sample it has half as many \
 cells as the methods, and the two-sample AUC and the Wasserstein distance move with that number.
+- Halves and made cells have the same number of each type as what they are compared to; with few \
+cells such a balance puts a perfect two-sample AUC a little below 0.5.
 - Bold: the best of a column, and all that are at the floor or nearer to the ideal. What copies \
 its source is nearer still: read the novelty table beside it. `zero_share` should be that of \
 `real`; an AUC below 0.5 is as telling as one above.
+- `scdiffaug`, the Poisson peers and scVI take no more from a source than where it lies and how \
+many reads it has. `duplicate`, `gaussian`, `mask`, `mixup` and strengths below 1 keep values of \
+the source itself, which held out is one of the cells they are compared to. `smote` alone is \
+shown the types of the cells it knows, and takes nothing but the type from a source.
+- Use: every type is filled to 100 cells by the method; `none` is the labelled cells alone, \
+`real` further real training cells with their labels, as far as there are, a ceiling.
 - `gaussian`, `mixup` and `smote` make log-normalised values of counts, which have no depth.
 - Seconds and memory are those of a process: both trainings, and all draws of all its methods."""
 

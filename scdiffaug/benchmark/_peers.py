@@ -19,7 +19,7 @@ def log_normalised(counts: Values) -> Values:
     """log1p of 10,000 reads per cell; cells without reads stay empty."""
     depth = np.maximum(np.asarray(counts.sum(1)).ravel(), 1).astype(np.float32)
     if not sparse.issparse(counts):
-        return np.log1p(counts * (1e4 / depth[:, None]))
+        return np.asarray(np.log1p(dense(counts) * (1e4 / depth[:, None])), dtype=np.float32)
     return (sparse.diags(1e4 / depth) @ sparse.csr_matrix(counts)).log1p().tocsr()
 
 
@@ -45,7 +45,7 @@ def mask(sources: Values, *, rng: np.random.Generator, share: float = 0.2) -> Va
 
 def mixup(sources: Values, partners: Values, *, rng: np.random.Generator) -> Values:
     """λ x + (1 − λ) x', with λ uniform, between cells and one near neighbour of each."""
-    share = rng.random(sources.shape[0]).astype(np.float32)
+    share = rng.random((sources.shape[0],)).astype(np.float32)
     if not sparse.issparse(sources):
         return share[:, None] * sources + (1 - share[:, None]) * partners
     return (sparse.diags(share) @ sources + sparse.diags(1 - share) @ partners).tocsr()

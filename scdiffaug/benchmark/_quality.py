@@ -26,7 +26,7 @@ _MOST_CELLS_DRAWN = 1_000
 
 @dataclass(frozen=True)
 class Cells:
-    """Real or made cells, shape ``(n, d)``: ``seen`` as compared, ``counts`` where they are any."""
+    """Real or made cells, shape ``(n, d)``: ``seen`` as compared, and ``counts`` if any."""
 
     seen: Values
     counts: Values | None
