@@ -168,7 +168,7 @@ def method_table(
     table = pd.DataFrame(index=pd.Index(rows, name="method"))
     for metric in (each for each in metrics if each in values):
         text = values[metric].map("{:.3g}".format)
-        text += spread[metric].map(lambda std: "" if np.isnan(std) else f" ± {std:.1g}")
+        text += spread[metric].map(lambda std: "" if np.isnan(std) else f" ± {std:.2g}")
         bold = best(values[metric], metric, floor=floor)
         text = text.where(~bold, "**" + text + "**").where(values[metric].notna(), "–")
         table[metric] = text
