@@ -99,6 +99,45 @@ def embedding(
 
 
 @benchmark.command()
+def augmentation(
+    *,
+    data: Annotated[list[Path], typer.Option(dir_okay=False, help="An .h5ad file; repeatable.")],
+    label: Annotated[str, typer.Option(help="Column of obs with the types.")] = "cell_type",
+    methods: Annotated[str, typer.Option(help="Names with commas, or 'all'.")] = "all",
+    seeds: Annotated[int, typer.Option(min=1, help="Halves and runs of each method.")] = 3,
+    out: Annotated[Path, typer.Option(file_okay=False, help="Folder of the results.")] = Path(
+        "benchmark_augmentation"
+    ),
+    max_cells: Annotated[
+        int | None, typer.Option(help="Draw as many cells from larger datasets.")
+    ] = None,
+    max_epochs: Annotated[
+        int | None, typer.Option(min=1, help="Epochs of methods that train; their own by default.")
+    ] = None,
+    timeout: Annotated[
+        float, typer.Option(help="Seconds after which a process is given up.")
+    ] = 3600,
+) -> None:
+    """Score cells made by scDiffAug and its peers beside real ones, and write the report."""
+    from scdiffaug.benchmark import GENERATORS
+    from scdiffaug.benchmark import augmentation as run
+
+    _or_fail(
+        lambda: run(
+            data,
+            label_key=label,
+            method_names=tuple(GENERATORS) if methods == "all" else tuple(methods.split(",")),
+            n_seeds=seeds,
+            out=out,
+            max_cells=max_cells,
+            max_epochs=max_epochs,
+            timeout=timeout,
+        )
+    )
+    typer.echo(f"wrote {out / 'summary.md'}")
+
+
+@benchmark.command()
 def setup(
     names: Annotated[
         list[str] | None, typer.Argument(help="Environments: keras, dmt; all by default.")

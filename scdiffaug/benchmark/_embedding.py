@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rich.progress import track
 
 from scdiffaug.benchmark import environments, methods, report, runner
-from scdiffaug.benchmark.inputs import Dataset, prepare
+from scdiffaug.benchmark.inputs import Dataset, prepare_all
 from scdiffaug.benchmark.runner import Job, Run
 
 logger = logging.getLogger("scdiffaug")
@@ -83,9 +83,9 @@ def embedding(
     ValueError
         If a method is unknown, or two files have one name.
     """
-    methods.check(tuple(method_names))
+    methods.check(method_names, methods.METHODS)
     folder = environments.default_cache() if cache is None else Path(cache)
-    datasets = _prepare_all(data, label_key=label_key, max_cells=max_cells, cache=folder)
+    datasets = prepare_all(data, label_key=label_key, max_cells=max_cells, cache=folder)
     pairs = list(product(datasets, method_names))
     rows: list[dict[str, Any]] = []
     pictures: dict[tuple[str, str], NDArray[np.floating[Any]]] = {}
@@ -101,21 +101,6 @@ def embedding(
             results = pd.DataFrame(rows, columns=_COLUMNS)
             report.write(Path(out), results, datasets, pictures=pictures, command=command)
     return results
-
-
-def _prepare_all(
-    data: Sequence[str | Path], *, label_key: str, max_cells: int | None, cache: Path
-) -> list[Dataset]:
-    datasets = [
-        prepare(Path(path), label_key=label_key, cache=cache, max_cells=max_cells) for path in data
-    ]
-    names = [dataset.name for dataset in datasets]
-    repeated = [name for name in names if names.count(name) > 1]
-    if repeated:
-        raise ValueError(f"data has two files named {repeated[0]!r}: rename one.")
-    if not datasets:
-        raise ValueError("data is empty: pass at least one .h5ad file.")
-    return datasets
 
 
 def _jobs(
@@ -149,8 +134,8 @@ def _rows(job: Job, run: Run) -> Iterator[dict[str, Any]]:
         "seed": job.seed,
         "seconds": run.seconds,
         "peak_mb": run.peak_mb,
-        "settings": _pairs({**job.method.settings, **job.settings}),
-        "versions": _pairs(run.versions),
+        "settings": methods.as_words({**job.method.settings, **job.settings}),
+        "versions": methods.as_words(run.versions),
         "note": run.error,
     }
     for representation, scores in run.scores.items():
@@ -159,10 +144,6 @@ def _rows(job: Job, run: Run) -> Iterator[dict[str, Any]]:
     if run.error:
         logger.warning("%s on %s: %s", job.name, job.dataset.name, run.error)
         yield {**shared, "representation": "", "metric": "", "value": np.nan}
-
-
-def _pairs(values: methods.Settings) -> str:
-    return " ".join(f"{key}={value}" for key, value in values.items())
 
 
 def _command(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,22 @@ def prepare(
         labels=adata.obs[label_key].to_numpy().astype(str),
         note=note,
     )
+
+
+def prepare_all(
+    data: Sequence[str | Path], *, label_key: str, max_cells: int | None, cache: Path
+) -> list[Dataset]:
+    """:func:`prepare` of several files; ValueError where there are none, or two have one name."""
+    datasets = [
+        prepare(Path(path), label_key=label_key, cache=cache, max_cells=max_cells) for path in data
+    ]
+    names = [dataset.name for dataset in datasets]
+    repeated = [name for name in names if names.count(name) > 1]
+    if repeated:
+        raise ValueError(f"data has two files named {repeated[0]!r}: rename one.")
+    if not datasets:
+        raise ValueError("data is empty: pass at least one .h5ad file.")
+    return datasets
 
 
 def _scorable(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import scdiffaug
 
@@ -136,11 +136,107 @@ METHODS: Mapping[str, Method] = {
 DEFAULT = ("scdiffaug", "pca", "umap", "densmap", "tsne", "pacmap", "localmap", "phate")
 
 
-def check(names: tuple[str, ...]) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Generator(Method):
+    """One row of the tables on made cells.
+
+    ``worker`` is a function of ``_makers.py``; rows that share it share what it trains.
+
+    Parameters
+    ----------
+    kinds
+        Kinds of values it can make.
+    makes
+        ``"values"`` as the data came, or ``"seen"``: logarithms where these were counts.
+    follows
+        What a made cell takes from the cell it is asked for.
+    uses_labels
+        Whether it is shown the types of the cells it may learn from.
+    """
+
+    kinds: tuple[str, ...] = ("counts", "log", "raw")
+    makes: Literal["values", "seen"] = "values"
+    follows: Literal["source", "type", "nothing"] = "source"
+    uses_labels: bool = False
+
+    def unfit(self, kind: str) -> str:
+        """Why it cannot make such values; empty where it can."""
+        return "" if kind in self.kinds else f"makes {' or '.join(self.kinds)} values, not {kind}"
+
+    @property
+    def is_variant(self) -> bool:
+        """Whether the row is ours with other steps, strength or solver than by default."""
+        return "steps" in self.settings and self.settings != _OURS
+
+
+# Spelt out, since they are the places of the default on the curves of quality.
+_OURS: Settings = {"steps": 16, "strength": 1.0}
+
+
+def _made_by_us(**settings: Any) -> Generator:
+    return Generator(
+        worker="scdiffaug",
+        packages=("scdiffaug", "torch"),
+        settings={**_OURS, **settings},
+        kinds=("log", "raw") if "sampler" in settings else ("counts", "log", "raw"),
+        is_ours=True,
+    )
+
+
+GENERATORS: Mapping[str, Generator] = {
+    "scdiffaug": _made_by_us(),
+    "duplicate": Generator(worker="duplicate", packages=("numpy",)),
+    "gaussian": Generator(worker="gaussian", packages=("numpy",), makes="seen"),
+    "mask": Generator(worker="mask", packages=("numpy",)),
+    "mixup": Generator(worker="mixup", packages=("scikit-learn",), makes="seen"),
+    "smote": Generator(
+        worker="smote",
+        packages=("imbalanced-learn",),
+        makes="seen",
+        follows="type",
+        uses_labels=True,
+    ),
+    "knn_poisson": Generator(worker="knn_poisson", packages=("scikit-learn",), kinds=("counts",)),
+    "semantic_poisson": Generator(
+        worker="scdiffaug",
+        packages=("scdiffaug", "torch"),
+        settings={"smoothed": 5},
+        kinds=("counts",),
+        is_ours=True,
+    ),
+    "scvi_posterior": Generator(
+        worker="scvi",
+        packages=("scvi-tools",),
+        settings={"latent": "posterior"},
+        kinds=("counts",),
+    ),
+    "scvi_prior": Generator(
+        worker="scvi",
+        packages=("scvi-tools",),
+        settings={"latent": "prior"},
+        kinds=("counts",),
+        follows="nothing",
+    ),
+    **{f"scdiffaug_steps_{steps}": _made_by_us(steps=steps) for steps in (1, 2, 4, 8, 64)},
+    **{
+        f"scdiffaug_strength_{strength}": _made_by_us(strength=strength)
+        for strength in (0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
+    },
+    "scdiffaug_ddim": _made_by_us(sampler="ddim"),
+    "scdiffaug_ddpm": _made_by_us(sampler="ddpm"),
+}
+
+
+def check(names: Sequence[str], known: Mapping[str, Method]) -> None:
     """Raise ValueError where a method is unknown."""
-    unknown = [name for name in names if name not in METHODS]
+    unknown = [name for name in names if name not in known]
     if unknown:
-        raise ValueError(f"method {unknown[0]!r} is unknown: use one of {', '.join(METHODS)}.")
+        raise ValueError(f"method {unknown[0]!r} is unknown: use one of {', '.join(known)}.")
+
+
+def as_words(values: Settings) -> str:
+    """Settings or versions in one line."""
+    return " ".join(f"{key}={value}" for key, value in values.items())
 
 
 def _source_digest() -> str:

@@ -46,10 +46,10 @@ def write(
         What made all this.
     """
     out.mkdir(parents=True, exist_ok=True)
-    _write_text(out / "results.csv", results.to_csv(index=False))
-    _write_text(out / "summary.md", summary(results, datasets, command=command))
-    _save(embeddings_figure(pictures, datasets), out / "embeddings.png")
-    _save(ranks_figure(results), out / "ranks.png")
+    write_text(out / "results.csv", results.to_csv(index=False))
+    write_text(out / "summary.md", summary(results, datasets, command=command))
+    save(embeddings_figure(pictures, datasets), out / "embeddings.png")
+    save(ranks_figure(results), out / "ranks.png")
 
 
 def summary(results: pd.DataFrame, datasets: Sequence[Dataset], *, command: str) -> str:
@@ -57,20 +57,25 @@ def summary(results: pd.DataFrame, datasets: Sequence[Dataset], *, command: str)
     described = describe(list(datasets))
     parts = [
         "# Embedding benchmark",
-        f"Made by `{command}` on {_hardware()}. Means over {results['seed'].nunique()} seeds; "
+        f"Made by `{command}` on {hardware()}. Means over {results['seed'].nunique()} seeds; "
         "the best of a row is bold.",
-        _markdown(described),
+        markdown(described),
     ]
     for metric in _headline_metrics(results):
         parts += [f"## {HEADLINE[metric]}, 2-D (%)", *_headline(results, metric)]
     if results["value"].notna().any():
         parts += ["## All metrics, mean over datasets", _all_metrics(results)]
-        parts += ["## Versions", _versions(results)]
+        parts += ["## Versions", versions(results)]
+    return "\n\n".join([*parts, *failures(results)]) + "\n"
+
+
+def failures(results: pd.DataFrame) -> list[str]:
+    """Runs without a result and why, in Markdown; nothing where there are none."""
     failed = results[results["note"].fillna("") != ""]
-    if len(failed):
-        columns = ["dataset", "method", "note"]
-        parts += ["## Runs without a result", _markdown(failed[columns].drop_duplicates())]
-    return "\n\n".join(parts) + "\n"
+    if failed.empty:
+        return []
+    table = failed[["dataset", "method", "note"]].drop_duplicates()
+    return ["## Runs without a result", markdown(table)]
 
 
 def _headline_metrics(results: pd.DataFrame) -> list[str]:
@@ -85,7 +90,7 @@ def _headline(results: pd.DataFrame, metric: str) -> list[str]:
     text = text.where(~best, "**" + text + "**").where(scores.notna(), "–")
     text.loc["mean"] = scores.mean().map("{:.1f}".format)
     columns = [name for name in METHODS if name in text]
-    parts = [_markdown(text[columns].rename_axis("dataset").reset_index())]
+    parts = [markdown(text[columns].rename_axis("dataset").reset_index())]
     peers = [name for name in scores if not METHODS[name].is_ours]
     if OURS not in scores or not peers:
         return parts
@@ -97,7 +102,7 @@ def _headline(results: pd.DataFrame, metric: str) -> list[str]:
         f"worst {table['margin'].min():+.1f} ({table['margin'].idxmin()})."
     )
     rounded = table.round(1).rename_axis("dataset").reset_index()
-    return [*parts, verdict, _markdown(rounded)]
+    return [*parts, verdict, markdown(rounded)]
 
 
 def _spread(results: pd.DataFrame, metric: str) -> pd.DataFrame:
@@ -118,12 +123,13 @@ def _all_metrics(results: pd.DataFrame) -> str:
         seconds=table["seconds"].map("{:.1f}".format),
         peak_mb=table["peak_mb"].map("{:.0f}".format),
     )
-    return _markdown(text.join(n_datasets).reset_index())
+    return markdown(text.join(n_datasets).reset_index())
 
 
-def _versions(results: pd.DataFrame) -> str:
+def versions(results: pd.DataFrame) -> str:
+    """Versions each method ran with, in Markdown."""
     known = results[results["versions"].fillna("") != ""]
-    return _markdown(known[["method", "versions"]].drop_duplicates())
+    return markdown(known[["method", "versions"]].drop_duplicates())
 
 
 def embeddings_figure(
@@ -165,23 +171,27 @@ def ranks_figure(results: pd.DataFrame) -> Figure:
     return figure
 
 
-def _markdown(table: pd.DataFrame) -> str:
+def markdown(table: pd.DataFrame) -> str:
+    """A table in Markdown."""
     cells = table.astype(str)
     rows = [list(cells.columns), ["---"] * len(cells.columns), *cells.to_numpy().tolist()]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def _hardware() -> str:
+def hardware() -> str:
+    """What a benchmark runs on, in words."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return f"{cores} cores ({platform.machine()}, {platform.system()}), no GPU"
 
 
-def _write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
+    """Write a file aside, then in its place."""
     aside = path.with_name(path.name + ".part")
     aside.write_text(text, encoding="utf-8")
     aside.replace(path)
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG, without a display."""
     FigureCanvasAgg(figure)
     figure.savefig(path, dpi=110)

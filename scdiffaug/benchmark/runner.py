@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import tempfile
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -67,8 +68,7 @@ class Job:
             "versions": self.method.versions(),
             "environment": code,
         }
-        digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
-        return self.cache / "runs" / f"{self.name}-{digest[:16]}"
+        return named_by_hash(self.cache, self.name, decides)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +80,12 @@ class Run:
     versions: dict[str, str]
     scores: dict[str, dict[str, float]]
     error: str = ""
+
+
+def named_by_hash(cache: Path, name: str, decides: Mapping[str, Any]) -> Path:
+    """Folder in which a run is remembered, given all that decides its outcome."""
+    digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+    return cache / "runs" / f"{name}-{digest[:16]}"
 
 
 def run(job: Job) -> Run:
@@ -115,10 +121,11 @@ def _embed(job: Job) -> None:
     }
     with written_aside(job.folder) as aside:
         (aside / "job.json").write_text(json.dumps(described))
-        _call([str(interpreter), "-P", str(_WORKER), str(aside)], timeout=job.timeout)
+        call([str(interpreter), "-P", str(_WORKER), str(aside)], timeout=job.timeout)
 
 
-def _call(command: list[str], *, timeout: float) -> None:
+def call(command: list[str], *, timeout: float) -> None:
+    """Run a worker; RuntimeError with its last line where it fails or takes too long."""
     # Passive threads: a spinning OpenMP team of one library starves the next one's.
     environment = os.environ | {"OMP_WAIT_POLICY": "passive", "TF_CPP_MIN_LOG_LEVEL": "3"}
     with tempfile.TemporaryFile("w+", errors="replace") as log:
@@ -135,16 +142,26 @@ def _call(command: list[str], *, timeout: float) -> None:
 
 
 def _scores(job: Job) -> dict[str, dict[str, float]]:
-    path = job.folder / f"scores-{_PROTOCOL}.json"
+    return remembered(
+        job.folder / f"scores-{_PROTOCOL}.json",
+        lambda: {
+            representation: metrics.embedding_scores(
+                embedding, job.dataset.labels, points=job.dataset.pca
+            )
+            for representation, embedding in embeddings(job).items()
+        },
+    )
+
+
+def remembered(
+    path: Path, compute: Callable[[], dict[str, dict[str, float]]]
+) -> dict[str, dict[str, float]]:
+    """Scores as a JSON file has them, computed and written there at first."""
     if path.exists():
-        remembered: dict[str, dict[str, float]] = json.loads(path.read_text())
-        return remembered
-    scores = {
-        representation: metrics.embedding_scores(
-            embedding, job.dataset.labels, points=job.dataset.pca
-        )
-        for representation, embedding in embeddings(job).items()
-    }
+        found: dict[str, dict[str, float]] = json.loads(path.read_text())
+        return found
+    scores = compute()
+    path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_suffix(".part")
     aside.write_text(json.dumps(scores))
     aside.replace(path)

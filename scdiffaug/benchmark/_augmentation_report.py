@@ -1,0 +1,295 @@
+"""What the augmentation benchmark leaves behind: ``results.csv``, ``summary.md``, pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from scdiffaug.benchmark import report
+from scdiffaug.benchmark._quality import Picture
+from scdiffaug.benchmark.inputs import Dataset, describe
+from scdiffaug.benchmark.methods import GENERATORS
+
+# What each score would be at best; None: what it is for real cells.
+IDEAL: Mapping[str, float | None] = {
+    "two_sample_auc": 0.5,
+    "two_sample_auc_pca": 0.5,
+    "mmd": 0,
+    "wasserstein_2": 0,
+    "precision": 1,
+    "recall": 1,
+    "density": 1,
+    "coverage": 1,
+    "mixing": 1,
+    "gene_mean_correlation": 1,
+    "gene_variance_correlation": 1,
+    "gene_variance_ratio": 1,
+    "gene_gene_pearson": 1,
+    "gene_gene_difference": 0,
+    "zero_share": None,
+    "gene_zero_share_difference": 0,
+    "detected_genes_distance": 0,
+    "depth_distance": 0,
+    "type_kept_neighbors": 1,
+    "type_kept_neighbors_worst": 1,
+    "type_kept_logistic": 1,
+    "type_kept_logistic_worst": 1,
+    "nearest_training_distance_ratio": 1,
+    "duplicates_exact": 0,
+    "duplicates_near": 0,
+    "own_source_share": 0,
+    "membership_auc": 0.5,
+    "macro_f1_5": 1,
+    "macro_f1_10": 1,
+    "macro_f1_25": 1,
+    "macro_f1_50": 1,
+}
+_NAMES = list(IDEAL)
+_TABLES = {
+    "distribution": _NAMES[:9],
+    "genes and libraries": _NAMES[9:18],
+    "types kept": _NAMES[18:22],
+}
+Drawing = Callable[[Axes, Picture, Picture], None]
+_TITLES = {"in_sample": "In sample", "held_out": "Held out"}
+_ON_CURVES = ("two_sample_auc", "mmd", "type_kept_neighbors")
+_HOW_TO_READ = """\
+- **In sample**: makers know all cells and make one per cell; compared to all of them. **Held \
+out**: makers know half of the cells and make one for each of the other half; compared to that \
+half.
+- `real` is the floor: the two real halves against each other. In sample it has half as many \
+cells as the methods, and the two-sample AUC and the Wasserstein distance move with that number.
+- Halves and made cells have the same number of each type as what they are compared to; with few \
+cells such a balance puts a perfect two-sample AUC a little below 0.5.
+- Bold: the best of a column, and all that are at the floor or nearer to the ideal. What copies \
+its source is nearer still: read the novelty table beside it. `zero_share` should be that of \
+`real`; an AUC below 0.5 is as telling as one above.
+- `scdiffaug`, the Poisson peers and scVI take no more from a source than where it lies and how \
+many reads it has. `duplicate`, `gaussian`, `mask`, `mixup` and strengths below 1 keep values of \
+the source itself, which held out is one of the cells they are compared to. `smote` alone is \
+shown the types of the cells it knows, and takes nothing but the type from a source.
+- Use: every type is filled to 100 cells by the method; `none` is the labelled cells alone, \
+`real` further real training cells with their labels, as far as there are, a ceiling.
+- `gaussian`, `mixup` and `smote` make log-normalised values of counts, which have no depth.
+- Seconds and memory are those of a process: both trainings, and all draws of all its methods."""
+
+
+def write(
+    out: Path,
+    results: pd.DataFrame,
+    datasets: Sequence[Dataset],
+    *,
+    pictures: Mapping[tuple[str, str], Picture],
+    command: str,
+) -> None:
+    """Write tables and pictures into a folder.
+
+    Parameters
+    ----------
+    out
+        Folder, made where it is missing.
+    results
+        Long table, one row a score.
+    datasets
+        What cells were made from.
+    pictures
+        What is drawn, by dataset and method; ``real`` among them.
+    command
+        What made all this.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    report.write_text(out / "results.csv", results.to_csv(index=False))
+    report.write_text(out / "summary.md", summary(results, datasets, command=command))
+    for dataset in datasets:
+        own = {method: each for (name, method), each in pictures.items() if name == dataset.name}
+        for name, figure in _figures(own).items():
+            report.save(figure, out / f"{dataset.name}_{name}.png")
+    for setting in ("steps", "strength"):
+        if curves := curves_figure(results, setting):
+            report.save(curves, out / f"quality_by_{setting}.png")
+
+
+def summary(results: pd.DataFrame, datasets: Sequence[Dataset], *, command: str) -> str:
+    """The tables in Markdown: for each dataset fidelity, types, novelty and use."""
+    parts = [
+        "# Augmentation benchmark",
+        f"Made by `{command}` on {report.hardware()}. Means over {results['seed'].nunique()} "
+        "seeds, ± their standard deviation.",
+        report.markdown(describe(list(datasets))),
+        _HOW_TO_READ,
+    ]
+    for name, of_dataset in results.groupby("dataset", sort=False):
+        parts += [f"## {name}", *_dataset_tables(of_dataset)]
+    if "versions" in results and (results["versions"].fillna("") != "").any():
+        parts += ["## Versions", report.versions(results)]
+    return "\n\n".join([*parts, *report.failures(results)]) + "\n"
+
+
+def _dataset_tables(results: pd.DataFrame) -> list[str]:
+    parts = []
+    for setting, title in _TITLES.items():
+        for name, metrics in _TABLES.items():
+            parts += _titled(f"{title}: {name}", method_table(results, setting, metrics))
+    parts += _titled("Types kept, one by one (held out, neighbours)", _type_table(results))
+    parts += _titled("Novelty and privacy", method_table(results, "novelty", _NAMES[22:27]))
+    title = "Use: macro-F1 with 5, 10, 25, 50 labelled cells per type"
+    parts += _titled(title, method_table(results, "use", _NAMES[27:]))
+    return [*parts, *_titled("Cost", _cost_table(results))]
+
+
+def _titled(title: str, table: pd.DataFrame) -> list[str]:
+    return [] if table.empty else [f"### {title}", report.markdown(table.reset_index())]
+
+
+def method_table(
+    results: pd.DataFrame, setting: str, metrics: Sequence[str], *, floor: str = "real"
+) -> pd.DataFrame:
+    """Methods in rows with the floor first, metrics in columns, as text with the best in bold.
+
+    Parameters
+    ----------
+    results
+        Rows of one dataset.
+    setting, metrics
+        Which scores.
+    floor
+        Method that is the floor, and never bold.
+    """
+    chosen = results[(results["setting"] == setting) & (results["type"] == "")]
+    chosen = chosen[chosen["metric"].isin(metrics)]
+    groups = chosen.groupby(["method", "metric"], sort=False)["value"]
+    values, spread = groups.mean().unstack(), groups.std().unstack()
+    rows = [name for name in (floor, "none", *GENERATORS) if name in values.index]
+    table = pd.DataFrame(index=pd.Index(rows, name="method"))
+    for metric in (each for each in metrics if each in values):
+        text = values[metric].map("{:.3g}".format)
+        text += spread[metric].map(lambda std: "" if np.isnan(std) else f" ± {std:.2g}")
+        bold = best(values[metric], metric, floor=floor)
+        text = text.where(~bold, "**" + text + "**").where(values[metric].notna(), "–")
+        table[metric] = text
+    return table
+
+
+def best(values: pd.Series, metric: str, *, floor: str = "real") -> pd.Series:
+    """Which methods are the nearest to the ideal, or at least as near as the floor."""
+    ideal = IDEAL[metric]
+    costs = (values - (values[floor] if ideal is None else ideal)).abs()
+    methods = costs.drop(floor)
+    # With use, real cells are a ceiling and not a floor.
+    reached = -np.inf if metric.startswith("macro_f1") else costs[floor]
+    wins = methods <= max(methods.min(), reached)
+    return wins.reindex(values.index, fill_value=False)
+
+
+def _type_table(results: pd.DataFrame) -> pd.DataFrame:
+    chosen = results[
+        (results["setting"] == "held_out")
+        & (results["metric"] == "type_kept_neighbors")
+        & (results["type"] != "")
+    ]
+    table = chosen.pivot_table(index="type", columns="method", values="value")
+    columns = ["real", *(n for n, each in GENERATORS.items() if not each.is_variant)]
+    return table[[name for name in columns if name in table]].round(3)
+
+
+def _cost_table(results: pd.DataFrame) -> pd.DataFrame:
+    known = results.dropna(subset=["seconds"])
+    runs = known.groupby(["method", "seed"], sort=False)[["seconds", "peak_mb"]].first()
+    return runs.groupby("method", sort=False).mean().round(1)
+
+
+def _figures(pictures: Mapping[str, Picture]) -> dict[str, Figure]:
+    if "real" not in pictures:
+        return {}
+    real = pictures["real"]
+    made = {name: each for name, each in pictures.items() if name != "real"}
+    with_depth = {name: each for name, each in made.items() if each.depths is not None}
+    figures = {
+        "cells": _panels(real, made, _draw_cells),
+        "gene_means": _panels(real, made, _means),
+    }
+    if real.depths is not None and with_depth:
+        figures["depth"] = _panels(real, with_depth, _draw_depths)
+    return {name: figure for name, figure in figures.items() if made}
+
+
+def _panels(real: Picture, made: Mapping[str, Picture], draw: Drawing) -> Figure:
+    n_columns = min(max(len(made), 1), 5)
+    n_rows = -(-max(len(made), 1) // n_columns)
+    figure = Figure(figsize=(2.4 * n_columns, 2.4 * n_rows), layout="constrained")
+    axes = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
+    for ax, (name, each) in zip(axes, made.items(), strict=False):
+        draw(ax, real, each)
+        ax.set_title(name, fontsize=8)
+        ax.tick_params(labelsize=6)
+    for ax in axes[len(made) :]:
+        ax.set_axis_off()
+    return figure
+
+
+def _draw_cells(ax: Axes, real: Picture, made: Picture) -> None:
+    for each, color in ((real, "0.6"), (made, "C1")):
+        x, y = each.points.T
+        ax.scatter(x, y, s=2, lw=0, c=color, alpha=0.6, rasterized=True)
+    ax.set(xticks=[], yticks=[])
+    ax.set_xlabel("PC 1: real grey, made orange", fontsize=6)
+    ax.set_ylabel("PC 2", fontsize=6)
+
+
+def _means(ax: Axes, real: Picture, made: Picture) -> None:
+    ax.scatter(real.gene_means, made.gene_means, s=2, lw=0, rasterized=True)
+    ax.axline((0, 0), slope=1, c="0.5", lw=0.5)
+    ax.set_xlabel("mean of real", fontsize=6)
+    ax.set_ylabel("mean of made", fontsize=6)
+
+
+def _draw_depths(ax: Axes, real: Picture, made: Picture) -> None:
+    assert real.depths is not None
+    assert made.depths is not None
+    edges = np.histogram_bin_edges(np.concatenate([real.depths, made.depths]), 40)
+    bins = edges.tolist()
+    ax.hist(real.depths, bins, color="0.7", density=True)
+    ax.hist(made.depths, bins, color="C1", density=True, histtype="step")
+    ax.set_xlabel("reads per cell: real grey, made orange", fontsize=6)
+    ax.set_yticks([])
+
+
+def curves_figure(results: pd.DataFrame, setting: str) -> Figure | None:
+    """Quality of ours against ``"steps"`` or ``"strength"``; None where one value was run."""
+    other = {"steps": "strength", "strength": "steps"}[setting]
+    usual = GENERATORS["scdiffaug"].settings
+    places = {
+        name: each.settings[setting]
+        for name, each in GENERATORS.items()
+        if each.settings.get(other) == usual[other] and "sampler" not in each.settings
+    }
+    chosen = results[results["method"].isin(places) & (results["type"] == "")]
+    chosen = chosen[chosen["value"].notna()].assign(at=chosen["method"].map(places))
+    if chosen["at"].nunique() < 2:
+        return None
+    figure = Figure(figsize=(4 * len(_ON_CURVES), 3), layout="constrained")
+    for ax, metric in zip(figure.subplots(1, len(_ON_CURVES)), _ON_CURVES, strict=True):
+        _draw_curves(ax, chosen[chosen["metric"] == metric])
+        _draw_floors(ax, results, metric)
+        ax.set(title=metric, xlabel=setting, xscale="log" if setting == "steps" else "linear")
+    figure.axes[0].legend(fontsize=6, title="dotted: real", title_fontsize=6)
+    return figure
+
+
+def _draw_curves(ax: Axes, chosen: pd.DataFrame) -> None:
+    for place, (dataset, own) in enumerate(chosen.groupby("dataset", sort=False)):
+        for name, style in (("in_sample", "o--"), ("held_out", "o-")):
+            curve = own[own["setting"] == name].groupby("at")["value"].mean()
+            ax.plot(curve.index, curve, style, ms=3, c=f"C{place}", label=f"{dataset} {name}")
+
+
+def _draw_floors(ax: Axes, results: pd.DataFrame, metric: str) -> None:
+    floor = results[(results["method"] == "real") & (results["setting"] == "held_out")]
+    floor = floor[(floor["metric"] == metric) & (floor["type"] == "")]
+    for place, (_, own) in enumerate(floor.groupby("dataset", sort=False)):
+        ax.axhline(own["value"].mean(), ls=":", lw=1, c=f"C{place}")

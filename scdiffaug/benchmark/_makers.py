@@ -1,0 +1,240 @@
+"""Makers of cells, and the process they run in: ``python -m scdiffaug.benchmark._makers FOLDER``.
+
+The folder holds ``job.json`` (worker, rows of the table with their settings, seed, inputs) and
+``plan.npz`` (for every draw the cells that may be known and the cells to start from; labels only
+where the worker uses them). The process adds the made cells, ``METHOD.DRAW.npz`` or ``.npy``, and
+``run.json`` (seconds, peak memory in MB, versions).
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from scdiffaug.benchmark import _peers
+from scdiffaug.benchmark._peers import Rows
+from scdiffaug.benchmark._worker import Inputs
+from scdiffaug.metrics._inputs import Values
+from scdiffaug.metrics._spaces import dense, pca_of
+
+Made = Iterator[tuple[str, str, Values]]
+Variants = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One set of cells that is asked for.
+
+    Parameters
+    ----------
+    known
+        Rows that the maker may learn from, shape ``(k,)``.
+    sources
+        Row that each made cell starts from, shape ``(m,)``; not always a known one.
+    """
+
+    known: Rows
+    sources: Rows
+
+
+@dataclass(frozen=True)
+class Task:
+    """Cells and draws of one process; ``values`` and ``seen`` have shape ``(n, d)``."""
+
+    values: Values
+    seen: Values
+    kind: str
+    labels: NDArray[np.str_]
+    draws: Mapping[str, Draw]
+    seed: int
+    max_epochs: int | None
+
+    def by_known(self) -> Iterator[tuple[Rows, dict[str, Draw]]]:
+        """Draws that can share one training."""
+        groups: dict[bytes, dict[str, Draw]] = {}
+        for name, draw in self.draws.items():
+            groups.setdefault(draw.known.tobytes(), {})[name] = draw
+        for group in groups.values():
+            yield next(iter(group.values())).known, group
+
+
+def _nearest_known(task: Task, draw: Draw, *, k: int) -> Rows:
+    """Positions in ``draw.known``, in 50 principal components of the known cells."""
+    known, sources = task.seen[draw.known], task.seen[draw.sources]
+    return _peers.nearest(*pca_of(known, (known, sources), n_pcs=50, seed=task.seed), k=k)
+
+
+def _partners(task: Task, draw: Draw, *, rng: np.random.Generator) -> Rows:
+    """Row of one of the 15 nearest known cells of each source, itself left out."""
+    rows = draw.known[_nearest_known(task, draw, k=16)]
+    others_first = np.argsort(rows == draw.sources[:, None], axis=1, kind="stable")
+    chosen = rng.integers(max(rows.shape[1] - 1, 1), size=len(rows))
+    return rows[np.arange(len(rows)), others_first[np.arange(len(rows)), chosen]]
+
+
+def _depth(task: Task, draw: Draw) -> NDArray[Any]:
+    return np.asarray(task.values[draw.sources].sum(1)).ravel()
+
+
+def _smoothed(task: Task, draw: Draw, neighbors: Rows) -> sparse.csr_matrix:
+    rng = np.random.default_rng(task.seed)
+    known, depth = task.values[draw.known], _depth(task, draw)
+    return _peers.smoothed_poisson(known, neighbors, depth=depth, rng=rng)
+
+
+def _spread(task: Task, draw: Draw) -> NDArray[Any]:
+    return dense(task.seen[draw.known]).std(0)
+
+
+Simple = Callable[[Task, Draw, np.random.Generator], Values]
+_SIMPLE: Mapping[str, Simple] = {
+    "duplicate": lambda task, draw, _: _peers.duplicate(task.values[draw.sources]),
+    "gaussian": lambda task, draw, rng: _peers.gaussian(
+        task.seen[draw.sources], _spread(task, draw), rng=rng
+    ),
+    "mask": lambda task, draw, rng: _peers.mask(task.values[draw.sources], rng=rng),
+    "mixup": lambda task, draw, rng: _peers.mixup(
+        task.seen[draw.sources], task.seen[_partners(task, draw, rng=rng)], rng=rng
+    ),
+    "smote": lambda task, draw, _: _peers.smote(
+        task.seen[draw.known],
+        task.labels[draw.known],
+        wanted=task.labels[draw.sources],
+        seed=task.seed,
+    ),
+    "knn_poisson": lambda task, draw, _: _smoothed(task, draw, _nearest_known(task, draw, k=10)),
+}
+
+
+def _simple(peer: Simple) -> Callable[[Task, Variants], Made]:
+    def make(task: Task, variants: Variants) -> Made:
+        for method in variants:
+            for place, (name, draw) in enumerate(task.draws.items()):
+                yield method, name, peer(task, draw, np.random.default_rng([task.seed, place]))
+
+    return make
+
+
+def scvi(task: Task, variants: Variants) -> Made:
+    """SCVI (Lopez et al. 2018): counts from its posterior of the sources, or from its prior."""
+    from anndata import AnnData
+    from scvi import settings
+    from scvi.model import SCVI
+
+    for known, draws in task.by_known():
+        settings.seed = task.seed
+        adata = AnnData(task.values[known])
+        SCVI.setup_anndata(adata)
+        model = SCVI(adata, n_latent=30, n_layers=2, gene_likelihood="nb")
+        model.train(max_epochs=task.max_epochs, enable_progress_bar=False)
+        for name, draw in draws.items():
+            for method, variant in variants.items():
+                if variant["latent"] == "prior":
+                    yield method, name, _from_prior(model, _depth(task, draw))
+                else:
+                    sources = AnnData(task.values[draw.sources])
+                    made = model.posterior_predictive_sample(sources)
+                    yield method, name, sparse.csr_matrix(made.to_scipy_sparse())
+
+
+def _from_prior(model: Any, depth: NDArray[Any]) -> sparse.csr_matrix:
+    import torch
+
+    parts = []
+    with torch.inference_mode():
+        for block in np.array_split(depth, -(-len(depth) // 512)):
+            library = torch.log(torch.as_tensor(block, dtype=torch.float32))[:, None]
+            z = torch.randn(len(block), model.module.n_latent)
+            batch = torch.zeros(len(block), 1, dtype=torch.long)
+            made = model.module.cpu().generative(z, library, batch)["px"].sample()
+            parts.append(sparse.csr_matrix(made.numpy()))
+    return sparse.vstack(parts, format="csr")
+
+
+def scdiffaug(task: Task, variants: Variants) -> Made:
+    """Ours; ``smoothed`` averages that many cells in the learned y instead of the diffusion."""
+    from anndata import AnnData
+
+    from scdiffaug import scDiffAug
+
+    for known, draws in task.by_known():
+        cells = AnnData(task.values[known])
+        model = scDiffAug(cells, feature_space=task.kind, seed=task.seed)  # type: ignore[arg-type]
+        model.train(task.max_epochs, enable_progress_bar=False)
+        for name, draw in draws.items():
+            sources = AnnData(task.values[draw.sources])
+            for method, variant in variants.items():
+                if "smoothed" in variant:
+                    y_known, y = (model.get_latent_representation(x) for x in (cells, sources))
+                    found = _peers.nearest(y_known, y, k=variant["smoothed"])
+                    yield method, name, _smoothed(task, draw, found)
+                else:
+                    yield method, name, model.augment(sources, seed=task.seed, **variant).X
+
+
+WORKERS: Mapping[str, Callable[[Task, Variants], Made]] = {
+    **{name: _simple(peer) for name, peer in _SIMPLE.items()},
+    "scvi": scvi,
+    "scdiffaug": scdiffaug,
+}
+
+
+def _read(folder: Path, job: Mapping[str, Any]) -> Task:
+    values = Inputs(Path(job["inputs"]), job["kind"]).values
+    with np.load(folder / "plan.npz") as stored:
+        plan = dict(stored)
+    return Task(
+        values=values,
+        seen=_peers.log_normalised(values) if job["kind"] == "counts" else values,
+        kind=job["kind"],
+        labels=plan.pop("labels", np.empty(0, dtype=str)),
+        draws={
+            name: Draw(plan[f"{name}.known"], plan[f"{name}.sources"]) for name in job["draws"]
+        },
+        seed=job["seed"],
+        max_epochs=job["max_epochs"],
+    )
+
+
+def write_cells(path: Path, cells: Values) -> None:
+    """Write a matrix beside ``path``, with the suffix that fits it."""
+    if sparse.issparse(cells):
+        sparse.save_npz(f"{path}.npz", cells)
+    else:
+        np.save(f"{path}.npy", cells)
+
+
+def read_cells(path: Path) -> Values:
+    """What :func:`write_cells` wrote."""
+    packed = Path(f"{path}.npz")
+    return sparse.load_npz(packed).tocsr() if packed.exists() else np.load(f"{path}.npy")
+
+
+def main(folder: Path) -> None:
+    """Run the job of a folder."""
+    job = json.loads((folder / "job.json").read_text())
+    task = _read(folder, job)
+    start = time.perf_counter()
+    for method, draw, cells in WORKERS[job["worker"]](task, job["variants"]):
+        write_cells(folder / f"{method}.{draw}", cells)
+    run = {
+        "seconds": round(time.perf_counter() - start, 2),
+        "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "versions": {package: version(package) for package in job["packages"]},
+    }
+    (folder / "run.json").write_text(json.dumps(run))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

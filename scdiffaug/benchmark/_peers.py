@@ -1,0 +1,123 @@
+"""Peers that make cells from cells: pure functions of matrices, without a network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from sklearn.neighbors import NearestNeighbors
+
+from scdiffaug.metrics._inputs import Values
+from scdiffaug.metrics._spaces import dense
+
+Rows = NDArray[np.int64]
+
+
+def log_normalised(counts: Values) -> Values:
+    """log1p of 10,000 reads per cell; cells without reads stay empty."""
+    depth = np.maximum(np.asarray(counts.sum(1)).ravel(), 1).astype(np.float32)
+    if not sparse.issparse(counts):
+        return np.asarray(np.log1p(dense(counts) * (1e4 / depth[:, None])), dtype=np.float32)
+    return (sparse.diags(1e4 / depth) @ sparse.csr_matrix(counts)).log1p().tocsr()
+
+
+def duplicate(sources: Values) -> Values:
+    """The cells themselves."""
+    return sources.copy()
+
+
+def gaussian(
+    sources: Values, spread: NDArray[Any], *, rng: np.random.Generator, scale: float = 0.2
+) -> Values:
+    """Cells plus noise of 0.2 standard deviations of the feature, ``spread`` of shape ``(d,)``."""
+    return (dense(sources) + rng.normal(size=sources.shape) * (scale * spread)).astype(np.float32)
+
+
+def mask(sources: Values, *, rng: np.random.Generator, share: float = 0.2) -> Values:
+    """Cells in which each value is set to 0 with probability ``share``."""
+    made = sources.copy()
+    stored = made.data if sparse.issparse(made) else made
+    stored[rng.random(stored.shape) < share] = 0
+    return made
+
+
+def mixup(sources: Values, partners: Values, *, rng: np.random.Generator) -> Values:
+    """λ x + (1 − λ) x', with λ uniform, between cells and one near neighbour of each."""
+    share = rng.random((sources.shape[0],)).astype(np.float32)
+    if not sparse.issparse(sources):
+        return share[:, None] * sources + (1 - share[:, None]) * partners
+    return (sparse.diags(share) @ sources + sparse.diags(1 - share) @ partners).tocsr()
+
+
+def smote(known: Values, labels: NDArray[Any], *, wanted: NDArray[Any], seed: int) -> Values:
+    """SMOTE (Chawla et al. 2002): between cells of one type and their five nearest of it.
+
+    Parameters
+    ----------
+    known, labels
+        Cells, shape ``(n, d)``, and their types. A type of one cell is copied.
+    wanted
+        Types of the cells to make, shape ``(m,)``, each found in ``labels``.
+    seed
+        Seed of imbalanced-learn.
+    """
+    names = np.unique(wanted)
+    parts = [
+        _smote_of(known, labels == name, n_new=int((wanted == name).sum()), seed=seed)
+        for name in names
+    ]
+    order = np.concatenate([np.flatnonzero(wanted == name) for name in names])
+    stacked = sparse.vstack(parts, format="csr") if sparse.issparse(known) else np.vstack(parts)
+    return stacked[np.argsort(order)]
+
+
+def _smote_of(known: Values, is_type: NDArray[np.bool_], *, n_new: int, seed: int) -> Values:
+    from imblearn.over_sampling import SMOTE
+
+    own = np.flatnonzero(is_type)
+    if len(own) == 1:
+        return known[np.repeat(own, n_new)]
+    # Type by type, so that a rare one does not lower the neighbours of the others; imbalanced-
+    # learn wants a second class, of which nothing is made.
+    rows = np.append(own, np.flatnonzero(~is_type)[:1])
+    sampler = SMOTE(
+        sampling_strategy={1: len(own) + n_new},
+        k_neighbors=min(5, len(own) - 1),
+        random_state=seed,
+    )
+    return sampler.fit_resample(known[rows], is_type[rows].astype(int))[0][len(rows) :]
+
+
+def smoothed_poisson(
+    known: Values, neighbors: Rows, *, depth: NDArray[Any], rng: np.random.Generator
+) -> sparse.csr_matrix:
+    """Poisson counts around the mean profile of neighbours.
+
+    Parameters
+    ----------
+    known
+        Counts, shape ``(n, d)``.
+    neighbors
+        Rows of ``known`` to average, shape ``(m, k)``.
+    depth
+        Expected reads of each made cell, shape ``(m,)``.
+    rng
+        Random numbers.
+    """
+    reads = np.maximum(np.asarray(known.sum(1)).ravel(), 1)
+    profiles = sparse.diags(1 / reads) @ sparse.csr_matrix(known, dtype=np.float64)
+    m, k = neighbors.shape
+    starts = np.arange(0, m * k + 1, k)
+    weights = np.repeat(depth / k, k)
+    average = sparse.csr_matrix((weights, neighbors.ravel(), starts), shape=(m, known.shape[0]))
+    made = (average @ profiles).tocsr()
+    made.data = rng.poisson(made.data).astype(np.float32)
+    made.eliminate_zeros()
+    return made.astype(np.float32)
+
+
+def nearest(points: Values, of: Values, *, k: int) -> Rows:
+    """The ``k`` nearest rows of ``points`` to each row of ``of``, shape ``(m, k)``."""
+    return NearestNeighbors(n_neighbors=min(k, points.shape[0])).fit(points).kneighbors(of)[1]

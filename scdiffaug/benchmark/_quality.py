@@ -1,0 +1,171 @@
+"""Scores of made cells beside those of real ones, as flat tables ``metric`` or ``metric/type``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import f1_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from scdiffaug import metrics
+from scdiffaug.benchmark._peers import Rows
+from scdiffaug.metrics._inputs import Values
+from scdiffaug.metrics._spaces import dense, pca_of, stacked
+
+Scores = dict[str, float]
+# A share of fewer cells than this is too uncertain to be called the worst.
+_MIN_CELLS_OF_WORST = 20
+_MOST_CELLS_DRAWN = 1_000
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Real or made cells, shape ``(n, d)``: ``seen`` as compared, and ``counts`` if any."""
+
+    seen: Values
+    counts: Values | None
+
+    def __getitem__(self, rows: Rows) -> Cells:
+        """Some of the cells, in that order."""
+        return Cells(self.seen[rows], None if self.counts is None else self.counts[rows])
+
+
+def fidelity(real: Cells, made: Cells, *, seed: int) -> Scores:
+    """Every score of :mod:`scdiffaug.metrics` on distributions, genes and libraries."""
+    one, other = real.seen, made.seen
+    genes = metrics.gene_gene_correlation_agreement(one, other)
+    scores = {
+        "two_sample_auc": metrics.two_sample_auc(one, other, seed=seed),
+        "two_sample_auc_pca": metrics.two_sample_auc(one, other, n_pcs=50, seed=seed),
+        "mmd": metrics.mmd(one, other, seed=seed),
+        "wasserstein_2": metrics.wasserstein_2(one, other, seed=seed),
+        **metrics.precision_recall_density_coverage(one, other, seed=seed),
+        "mixing": metrics.mixing(one, other, seed=seed),
+        "gene_mean_correlation": metrics.gene_mean_correlation(one, other),
+        "gene_variance_correlation": metrics.gene_variance_correlation(one, other),
+        "gene_variance_ratio": metrics.gene_variance_ratio(one, other),
+        "gene_gene_pearson": genes["pearson"],
+        "gene_gene_difference": genes["mean_absolute_difference"],
+        "zero_share": metrics.zero_share(other),
+        "gene_zero_share_difference": metrics.gene_zero_share_difference(one, other),
+        "detected_genes_distance": metrics.detected_genes_distance(one, other),
+    }
+    if real.counts is not None and made.counts is not None:
+        scores["depth_distance"] = metrics.depth_distance(real.counts, made.counts)
+    return scores
+
+
+def types_kept(
+    real: Values, labels: NDArray[Any], made: Values, *, expected: NDArray[Any], seed: int
+) -> Scores:
+    """Share of made cells that keep their type: overall, the worst type, every type.
+
+    Parameters
+    ----------
+    real, labels
+        Cells that the judges learn from, shape ``(n, d)``, and their types.
+    made, expected
+        Made cells, shape ``(m, d)``, and the types of their sources.
+    seed
+        Seed of the components.
+    """
+    names, sizes = np.unique(expected, return_counts=True)
+    scores: Scores = {}
+    for judge in ("neighbors", "logistic"):
+        kept = metrics.type_kept_per_type(
+            real,
+            labels,
+            made,
+            expected=expected,
+            judge=judge,
+            seed=seed,
+        )
+        name = f"type_kept_{judge}"
+        scores[name] = float(np.average([kept[str(each)] for each in names], weights=sizes))
+        large = [kept[str(each)] for each in names[sizes >= _MIN_CELLS_OF_WORST]]
+        if large:
+            scores[f"{name}_worst"] = min(large)
+        scores |= {f"{name}/{each}": share for each, share in kept.items()}
+    return scores
+
+
+def novelty(
+    training: Values, held_out: Values, made: Values, *, sources: ArrayLike | None, seed: int
+) -> Scores:
+    """How new made cells are, and what they give away; ``sources`` are rows of ``training``."""
+    shares = metrics.duplicate_share(training, held_out, made, seed=seed)
+    ratio = metrics.nearest_training_distance_ratio(training, held_out, made, seed=seed)
+    scores = {
+        "nearest_training_distance_ratio": ratio,
+        "duplicates_exact": shares["exact"],
+        "duplicates_near": shares["near"],
+        "membership_auc": metrics.membership_auc(training, held_out, made, seed=seed),
+    }
+    if sources is not None:
+        own = metrics.own_source_share(training, made, sources=sources, seed=seed)
+        scores["own_source_share"] = own
+    return scores
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exam:
+    """A classifier of few labelled cells, tested on cells that nothing was fitted on.
+
+    Parameters
+    ----------
+    pca
+        Components of the training cells.
+    labelled, labels
+        The few cells, shape ``(k, d)``, and their types.
+    test, answers
+        Untouched real cells, shape ``(t, d)``, and their types.
+    """
+
+    pca: PCA
+    labelled: Values
+    labels: NDArray[Any]
+    test: Values
+    answers: NDArray[Any]
+
+    def macro_f1(self, made: Values | None, made_labels: ArrayLike) -> float:
+        """Mean F1 over types of a logistic regression on the labelled and the made cells."""
+        cells = self.labelled if made is None else stacked(self.labelled, made)
+        labels = np.concatenate([self.labels, np.asarray(made_labels, dtype=str)])
+        classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1_000))
+        classifier.fit(self.pca.transform(dense(cells)), labels)
+        found = classifier.predict(self.pca.transform(dense(self.test)))
+        names = np.unique(self.answers)
+        score = f1_score(self.answers, found, average="macro", labels=names, zero_division=0)
+        return float(score)
+
+
+def components(training: Values, *, seed: int) -> PCA:
+    """At most 50 components of the training cells."""
+    n_pcs = min(50, *(size - 1 for size in training.shape))
+    return PCA(n_pcs, random_state=seed).fit(dense(training))
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What is drawn of made cells: two components of at most 1,000, means of genes, depths."""
+
+    points: NDArray[Any]
+    gene_means: NDArray[Any]
+    depths: NDArray[Any] | None
+
+
+def picture(real: Cells, cells: Cells, *, seed: int) -> Picture:
+    """Points are in components of the real cells, so that pictures can be laid side by side."""
+    n = cells.seen.shape[0]
+    rows = np.random.default_rng(seed).permutation(n)[:_MOST_CELLS_DRAWN]
+    return Picture(
+        pca_of(real.seen, (cells.seen[rows],), n_pcs=2, seed=seed)[0],
+        np.asarray(cells.seen.mean(0)).ravel(),
+        None if cells.counts is None else np.asarray(cells.counts.sum(1)).ravel(),
+    )

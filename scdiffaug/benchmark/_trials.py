@@ -1,0 +1,194 @@
+"""What the augmentation benchmark asks of makers, and the processes that answer."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import sys
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from scdiffaug.benchmark import _makers, _peers, _quality, runner
+from scdiffaug.benchmark._makers import Draw
+from scdiffaug.benchmark._peers import Rows
+from scdiffaug.benchmark._quality import Cells, Exam
+from scdiffaug.benchmark._worker import Inputs
+from scdiffaug.benchmark.inputs import Dataset
+from scdiffaug.benchmark.methods import GENERATORS, Generator
+from scdiffaug.benchmark.runner import Run
+from scdiffaug.storage import written_aside
+
+LABELLED = (5, 10, 25, 50)
+# Cells of each type that a classifier of the "use" setting learns from: labelled and made.
+FILLED = 100
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One dataset and one seed: the halves, the labelled cells, and what is asked of makers."""
+
+    dataset: Dataset
+    seed: int
+
+    @property
+    def labels(self) -> NDArray[np.str_]:
+        """Types, shape ``(n,)``."""
+        return self.dataset.labels
+
+    @cached_property
+    def halves(self) -> tuple[Rows, Rows]:
+        """Rows to train on and rows held out, within each type, in random order."""
+        shuffled = np.random.default_rng(self.seed).permutation(len(self.labels))
+        by_type = shuffled[np.argsort(self.labels[shuffled], kind="stable")]
+        # Neighbours in this order are of one type: one of each two goes to each half.
+        train, held_out = by_type[::2], by_type[1::2]
+        rng = np.random.default_rng([self.seed, 1])
+        return rng.permutation(train), rng.permutation(held_out)
+
+    def labelled(self, k: int) -> Rows:
+        """The first ``k`` training cells of each type."""
+        train = pd.Series(self.halves[0])
+        return train[train.groupby(self.labels[train]).cumcount() < k].to_numpy()
+
+    def to_fill(self, k: int) -> Rows:
+        """Labelled cells, each as often as it is a source, so that every type has 100."""
+        rows = self.labelled(k)
+        groups = pd.Series(rows).groupby(self.labels[rows])
+        return np.concatenate([np.resize(own, FILLED - len(own)) for _, own in groups])
+
+    def draws(self, generator: Generator) -> dict[str, Draw]:
+        """What a generator is asked for."""
+        everything = np.arange(len(self.labels))
+        train, held_out = self.halves
+        draws = {
+            "in_sample": Draw(everything, everything),
+            "held_out": Draw(train, held_out),
+            "novelty": Draw(train, train),
+        }
+        if generator.follows != "nothing":
+            for k in LABELLED:
+                # Who uses labels must not know those of other cells.
+                known = self.labelled(k) if generator.uses_labels else train
+                draws[f"use_{k}"] = Draw(known, self.to_fill(k))
+        return draws
+
+    @cached_property
+    def cells(self) -> Cells:
+        """All real cells."""
+        values = Inputs(self.dataset.folder, self.dataset.kind).values
+        return as_cells(values, self.dataset.kind)
+
+    @cached_property
+    def exams(self) -> dict[int, Exam]:
+        """A classification task per number of labelled cells."""
+        train, held_out = self.halves
+        seen, pca = self.cells.seen, _quality.components(self.cells.seen[train], seed=self.seed)
+        return {
+            k: Exam(
+                pca=pca,
+                labelled=seen[self.labelled(k)],
+                labels=self.labels[self.labelled(k)],
+                test=seen[held_out],
+                answers=self.labels[held_out],
+            )
+            for k in LABELLED
+        }
+
+
+def as_cells(values: Any, kind: str) -> Cells:
+    """Values with what they are compared as: log1p of 10,000 reads for counts."""
+    if kind == "counts":
+        return Cells(_peers.log_normalised(values), values)
+    return Cells(values, None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One process: the rows of the table that share a worker, on one trial."""
+
+    trial: Trial
+    names: tuple[str, ...]
+    max_epochs: int | None
+    timeout: float
+    cache: Path
+
+    @property
+    def generator(self) -> Generator:
+        """Any of the rows; what they share is the same."""
+        return GENERATORS[self.names[0]]
+
+    @cached_property
+    def draws(self) -> dict[str, Draw]:
+        """All that any of the rows is asked for."""
+        return {
+            key: draw
+            for name in self.names
+            for key, draw in self.trial.draws(GENERATORS[name]).items()
+        }
+
+    @cached_property
+    def description(self) -> dict[str, Any]:
+        """What decides the outcome beside the plan."""
+        return {
+            "worker": self.generator.worker,
+            "variants": {name: dict(GENERATORS[name].settings) for name in self.names},
+            "packages": self.generator.packages,
+            "seed": self.trial.seed,
+            "max_epochs": self.max_epochs,
+            "kind": self.trial.dataset.kind,
+            "draws": list(self.draws),
+        }
+
+    @cached_property
+    def plan(self) -> dict[str, NDArray[Any]]:
+        """Arrays of the draws, with the labels only where they are used."""
+        parts: dict[str, NDArray[Any]] = {}
+        for name, draw in self.draws.items():
+            parts |= {f"{name}.known": draw.known, f"{name}.sources": draw.sources}
+        return parts | ({"labels": self.trial.labels} if self.generator.uses_labels else {})
+
+    @cached_property
+    def folder(self) -> Path:
+        """Where the made cells are remembered."""
+        code = hashlib.sha256(inspect.getsource(_makers).encode())
+        code.update(inspect.getsource(_peers).encode())
+        decides = {
+            **self.description,
+            "inputs": self.trial.dataset.digest,
+            # Scores lie beside the cells, and depend on labels even where making did not.
+            "labels": hashlib.sha256("\n".join(self.trial.labels).encode()).hexdigest(),
+            "versions": self.generator.versions(),
+            "code": code.hexdigest(),
+        }
+        return runner.named_by_hash(self.cache, self.generator.worker, decides)
+
+    def run(self) -> Run:
+        """Make the cells, or find them made; scores are left to :func:`scores_of`."""
+        if not (self.folder / "run.json").exists():
+            try:
+                self._make()
+            except RuntimeError as error:
+                nan = float("nan")
+                return Run(seconds=nan, peak_mb=nan, versions={}, scores={}, error=str(error))
+        return Run(**json.loads((self.folder / "run.json").read_text()), scores={})
+
+    def _make(self) -> None:
+        described = {**self.description, "inputs": str(self.trial.dataset.folder)}
+        with written_aside(self.folder) as aside:
+            (aside / "job.json").write_text(json.dumps(described))
+            np.savez(aside / "plan.npz", **self.plan)  # type: ignore[arg-type]
+            module = "scdiffaug.benchmark._makers"
+            runner.call([sys.executable, "-P", "-m", module, str(aside)], timeout=self.timeout)
+
+    def made(self, name: str, draw: str) -> Cells:
+        """Cells of one row of the table and one draw."""
+        cells = _makers.read_cells(self.folder / f"{name}.{draw}")
+        is_seen = GENERATORS[name].makes == "seen"
+        return as_cells(cells, "seen" if is_seen else self.trial.dataset.kind)

@@ -1,0 +1,385 @@
+"""The augmentation benchmark: peers by their definitions, plan, scores, floor, report."""
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+from typer.testing import CliRunner
+
+from scdiffaug import benchmark
+from scdiffaug.benchmark import (
+    _augmentation,
+    _augmentation_report,
+    _makers,
+    _peers,
+    _quality,
+    _trials,
+    environments,
+    inputs,
+)
+from scdiffaug.cli import app
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="module")
+def counts_file(tmp_path_factory):
+    """Counts of 110 cells of three types, one of them rarer."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(["a", "b", "rare"], [44, 44, 22])
+    profiles = {name: rng.gamma(0.5, size=40) for name in np.unique(labels)}
+    rate = np.stack([profiles[name] / profiles[name].sum() for name in labels])
+    adata = ad.AnnData(
+        sparse.csr_matrix(rng.poisson(rate * rng.uniform(80, 200, (110, 1))).astype(np.float32)),
+        obs=pd.DataFrame(
+            {"cell_type": pd.Categorical(labels)}, index=[f"c{i}" for i in range(110)]
+        ),
+    )
+    path = tmp_path_factory.mktemp("data") / "small.h5ad"
+    adata.write_h5ad(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """Shared, so that the floor is computed once."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def trial(counts_file, cache):
+    dataset = inputs.prepare(counts_file, label_key="cell_type", cache=cache)
+    return _trials.Trial(dataset, seed=0)
+
+
+@pytest.fixture(scope="module")
+def written(counts_file, cache, tmp_path_factory):
+    """Output of the command, and the folder that it wrote."""
+    out = tmp_path_factory.mktemp("results") / "out"
+    words = ["--data", str(counts_file), "--methods", "duplicate,scdiffaug_ddim", "--seeds", "1"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(environments, "default_cache", lambda: cache)
+        done = CliRunner().invoke(app, ["benchmark", "augmentation", *words, "--out", str(out)])
+    return done, out
+
+
+def task(trial, draws, **changes):
+    cells = trial.cells
+    defaults = {"labels": trial.labels, "seed": 0, "max_epochs": None, "kind": "counts"}
+    return _makers.Task(
+        values=cells.counts, seen=cells.seen, draws=draws, **{**defaults, **changes}
+    )
+
+
+def made_by(name, trial, draw="held_out"):
+    draws = trial.draws(benchmark.GENERATORS[name])
+    found = _makers.WORKERS[name](task(trial, {draw: draws[draw]}), {name: {}})
+    return next(cells for _, _, cells in found), draws[draw]
+
+
+# Peers, by their definitions.
+
+
+def test_log_normalised_cells_have_ten_thousand_reads_and_empty_ones_stay_empty():
+    counts = np.array([[1, 3], [0, 0]], dtype=np.float32)
+    expected = np.log1p([[2500, 7500], [0, 0]])
+    np.testing.assert_allclose(_peers.log_normalised(counts), expected, rtol=1e-6)
+    seen = _peers.log_normalised(sparse.csr_matrix(counts))
+    np.testing.assert_allclose(seen.toarray(), expected, rtol=1e-6)
+
+
+def test_gaussian_noise_is_a_share_of_each_features_spread(rng):
+    spread = np.array([1.0, 5.0])
+    noise = _peers.gaussian(np.ones((20_000, 2)), spread, rng=rng) - 1
+    np.testing.assert_allclose(noise.std(0), 0.2 * spread, rtol=0.05)
+
+
+@pytest.mark.parametrize("form", [np.asarray, sparse.csr_matrix])
+def test_mask_drops_a_fifth_of_the_values_and_leaves_the_others(rng, form):
+    cells = form(rng.integers(1, 9, size=(300, 50)).astype(np.float32))
+    before = cells.copy()
+    made = _peers.dense(_peers.mask(cells, rng=rng))
+    assert (made == 0).mean() == pytest.approx(0.2, abs=0.02)
+    np.testing.assert_array_equal(made[made > 0], _peers.dense(before)[made > 0])
+    np.testing.assert_array_equal(_peers.dense(cells), _peers.dense(before))
+
+
+@pytest.mark.parametrize("form", [np.asarray, sparse.csr_matrix])
+def test_mixup_lies_on_the_way_to_the_partner(rng, form):
+    sources, partners = rng.random((2, 30, 4)).astype(np.float32)
+    made = _peers.dense(_peers.mixup(form(sources), form(partners), rng=rng))
+    shares = (made - partners) / (sources - partners)
+    np.testing.assert_allclose(shares, shares[:, :1].repeat(4, 1), atol=1e-3)
+    assert 0.3 < shares[:, 0].mean() < 0.7
+
+
+def test_mixup_partners_are_known_near_neighbours_and_never_the_cell_itself(trial, rng):
+    train = trial.halves[0]
+    draw = _makers.Draw(train, train)
+    partners = _makers._partners(task(trial, {}), draw, rng=rng)
+    assert set(partners) <= set(train)
+    assert (partners != train).all()
+    assert (trial.labels[partners] == trial.labels[train]).mean() > 0.8
+
+
+def test_smote_lies_between_cells_of_the_wanted_type_in_the_wanted_order(rng):
+    known = np.concatenate([rng.normal(0, 1, (20, 2)), rng.normal(50, 1, (9, 2))])
+    labels = np.repeat(["a", "b"], [20, 9])
+    wanted = np.array(["b", "a", "b", "a", "a"] * 10)
+    made = _peers.smote(known, labels, wanted=wanted, seed=0)
+    assert made.shape == (50, 2)
+    np.testing.assert_array_equal(made[:, 0] > 25, wanted == "b")
+    assert not (made[:, None] == known[None]).all(2).any()
+
+
+def test_smote_copies_the_only_cell_of_a_type():
+    known = sparse.csr_matrix(np.array([[1.0, 2], [5, 5], [6, 6]]))
+    wanted = np.array(["lone", "b", "lone"])
+    made = _peers.smote(known, np.array(["lone", "b", "b"]), wanted=wanted, seed=0)
+    np.testing.assert_array_equal(made[[0, 2]].toarray(), [[1, 2], [1, 2]])
+    assert 5 <= made[1].toarray()[0, 0] <= 6
+
+
+def test_smoothed_poisson_has_the_neighbours_mean_profile_and_the_depth(rng):
+    known = np.array([[1, 1, 0], [0, 30, 10], [9, 9, 9]])
+    neighbors = np.tile([0, 1], (4_000, 1))
+    depth = np.full(4_000, 200.0)
+    made = _peers.smoothed_poisson(known, neighbors, depth=depth, rng=rng).toarray()
+    rate = 200 * np.mean([[0.5, 0.5, 0], [0, 0.75, 0.25]], axis=0)
+    np.testing.assert_allclose(made.mean(0), rate, rtol=0.03)
+    np.testing.assert_allclose(made.var(0), rate, rtol=0.1)
+    np.testing.assert_array_equal(made, np.rint(made))
+
+
+@pytest.mark.parametrize(
+    "name", ["duplicate", "gaussian", "mask", "mixup", "smote", "knn_poisson"]
+)
+def test_every_simple_peer_makes_a_cell_for_each_source_near_its_type(trial, name):
+    made, draw = made_by(name, trial)
+    seen = made if benchmark.GENERATORS[name].makes == "seen" else _peers.log_normalised(made)
+    train = trial.halves[0]
+    kept = _quality.types_kept(
+        trial.cells.seen[train],
+        trial.labels[train],
+        seen,
+        expected=trial.labels[draw.sources],
+        seed=0,
+    )
+    assert made.shape == (len(draw.sources), 40)
+    assert kept["type_kept_neighbors"] > 0.85
+    is_copy = (abs(seen - trial.cells.seen[draw.sources])).max() == 0
+    assert is_copy == (name == "duplicate")
+
+
+def test_knn_poisson_of_held_out_cells_takes_only_their_depth(trial):
+    made, draw = made_by("knn_poisson", trial)
+    depth = np.asarray(trial.cells.counts[draw.sources].sum(1)).ravel()
+    assert np.corrcoef(np.asarray(made.sum(1)).ravel(), depth)[0, 1] > 0.8
+
+
+# The plan.
+
+
+def test_halves_share_no_cell_and_split_every_type(trial):
+    train, held_out = trial.halves
+    np.testing.assert_array_equal(np.sort(np.concatenate([train, held_out])), np.arange(110))
+    sizes = [pd.Series(trial.labels[half]).value_counts() for half in (train, held_out)]
+    assert (sizes[0] - sizes[1]).abs().max() <= 1
+    assert set(train) != set(_trials.Trial(trial.dataset, 1).halves[0])
+
+
+def test_labelled_cells_are_training_cells_and_fill_every_type(trial):
+    train, held_out = trial.halves
+    assert set(trial.labelled(5)) < set(trial.labelled(10)) <= set(train)
+    assert pd.Series(trial.labels[trial.labelled(5)]).value_counts().eq(5).all()
+    assert pd.Series(trial.labels[trial.to_fill(5)]).value_counts().eq(95).all()
+    assert set(trial.to_fill(25)) == set(trial.labelled(25))
+    assert not set(held_out) & set(_augmentation._more_labelled(trial, 5))
+
+
+@pytest.mark.parametrize("name", ["knn_poisson", "smote"])
+def test_makers_of_the_use_setting_never_know_test_cells_nor_further_labels(trial, name):
+    draw = trial.draws(benchmark.GENERATORS[name])["use_5"]
+    assert not set(trial.halves[1]) & set(draw.known)
+    assert set(draw.known) == set(trial.labelled(5) if name == "smote" else trial.halves[0])
+
+
+def job(trial, cache, *names, **changes):
+    options = {"max_epochs": None, "timeout": 60.0, **changes}
+    return _trials.Job(trial=trial, names=names, cache=cache, **options)
+
+
+def test_labels_reach_only_makers_that_use_them(trial, cache):
+    assert "labels" in job(trial, cache, "smote").plan
+    assert "labels" not in job(trial, cache, "scdiffaug", "semantic_poisson").plan
+
+
+def test_one_training_serves_all_draws_of_the_same_known_cells(trial):
+    draws = trial.draws(benchmark.GENERATORS["scdiffaug"])
+    groups = [sorted(group) for _, group in task(trial, draws).by_known()]
+    novelty = ["held_out", "novelty", "use_10", "use_25", "use_5", "use_50"]
+    assert groups == [["in_sample"], novelty]
+
+
+def test_rows_that_share_a_worker_share_a_job_and_the_rest_have_their_own(trial, cache):
+    names = ["mask", "scvi_prior", "scvi_posterior"]
+    jobs = _augmentation._jobs(trial, names, max_epochs=1, timeout=1, cache=cache)
+    assert jobs["scvi_prior"] is jobs["scvi_posterior"]
+    assert jobs["mask"].names == ("mask",)
+
+
+def test_another_plan_or_setting_is_another_folder(trial, cache):
+    folders = {
+        job(trial, cache, "mask").folder,
+        job(trial, cache, "mask", max_epochs=1).folder,
+        job(trial, cache, "duplicate").folder,
+        job(_trials.Trial(trial.dataset, 1), cache, "mask").folder,
+    }
+    assert len(folders) == 4
+
+
+# Scores.
+
+
+def test_types_kept_are_weighted_by_cells_and_the_worst_has_twenty(rng):
+    names = np.repeat(["a", "b", "c"], 30)
+    real = np.eye(3)[np.repeat([0, 1, 2], 30)] + rng.normal(0, 0.01, (90, 3))
+    expected = np.repeat(["a", "b", "c"], [30, 20, 5])
+    made = real[np.r_[0:30, 30:40, 0:10, 0:5]]
+    kept = _quality.types_kept(real, names, made, expected=expected, seed=0)
+    assert kept["type_kept_neighbors/c"] == 0
+    assert kept["type_kept_neighbors_worst"] == kept["type_kept_logistic_worst"] == 0.5
+    assert kept["type_kept_neighbors"] == pytest.approx(40 / 55)
+
+
+def test_made_cells_of_the_right_type_help_and_of_the_wrong_type_harm(trial):
+    exam, train = trial.exams[5], trial.halves[0]
+    more = np.setdiff1d(train, trial.labelled(5))
+    seen, names = trial.cells.seen[more], trial.labels[more]
+    wrong = pd.Series(names).map({"a": "b", "b": "rare", "rare": "a"}).to_numpy()
+    assert exam.macro_f1(seen, wrong) < 0.3 < exam.macro_f1(None, [])
+    assert exam.macro_f1(seen, names) > 0.9
+
+
+def test_best_is_the_nearest_to_the_ideal_and_all_that_reach_the_floor():
+    values = pd.Series({"real": 0.48, "mask": 0.51, "mixup": 0.52, "smote": 0.05})
+    assert _augmentation_report.best(values, "two_sample_auc").to_dict() == {
+        "real": False, "mask": True, "mixup": True, "smote": False,
+    }  # fmt: skip
+    worse = values.replace({0.51: 0.6, 0.52: 0.7})
+    assert worse.index[_augmentation_report.best(worse, "two_sample_auc")].tolist() == ["mask"]
+
+
+def test_real_cells_are_a_ceiling_of_use_and_the_zero_share_to_meet():
+    values = pd.Series({"real": 0.5, "mask": 0.6, "mixup": 0.7})
+    use = _augmentation_report.best(values, "macro_f1_5")
+    assert use.index[use].tolist() == ["mixup"]
+    zeros = _augmentation_report.best(values, "zero_share")
+    assert zeros.index[zeros].tolist() == ["mask"]
+
+
+# The whole way.
+
+
+def test_command_writes_tables_and_pictures(written):
+    done, out = written
+    assert done.exit_code == 0, done.output
+    assert {path.name for path in out.iterdir()} == {
+        "results.csv", "summary.md", "small_cells.png", "small_gene_means.png", "small_depth.png",
+    }  # fmt: skip
+    summary = (out / "summary.md").read_text()
+    for title in ("In sample: distribution", "Held out: types kept", "Novelty and privacy", "Use"):
+        assert f"### {title}" in summary
+    assert "benchmark augmentation --data" in summary
+    assert summary.index("| real |") < summary.index("| duplicate |")
+
+
+def test_floor_is_what_real_cells_score(written):
+    results = pd.read_csv(written[1] / "results.csv", keep_default_na=False, na_values=[""])
+    floor = results[(results["method"] == "real") & results["type"].isna()]
+    found = floor.set_index(["setting", "metric"])["value"]
+    # Fifty-five cells a side, with types in balance, are told apart worse than by chance.
+    assert 0.25 < found["held_out", "two_sample_auc"] < 0.6
+    assert found["novelty", "nearest_training_distance_ratio"] == pytest.approx(1, abs=0.2)
+    assert found["novelty", "own_source_share"] == pytest.approx(1 / 55)
+    assert found["use", "macro_f1_50"] > 0.9
+    assert set(found["in_sample"].index) == set(_augmentation_report._NAMES[:22])
+
+
+def test_copies_are_found_out(written):
+    results = pd.read_csv(written[1] / "results.csv")
+    found = results[results["method"] == "duplicate"]
+    found = found[found["type"].isna()].set_index(["setting", "metric"])["value"]
+    assert found["in_sample", "two_sample_auc"] < 0.3
+    assert found["in_sample", "depth_distance"] == 0
+    novelty = ["duplicates_exact", "own_source_share", "membership_auc"]
+    np.testing.assert_allclose([found["novelty", name] for name in novelty], 1)
+    assert found["novelty", "nearest_training_distance_ratio"] == pytest.approx(0, abs=1e-3)
+
+
+def test_what_does_not_apply_is_a_row_that_says_why(written):
+    results = pd.read_csv(written[1] / "results.csv")
+    notes = results.loc[results["method"] == "scdiffaug_ddim", "note"]
+    assert notes.tolist() == ["makes log or raw values, not counts"]
+    assert (
+        "| small | scdiffaug_ddim | makes log or raw values"
+        in (written[1] / "summary.md").read_text()
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["knn_poisson", "semantic_poisson", "scvi_posterior", "scvi_prior"]
+)
+def test_makers_of_counts_do_not_apply_to_intensities(name):
+    assert benchmark.GENERATORS[name].unfit("raw") == "makes counts values, not raw"
+    assert benchmark.GENERATORS["scdiffaug"].unfit("raw") == ""
+
+
+def test_a_maker_that_fails_is_a_row_and_the_others_go_on(counts_file, cache, tmp_path):
+    results = benchmark.augmentation(
+        [counts_file],
+        method_names=["mask", "duplicate"],
+        n_seeds=1,
+        out=tmp_path,
+        timeout=0.01,
+        cache=cache,
+        show_progress=False,
+    )
+    assert results.loc[results["method"] == "mask", "note"].tolist() == ["took longer than 0.01 s"]
+    # Remembered from the run of the command: no process, so no timeout.
+    assert results.loc[results["method"] == "duplicate", "value"].notna().all()
+    assert len(results[results["method"] == "duplicate"]) > 40
+
+
+def test_unknown_methods_are_refused(counts_file, cache, tmp_path):
+    with pytest.raises(ValueError, match="method 'umap' is unknown"):
+        benchmark.augmentation([counts_file], method_names=["umap"], cache=cache, out=tmp_path)
+
+
+def test_curves_take_the_settings_of_their_axis_alone():
+    values = {
+        "scdiffaug": 0.5,
+        "scdiffaug_steps_1": 0.9,
+        "scdiffaug_strength_0.1": 0.2,
+        "real": 0.4,
+    }
+    results = pd.DataFrame(
+        {
+            "dataset": "x",
+            "setting": "held_out",
+            "method": name,
+            "metric": "two_sample_auc",
+            "type": "",
+            "value": value,
+        }
+        for name, value in values.items()
+    )
+    lines = _augmentation_report.curves_figure(results, "steps").axes[0].lines
+    assert next(list(line.get_ydata()) for line in lines if len(line.get_xdata())) == [0.9, 0.5]
+    assert list(lines[-1].get_ydata()) == [0.4, 0.4]
+    alone = results[~results["method"].str.contains("steps")]
+    assert _augmentation_report.curves_figure(alone, "steps") is None
