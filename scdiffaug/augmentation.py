@@ -91,12 +91,17 @@ class Order:
 
 @torch.inference_mode()
 def encode(
-    module: DiffAugModule, contract: DataContract, x: Matrix, *, key: str = "y"
+    module: DiffAugModule,
+    contract: DataContract,
+    x: Matrix,
+    *,
+    key: str = "y",
+    batch_size: int = _CELLS_AT_ONCE,
 ) -> NDArray[np.float32]:
     """Embedding of cells, values as the AnnData has them: y ``(n, 80)`` or z ``(n, 2)``."""
     blocks = [
-        module.inference(to_tensor(contract.encoder_inputs(x[rows])).to(module.device))[key].cpu()
-        for rows in _slices(x.shape[0], _CELLS_AT_ONCE)
+        module.embed(to_tensor(contract.features(x[rows])).to(module.device))[key].cpu()
+        for rows in _slices(x.shape[0], batch_size)
     ]
     return torch.cat(blocks).numpy()
 

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from scdiffaug import data, neighbors
 from scdiffaug.data import to_tensor
-from scdiffaug.features import FeatureSpace, Matrix, principal_components, select_features
+from scdiffaug.features import FeatureSpace, Matrix, PrincipalAxes, select_features
+from scdiffaug.neighbors import NeighborWalks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +36,7 @@ class DataContract:
     label_names
         Categories of the labels; empty unless training sees labels.
     n_neighbors, seed
-        Neighbours that positives are mixed with; seed of their search and of the batches.
+        Neighbours of a cell in the graph; seed of their search and of the batches.
     """
 
     setup: Mapping[str, str | None]
@@ -110,8 +111,8 @@ class DataContract:
         """All features as the generator sees them: counts as counts, else transformed."""
         return x if self.space.kind == "counts" else self.space.transform(x)
 
-    def encoder_inputs(self, x: Matrix) -> Matrix:
-        """Selected features as the encoder sees them, shape ``(n, k)``."""
+    def features(self, x: Matrix) -> Matrix:
+        """Selected features on the scale the networks see, shape ``(n, k)``."""
         return self.space.transform(x)[:, list(self.selected)]
 
     def label_codes(self, cells: AnnData) -> NDArray[np.int64]:
@@ -122,30 +123,34 @@ class DataContract:
         names = cells.obs[self.setup["labels_key"]].astype(str)
         return pd.Categorical(names, categories=self.label_names).codes.astype(np.int64)
 
-    def pair_batches(self, adata: AnnData, *, batch_size: int) -> PairBatches:
-        """Training batches of cells with a neighbour each."""
+    def training_cells(
+        self, adata: AnnData, *, n_components: int, batch_size: int
+    ) -> tuple[PairBatches, PrincipalAxes]:
+        """Batches of cells with a near one each, and the axes of the encoder's inputs."""
         cells, x = self.read(adata)
-        inputs = self.encoder_inputs(x)
-        return PairBatches(
+        features = self.features(x)
+        axes = PrincipalAxes.fit(features, n_components=n_components, seed=self.seed)
+        inputs = axes.transform(features)
+        batches = PairBatches(
             x=self.values(x),
             inputs=inputs,
-            neighbors=self._neighbors(cells, inputs),
+            walks=NeighborWalks(self._neighbors(cells, axes.search_space(inputs))),
             labels=self.label_codes(cells),
             batch_size=batch_size,
             rng=np.random.default_rng(self.seed),
         )
+        return batches, axes
 
-    def _neighbors(self, cells: AnnData, inputs: Matrix) -> NDArray[np.int64]:
+    def _neighbors(self, cells: AnnData, points: NDArray[np.float32]) -> NDArray[np.int64]:
         key = self.setup["neighbors_key"]
         if key is not None:
             graph = cells.obsp[cells.uns[key]["distances_key"]]
             return neighbors.knn_from_graph(graph, self.n_neighbors)
-        points = principal_components(inputs, seed=self.seed)
         return neighbors.knn_indices(points, self.n_neighbors, seed=self.seed)
 
 
 class PairBatches:
-    """Shuffled mini-batches of cells, each with one of its neighbours drawn at random.
+    """Shuffled mini-batches of cells, each with a cell near it drawn at random.
 
     Parameters
     ----------
@@ -153,8 +158,8 @@ class PairBatches:
         Cells, shape ``(n, d)``, which the generator learns from.
     inputs
         Their encoder inputs, shape ``(n, k)``.
-    neighbors
-        Neighbour indices, shape ``(n, n_neighbors)``.
+    walks
+        What draws a neighbour of each cell.
     labels
         Integer labels, for the supervised ablation only; zeros otherwise.
     rng
@@ -165,13 +170,13 @@ class PairBatches:
         self,
         *,
         x: Matrix,
-        inputs: Matrix,
-        neighbors: NDArray[np.integer[Any]],
+        inputs: NDArray[np.float32],
+        walks: NeighborWalks,
         labels: NDArray[np.integer[Any]],
         batch_size: int,
         rng: np.random.Generator,
     ) -> None:
-        self.x, self.inputs, self.neighbors, self.labels = x, inputs, neighbors, labels
+        self.x, self.inputs, self.walks, self.labels = x, inputs, walks, labels
         self.batch_size, self.rng = batch_size, rng
 
     def __len__(self) -> int:
@@ -192,10 +197,10 @@ class PairBatches:
         return bounds
 
     def _batch(self, cells: NDArray[np.integer[Any]]) -> dict[str, torch.Tensor]:
-        choice = self.rng.integers(self.neighbors.shape[1], size=len(cells))
+        near = self.walks.draw(cells, self.rng)
         return {
             "x": to_tensor(self.x[cells]),
-            "inputs": to_tensor(self.inputs[cells]),
-            "neighbor_inputs": to_tensor(self.inputs[self.neighbors[cells, choice]]),
+            "inputs": torch.from_numpy(self.inputs[cells]),
+            "neighbor_inputs": torch.from_numpy(self.inputs[near]),
             "labels": torch.from_numpy(self.labels[cells]),
         }

@@ -15,6 +15,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.decomposition import PCA
+from sklearn.utils import gen_batches
 
 Kind = Literal["counts", "log", "raw"]
 Matrix: TypeAlias = NDArray[np.float32] | sparse.csr_matrix
@@ -23,11 +24,14 @@ Matrix: TypeAlias = NDArray[np.float32] | sparse.csr_matrix
 _LARGEST_LOG_VALUE = 30.0
 # The cofactor cytometrists use for mass cytometry.
 _ARCSINH_COFACTOR = 5.0
+_MOST_CELLS_FITTED = 20_000
+_CELLS_AT_ONCE = 4096
+_N_SEARCHED = 30
 
 
 def to_dense(x: Matrix) -> NDArray[np.float32]:
-    """A dense or CSR matrix as a dense one."""
-    return x.toarray() if isinstance(x, sparse.csr_matrix) else x
+    """A dense or CSR matrix as a dense one in row order, on which the rounding of sums hangs."""
+    return np.ascontiguousarray(x.toarray() if isinstance(x, sparse.csr_matrix) else x)
 
 
 def stored_values(x: Matrix) -> NDArray[np.float32]:
@@ -138,10 +142,75 @@ def select_features(
     return np.flatnonzero(genes["highly_variable"].to_numpy())
 
 
-def principal_components(x: Matrix, *, n_components: int = 50, seed: int) -> NDArray[np.float32]:
-    """Principal components of encoder inputs, in which neighbours are searched."""
-    n_components = min(n_components, *(size - 1 for size in x.shape))
-    dense = to_dense(x)
-    if n_components < 1:
-        return dense
-    return PCA(n_components, random_state=seed).fit_transform(dense)
+@dataclass(frozen=True)
+class PrincipalAxes:
+    """What takes features to the principal components that the encoder sees.
+
+    Parameters
+    ----------
+    centre, scale
+        Mean and standard deviation of each feature, shape ``(k,)``.
+    axes
+        Projection, shape ``(k, m)``.
+    """
+
+    centre: NDArray[np.float32]
+    scale: NDArray[np.float32]
+    axes: NDArray[np.float32]
+
+    @classmethod
+    def fit(cls, features: Matrix, *, n_components: int = 50, seed: int) -> PrincipalAxes:
+        """Axes of standardised features, of at most 20,000 cells drawn at random.
+
+        Standardised values are clipped at ten, and components divided by the standard deviation
+        of them all. A panel of no more features than components is only centred and divided.
+
+        Parameters
+        ----------
+        features
+            Shape ``(n, k)``, on the scale the networks see.
+        n_components
+            At most as many axes.
+        seed
+            Seed of the draw and of the decomposition.
+        """
+        if features.shape[0] > _MOST_CELLS_FITTED:
+            rng = np.random.default_rng(seed)
+            features = features[rng.choice(features.shape[0], _MOST_CELLS_FITTED, replace=False)]
+        dense = to_dense(features)
+        centre, n_features = dense.mean(0), dense.shape[1]
+        if n_features <= n_components:
+            spread = np.full(n_features, max(float((dense - centre).std()), 1e-3), np.float32)
+            return cls(centre, spread, np.eye(n_features, dtype=np.float32))
+        scale = np.maximum(dense.std(0), np.float32(1e-3))
+        standardised = _standardised(dense, centre, scale)
+        pca = PCA(min(n_components, len(dense) - 1), random_state=seed).fit(standardised)
+        spread = np.sqrt(pca.explained_variance_.mean())
+        return cls(centre, scale, (pca.components_.T / spread).astype(np.float32))
+
+    def transform(self, features: Matrix) -> NDArray[np.float32]:
+        """Components of cells, shape ``(n, m)``."""
+        blocks = gen_batches(features.shape[0], _CELLS_AT_ONCE)
+        parts = [
+            _standardised(to_dense(features[block]), self.centre, self.scale) @ self.axes
+            for block in blocks
+        ]
+        return np.concatenate(parts)
+
+    def search_space(self, components: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Points in which neighbours are searched: directions of the first 30 components.
+
+        Their Euclidean order is the cosine's, which a cell's depth moves less. A panel of no more
+        features than components is searched as it is.
+        """
+        n_features, n_components = self.axes.shape
+        if n_features <= n_components:
+            return components
+        leading = components[:, :_N_SEARCHED]
+        return leading / np.maximum(np.linalg.norm(leading, axis=1, keepdims=True), 1e-12)
+
+
+def _standardised(
+    dense: NDArray[np.float32], centre: NDArray[np.float32], scale: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    return np.clip((dense - centre) / scale, -10, 10)

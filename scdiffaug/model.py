@@ -19,9 +19,8 @@ from scvi.data import AnnDataManager
 from scvi.data.fields import CategoricalObsField, LayerField
 from scvi.model._utils import parse_device_args
 
-from scdiffaug import data
+from scdiffaug import augmentation, data
 from scdiffaug.contract import DataContract
-from scdiffaug.features import Matrix
 from scdiffaug.generating import GeneratingModel
 from scdiffaug.module import Condition, Objective, choose_diffusion
 from scdiffaug.training import Precision, Schedule, TrainingOptions, default_epochs, fit
@@ -49,8 +48,11 @@ class scDiffAug(GeneratingModel):
         ``"auto"`` decides from the values.
     n_top_features
         The encoder sees this many highly variable features; the generator makes all of them.
+    n_components
+        Principal components of the standardised variable features, which the encoder's first
+        layer gets. A panel of no more features is used as it is.
     n_neighbors
-        Neighbours that startup positives are mixed with.
+        Neighbours of a cell in the graph on which startup positives are drawn.
     n_semantic, n_projection
         Widths of the two embeddings.
     objective
@@ -88,6 +90,7 @@ class scDiffAug(GeneratingModel):
         *,
         feature_space: Literal["auto", "counts", "log", "raw"] = "auto",
         n_top_features: int = 2000,
+        n_components: int = 50,
         n_neighbors: int = 15,
         n_semantic: int = 80,
         n_projection: int = 2,
@@ -118,6 +121,7 @@ class scDiffAug(GeneratingModel):
         self._build(
             contract,
             {
+                "n_components": min(n_components, len(contract.selected), adata.n_obs - 1),
                 "n_semantic": n_semantic,
                 "n_projection": n_projection,
                 "objective": objective,
@@ -186,6 +190,7 @@ class scDiffAug(GeneratingModel):
         precision: Precision = "auto",
         alpha: float = 0.1,
         startup: float = 0.5,
+        attraction: float = 16.0,
         schedule: Schedule = "joint",
         learning_rate: float = 1e-3,
         weight_decay: float = 1e-2,
@@ -207,7 +212,10 @@ class scDiffAug(GeneratingModel):
         alpha
             Probability that a positive is a generated cell, once startup is over.
         startup
-            Share of the training before generated positives begin.
+            Share of the training before generated positives and attraction begin.
+        attraction
+            Final weight of the term that draws positives together in the plane. More makes
+            groups more compact and blurs fine differences; 0 leaves it out.
         schedule
             Both losses at every step, or one of them every other epoch (the paper's "EM").
         learning_rate, weight_decay
@@ -225,12 +233,16 @@ class scDiffAug(GeneratingModel):
         )
         batch_size = min(batch_size, self.adata.n_obs)
         max_epochs = max_epochs or default_epochs(self.adata.n_obs, batch_size)
-        batches = self._contract.pair_batches(self.adata, batch_size=batch_size)
+        batches, axes = self._contract.training_cells(
+            self.adata, n_components=self._module_config["n_components"], batch_size=batch_size
+        )
+        self.module.fit_axes(axes)
         self.module.fit_scale(batches.x)
         options = TrainingOptions(
             n_steps=max_epochs * len(batches),
             alpha=alpha,
             startup=startup,
+            attraction=attraction,
             schedule=schedule,
             learning_rate=learning_rate,
             weight_decay=weight_decay,
@@ -281,14 +293,6 @@ class scDiffAug(GeneratingModel):
                 f"representation={representation!r} is unknown: use 'semantic' or 'projection'."
             )
         self._check_if_trained(warn=False)
-        inputs = self._contract.encoder_inputs(self._read(adata, indices)[1])
+        x = self._read(adata, indices)[1]
         key = "y" if representation == "semantic" else "z"
-
-        def to_device(block: Matrix) -> torch.Tensor:
-            return data.to_tensor(block).to(self.device)
-
-        parts = [
-            self.module.inference(to_device(inputs[start : start + batch_size]))[key].cpu()
-            for start in range(0, inputs.shape[0], batch_size)
-        ]
-        return torch.cat(parts).numpy()
+        return augmentation.encode(self.module, self._contract, x, key=key, batch_size=batch_size)

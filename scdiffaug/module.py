@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -14,8 +14,8 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from scdiffaug import diffusion, losses
-from scdiffaug.features import FeatureSpace, Matrix
-from scdiffaug.nn import Generator, SemanticEncoder
+from scdiffaug.features import FeatureSpace, Matrix, PrincipalAxes
+from scdiffaug.nn import FixedProjection, Generator, SemanticEncoder
 
 Objective = Literal["soft_contrastive", "infonce"]
 Condition = Literal["semantic", "labels", "random"]
@@ -28,7 +28,10 @@ PROCESSES: dict[str, Callable[[], diffusion.ForwardProcess]] = {
 }
 
 
+EQUAL_TERMS: Mapping[str, float] = {"contrastive": 1.0, "diffusion": 1.0}
 _GENERATOR_BATCH = 256
+# Of squared distances between projections (benchmarks/NOTES.md, experiment 9).
+_SQ_REACH = 0.1
 
 
 def choose_diffusion(requested: str, space: FeatureSpace) -> str:
@@ -60,6 +63,8 @@ class DiffAugModule(BaseModuleClass):
         Feature space of the cells.
     n_labels
         Number of label categories, for the condition ``"labels"``.
+    n_components
+        Principal components of the selected features that the encoder sees.
     n_semantic, n_projection
         Widths of y and z.
     objective, condition, diffusion
@@ -77,6 +82,7 @@ class DiffAugModule(BaseModuleClass):
         space: FeatureSpace,
         *,
         n_labels: int,
+        n_components: int,
         n_semantic: int,
         n_projection: int,
         objective: Objective,
@@ -85,8 +91,9 @@ class DiffAugModule(BaseModuleClass):
     ) -> None:
         super().__init__()
         self.space, self.objective, self.condition_on = space, objective, condition
+        self.axes = FixedProjection(len(selected), n_components)
         self.encoder = SemanticEncoder(
-            len(selected), n_semantic=n_semantic, n_projection=n_projection
+            n_components, n_semantic=n_semantic, n_projection=n_projection
         )
         self.register_buffer("selected", torch.as_tensor(selected))
         # Of the features as the networks see them; Gaussian noise is added to standardised ones.
@@ -110,6 +117,12 @@ class DiffAugModule(BaseModuleClass):
             scaler = StandardScaler(with_mean=not sparse.issparse(values)).fit(values)
             self.mean.copy_(torch.as_tensor(values.mean(0)).flatten())
             self.std.copy_(torch.as_tensor(scaler.scale_))
+
+    @torch.no_grad()
+    def fit_axes(self, axes: PrincipalAxes) -> None:
+        """Take over what was fitted on the training cells."""
+        for name in ("centre", "scale", "axes"):
+            getattr(self.axes, name).copy_(torch.from_numpy(getattr(axes, name)))
 
     def make_views(
         self, batch: Tensors, *, alpha: float, n_steps: int, rng: torch.Generator
@@ -144,15 +157,19 @@ class DiffAugModule(BaseModuleClass):
                 source["x"], y, source["labels"], strength=1.0, n_steps=n_steps, rng=rng
             )
         self.encoder.train(was_training)
-        return self.space.transform_tensor(made)[:, self.selected]
+        return self.axes(self.space.transform_tensor(made)[:, self.selected])
 
     def _get_inference_input(self, tensors: Tensors, **_: Any) -> Tensors:
         return {"x": torch.cat([tensors["inputs"], tensors["views"]])}
 
     def inference(self, x: Tensor) -> Tensors:
-        """Return y and z of encoder inputs, shape ``(n, k)``."""
+        """Return y and z of principal components, shape ``(n, n_components)``."""
         y, z = self.encoder(x)
         return {"y": y, "z": z}
+
+    def embed(self, features: Tensor) -> Tensors:
+        """Return y and z of the selected features, shape ``(n, k)``."""
+        return self.inference(self.axes(features))
 
     def _get_generative_input(
         self, tensors: Tensors, inference_outputs: Tensors, **_: Any
@@ -176,19 +193,28 @@ class DiffAugModule(BaseModuleClass):
         inference_outputs: Tensors,
         generative_outputs: Tensors,
         *,
-        terms: tuple[str, ...] = ("contrastive", "diffusion"),
+        terms: Mapping[str, float] = EQUAL_TERMS,
     ) -> LossOutput:
-        """Sum of the named terms (eq. 6); all of them are reported."""
+        """Weighted sum of the named terms (eq. 6 and two of layout); all of them are reported."""
         y_anchor, y_view = inference_outputs["y"].chunk(2)
         z_anchor, z_view = inference_outputs["z"].chunk(2)
         if self.objective == "soft_contrastive":
             contrastive = losses.soft_contrastive(
-                y_anchor=y_anchor, y_view=y_view, z_anchor=z_anchor, z_view=z_view
+                y_anchor=y_anchor,
+                y_view=y_view,
+                z_anchor=z_anchor,
+                z_view=z_view,
+                sq_reach=_SQ_REACH,
             )
         else:
             contrastive = losses.info_nce(z_anchor=z_anchor, z_view=z_view)
-        named = {"contrastive": contrastive, **generative_outputs}
-        total = torch.stack([named[term] for term in terms]).sum()
+        named = {
+            "contrastive": contrastive,
+            "attraction": losses.bounded_attraction(z_anchor=z_anchor, z_view=z_view),
+            "confinement": losses.confinement(inference_outputs["z"]),
+            **generative_outputs,
+        }
+        total = torch.stack([weight * named[term] for term, weight in terms.items()]).sum()
         return LossOutput(loss=total, n_obs_minibatch=len(y_anchor), extra_metrics=named)
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""The k-nearest-neighbour graph that startup positives are drawn from."""
+"""The neighbour graph that positives are drawn from, and the random walks that draw them."""
 
 from __future__ import annotations
 
@@ -99,6 +99,66 @@ def knn_from_graph(graph: sparse.spmatrix, n_neighbors: int) -> NDArray[np.int64
     first = np.cumsum(degrees) - degrees
     rank = np.arange(n_neighbors)[None] % degrees[:, None]
     return by_distance[first[:, None] + rank].astype(np.int64)
+
+
+def jaccard_weights(neighbors: NDArray[np.int64]) -> NDArray[np.float64]:
+    r"""Jaccard similarity of each cell's neighbourhood to each neighbour's.
+
+    :math:`|N_i \cap N_j| / |N_i \cup N_j|`, a cell being of its own neighbourhood (PhenoGraph,
+    Levine et al. 2015): edges between groups share few neighbours.
+
+    Parameters
+    ----------
+    neighbors
+        Neighbour indices, shape ``(n, k)``.
+
+    Returns
+    -------
+    Shape ``(n, k)``, above 0.
+    """
+    n_cells, k = neighbors.shape
+    rows = np.repeat(np.arange(n_cells), k)
+    near = sparse.coo_matrix((np.ones(rows.size), (rows, neighbors.ravel())), (n_cells, n_cells))
+    # A cell that repeats a neighbour has it once in its neighbourhood.
+    near = (near.tocsr() + sparse.eye(n_cells, format="csr")).sign()
+    shared = np.asarray((near @ near.T).tocsr()[rows, neighbors.ravel()]).reshape(n_cells, k)
+    sizes = np.asarray(near.sum(1)).ravel()
+    return shared / (sizes[:, None] + sizes[neighbors] - shared)
+
+
+class NeighborWalks:
+    """Random walks of one to a few steps on the neighbour graph.
+
+    Steps are drawn by Jaccard similarity, so that walks spread within a group of cells and seldom
+    leave it.
+
+    Parameters
+    ----------
+    neighbors
+        Neighbour indices, shape ``(n, k)``.
+    max_steps
+        Longest walk; lengths are drawn evenly.
+    """
+
+    def __init__(self, neighbors: NDArray[np.int64], *, max_steps: int = 4) -> None:
+        self.neighbors, self.max_steps = neighbors, max_steps
+        weights = jaccard_weights(neighbors)
+        self._bounds = np.cumsum(weights / weights.sum(1, keepdims=True), axis=1)
+
+    def draw(
+        self, cells: NDArray[np.integer[Any]], rng: np.random.Generator
+    ) -> NDArray[np.integer[Any]]:
+        """Where a walk from each of the cells ends, shape ``(b,)``."""
+        n_steps = rng.integers(1, self.max_steps + 1, size=len(cells))
+        for step in range(self.max_steps):
+            cells = np.where(step < n_steps, self._step(cells, rng), cells)
+        return cells
+
+    def _step(
+        self, cells: NDArray[np.integer[Any]], rng: np.random.Generator
+    ) -> NDArray[np.integer[Any]]:
+        passed = self._bounds[cells, :-1] < rng.random((len(cells), 1))
+        return self.neighbors[cells, passed.sum(1)]
 
 
 def _exact(points: NDArray[Any], k: int, _seed: int) -> NDArray[np.int64]:

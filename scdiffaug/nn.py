@@ -21,6 +21,31 @@ def mlp(widths: Sequence[int]) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Linear(widths[-2], widths[-1]))
 
 
+class FixedProjection(nn.Module):
+    """Clipped standardisation and a linear projection that training does not move.
+
+    Parameters
+    ----------
+    n_input, n_output
+        Number of features and of components.
+    """
+
+    centre: Tensor
+    scale: Tensor
+    axes: Tensor
+
+    def __init__(self, n_input: int, n_output: int) -> None:
+        super().__init__()
+        self.register_buffer("centre", torch.zeros(n_input))
+        self.register_buffer("scale", torch.ones(n_input))
+        self.register_buffer("axes", torch.zeros(n_input, n_output))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Components of features, shape ``(n, n_input)`` to ``(n, n_output)``."""
+        with torch.autocast(x.device.type, enabled=False):
+            return ((x - self.centre) / self.scale).clamp(-10, 10) @ self.axes
+
+
 class SemanticEncoder(nn.Module):
     """Maps cells to the semantic vector y and its low-dimensional projection z.
 

@@ -27,6 +27,8 @@ _STEPS_UP_TO_10K_CELLS = 800
 _EMA_DECAY = 0.998
 # The generator converges slower than the encoder (benchmarks/NOTES.md, experiment 4).
 _GENERATOR_RATE = 3.0
+# Keeps groups that no positive connects from drifting apart (experiment 9).
+_CONFINEMENT = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +42,9 @@ class TrainingOptions:
     alpha
         Probability that a positive is a generated cell, once startup is over.
     startup
-        Share of the steps before generated positives begin.
+        Share of the steps before generated positives and attraction begin.
+    attraction
+        Final weight of the bounded attraction of positives.
     schedule
         ``"joint"``: both losses at every step. ``"alternating"``: one of them every other epoch.
     learning_rate, weight_decay, clip_norm
@@ -54,6 +58,7 @@ class TrainingOptions:
     n_steps: int
     alpha: float = 0.1
     startup: float = 0.5
+    attraction: float = 16.0
     schedule: Schedule = "joint"
     learning_rate: float = 1e-3
     weight_decay: float = 1e-2
@@ -128,12 +133,24 @@ class DiffAugPlan(pl.LightningModule):
         )
         return output.loss
 
-    def _terms(self) -> tuple[str, ...]:
+    def _terms(self) -> dict[str, float]:
+        layout = {
+            "contrastive": 1.0,
+            "confinement": _CONFINEMENT,
+            "attraction": self._attraction(),
+        }
+        generator = {"diffusion": 1.0}
         if self.module.process is None:
-            return ("contrastive",)
+            return layout
         if self.options.schedule == "joint":
-            return ("contrastive", "diffusion")
-        return ("contrastive",) if self.current_epoch % 2 == 0 else ("diffusion",)
+            return layout | generator
+        return layout if self.current_epoch % 2 == 0 else generator
+
+    def _attraction(self) -> float:
+        """Weight of the bounded attraction: from 0 after startup to its full in half the rest."""
+        options = self.options
+        after = self.global_step / options.n_steps - options.startup
+        return options.attraction * min(max(2 * after / max(1 - options.startup, 1e-9), 0.0), 1.0)
 
     def configure_gradient_clipping(
         self, optimizer: torch.optim.Optimizer, *_: Any, **__: Any

@@ -12,6 +12,7 @@ from scipy import sparse
 from scdiffaug import scDiffAug
 from scdiffaug.contract import PairBatches
 from scdiffaug.features import FeatureSpace
+from scdiffaug.neighbors import NeighborWalks
 
 
 def _small(pbmc: AnnData) -> AnnData:
@@ -175,7 +176,7 @@ def test_batches_cover_all_cells_and_leave_none_alone(n: int, sizes: list[int]) 
     batches = PairBatches(
         x=x,
         inputs=x * 2,
-        neighbors=neighbors,
+        walks=NeighborWalks(neighbors, max_steps=1),
         labels=np.zeros(n, dtype=np.int64),
         batch_size=4,
         rng=np.random.default_rng(0),

@@ -304,6 +304,7 @@ def test_neighbors_of_scanpy_are_used(pbmc: AnnData) -> None:
     pbmc.uns["mine"] = {"distances_key": "mine_distances"}
     scDiffAug.setup_anndata(pbmc, neighbors_key="mine")
     model = scDiffAug(pbmc)
-    found = model._contract.pair_batches(pbmc, batch_size=64).neighbors
+    batches, _ = model._contract.training_cells(pbmc, n_components=50, batch_size=64)
+    found = batches.walks.neighbors
     graph = pbmc.obsp["mine_distances"]
     assert all((graph[[cell], found[cell]] > 0).all() for cell in (0, 350, 699))

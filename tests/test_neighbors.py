@@ -130,3 +130,32 @@ def test_cells_without_graph_neighbours_are_counted_in_the_error() -> None:
     graph = sparse.csr_matrix(([1.0, 1.0], ([0, 1], [1, 0])), shape=(4, 4))
     with pytest.raises(ValueError, match=r"2 cells without neighbours: recompute it with sc\.pp"):
         neighbors.knn_from_graph(graph, 3)
+
+
+def test_jaccard_weights_equal_those_of_sets(rng: np.random.Generator) -> None:
+    found = neighbors.knn_indices(rng.normal(size=(30, 3)), 6)
+    found[0, -1] = found[0, 0]  # as of a cell with fewer neighbours in a graph of scanpy's
+    sets = [{i, *row} for i, row in enumerate(found.tolist())]
+    expected = [
+        [len(sets[i] & sets[j]) / len(sets[i] | sets[j]) for j in row]
+        for i, row in enumerate(found.tolist())
+    ]
+    np.testing.assert_allclose(neighbors.jaccard_weights(found), expected)
+
+
+def test_walks_of_one_step_follow_the_weights(rng: np.random.Generator) -> None:
+    found = neighbors.knn_indices(rng.normal(size=(40, 2)), 5)
+    walks = neighbors.NeighborWalks(found, max_steps=1)
+    ends = walks.draw(np.zeros(20_000, dtype=int), rng)
+    weights = neighbors.jaccard_weights(found)[0]
+    shares = [(ends == other).mean() for other in found[0]]
+    np.testing.assert_allclose(shares, weights / weights.sum(), atol=0.015)
+
+
+def test_walks_go_no_farther_than_their_steps() -> None:
+    ring = np.stack([(np.arange(50) + 1) % 50], axis=1)
+    walks = neighbors.NeighborWalks(ring, max_steps=3)
+    ends = walks.draw(np.full(3000, 10), np.random.default_rng(0))
+    reached, counts = np.unique(ends, return_counts=True)
+    assert reached.tolist() == [11, 12, 13]
+    assert counts.min() > 900

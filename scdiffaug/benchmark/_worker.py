@@ -206,7 +206,7 @@ def scdiffaug(inputs: Inputs, seed: int, **settings: Any) -> Embeddings:
 
     from scdiffaug import scDiffAug
 
-    training = {"alpha", "schedule", "startup", "max_epochs", "batch_size"}
+    training = {"alpha", "attraction", "schedule", "startup", "max_epochs", "batch_size"}
     model = scDiffAug(
         AnnData(inputs.values),
         feature_space=inputs.kind,  # type: ignore[arg-type]

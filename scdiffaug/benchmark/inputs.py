@@ -17,7 +17,7 @@ from scipy import sparse
 
 from scdiffaug.contract import DataContract
 from scdiffaug.data import check_key
-from scdiffaug.features import Matrix, principal_components
+from scdiffaug.features import Matrix, PrincipalAxes
 from scdiffaug.storage import written_aside
 
 # Folds of ten need ten cells of a type.
@@ -62,8 +62,9 @@ def prepare(
 ) -> Dataset:
     """Read a dataset and write what the methods start from, once per content.
 
-    Counts are normalised to log1p of 10,000 reads per cell; the 2,000 most variable features and
-    their 50 principal components are what non-parametric peers' authors advise.
+    Counts are normalised to log1p of 10,000 reads per cell; the 2,000 most variable features are
+    standardised and reduced to 50 principal components, as scanpy and Seurat do. All methods get
+    the components that our own encoder gets.
 
     Parameters
     ----------
@@ -154,11 +155,11 @@ def _contract(adata: AnnData, seed: int) -> DataContract:
 
 
 def _write(folder: Path, contract: DataContract, values: Matrix, *, seed: int) -> None:
-    features = contract.encoder_inputs(values)
+    features = contract.features(values)
     _save(folder / "values", values)
     _save(folder / "features", features)
     np.save(folder / "selected.npy", np.asarray(contract.selected))
-    np.save(folder / "pca.npy", principal_components(features, seed=seed))
+    np.save(folder / "pca.npy", PrincipalAxes.fit(features, seed=seed).transform(features))
 
 
 def _save(path: Path, matrix: Matrix) -> None:

@@ -1,0 +1,74 @@
+"""Principal axes: what the encoder sees, and where neighbours are searched."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import sparse
+from sklearn.decomposition import PCA
+from sklearn.preprocessing import StandardScaler
+
+from scdiffaug.features import PrincipalAxes
+from scdiffaug.nn import FixedProjection
+
+
+@pytest.fixture
+def features():
+    rng = np.random.default_rng(0)
+    signal = rng.normal(size=(300, 5)) @ rng.normal(size=(5, 80))
+    return np.maximum(signal + rng.normal(size=(300, 80)), 0).astype(np.float32)
+
+
+def test_axes_are_the_principal_components_of_standardised_features(features):
+    axes = PrincipalAxes.fit(features, n_components=10, seed=0)
+    points = axes.transform(features)
+    standardised = StandardScaler().fit_transform(features).clip(-10, 10)
+    expected = PCA(10, random_state=0).fit_transform(standardised)
+    expected /= expected.std()
+    np.testing.assert_allclose(points - points.mean(0), expected, atol=5e-3)
+    assert points.std() == pytest.approx(1, rel=0.01)
+
+
+def test_axes_are_those_of_any_container(features):
+    dense = PrincipalAxes.fit(features, n_components=10, seed=0)
+    compressed = sparse.csr_matrix(features)
+    np.testing.assert_array_equal(
+        PrincipalAxes.fit(compressed, n_components=10, seed=0).transform(compressed),
+        dense.transform(features),
+    )
+
+
+def test_a_small_panel_keeps_its_features(features):
+    panel = features[:, :20]
+    axes = PrincipalAxes.fit(panel, n_components=20, seed=0)
+    points = axes.transform(panel)
+    ratio = (panel - panel.mean(0)) / np.where(points == 0, 1, points)
+    np.testing.assert_allclose(ratio[points != 0], ratio[points != 0][0], rtol=1e-3)
+    np.testing.assert_array_equal(axes.search_space(points), points)
+
+
+def test_neighbours_are_searched_by_direction(features):
+    axes = PrincipalAxes.fit(features, n_components=40, seed=0)
+    points = axes.transform(features)
+    searched = axes.search_space(points)
+    np.testing.assert_allclose(np.linalg.norm(searched, axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(axes.search_space(3 * points), searched, rtol=1e-5)
+    assert searched.shape == (300, 30)
+
+
+def test_constant_and_extreme_features_stay_in_bounds(features):
+    features[:, 0] = 3
+    axes = PrincipalAxes.fit(features, n_components=10, seed=0)
+    features[0] = 1e6
+    assert np.isfinite(axes.transform(features)).all()
+    assert np.abs(axes.transform(features)).max() <= 10 * np.abs(axes.axes).sum(0).max()
+
+
+def test_fixed_projection_is_the_same_in_torch(features):
+    axes = PrincipalAxes.fit(features, n_components=10, seed=0)
+    layer = FixedProjection(80, 10)
+    for name in ("centre", "scale", "axes"):
+        getattr(layer, name).copy_(torch.from_numpy(getattr(axes, name)))
+    assert not list(layer.parameters())
+    np.testing.assert_allclose(
+        layer(torch.from_numpy(features)), axes.transform(features), atol=1e-4
+    )
