@@ -53,7 +53,8 @@ def test_inputs_hold_what_methods_start_from(counts_file, tmp_path):
     assert given.values.shape == (60, 40)
     depth = np.expm1(given.features).sum(1)
     np.testing.assert_allclose(depth, 1e4, rtol=1e-3)
-    np.testing.assert_array_equal(given.pca, dataset.pca)
+    np.testing.assert_array_equal(given.pca(), dataset.pca)
+    assert given.pca("standardised").std() == pytest.approx(1, rel=0.05)
     assert not list(dataset.folder.glob("*label*"))
 
 

@@ -108,6 +108,8 @@ def test_history_holds_every_term(pbmc: AnnData) -> None:
     assert set(model.history) == {
         "loss",
         "contrastive",
+        "attraction",
+        "confinement",
         "diffusion",
         "generated_share",
         "gradient_norm",

@@ -32,8 +32,8 @@ class Inputs:
     ----------
     folder
         Where ``values`` (the matrix as it came), ``features`` (variable features on the log
-        scale), both ``.npz`` where sparse and else ``.npy``, and ``pca.npy`` (50 principal
-        components of these) lie.
+        scale), both ``.npz`` where sparse and else ``.npy``, and 50 principal components of
+        these (``pca_log.npy``) and of these standardised (``pca_standardised.npy``) lie.
     kind
         Feature space of the values: counts, log or raw.
     """
@@ -52,10 +52,9 @@ class Inputs:
         features = self._load("features")
         return features.toarray() if isinstance(features, sparse.csr_matrix) else features
 
-    @property
-    def pca(self) -> np.ndarray:
-        """Principal components, shape ``(n, 50)``."""
-        return np.load(self.folder / "pca.npy")
+    def pca(self, scale: str = "log") -> np.ndarray:
+        """Principal components of log or standardised features, shape ``(n, 50)``."""
+        return np.load(self.folder / f"pca_{scale}.npy")
 
     def _load(self, name: str) -> np.ndarray | sparse.csr_matrix:
         path = self.folder / f"{name}.npz"
@@ -64,15 +63,17 @@ class Inputs:
 
 def pca(inputs: Inputs, _seed: int) -> Embeddings:
     """The first two of the components the other methods start from."""
-    return {"2d": inputs.pca[:, :2]}
+    return {"2d": inputs.pca()[:, :2]}
 
 
-def umap(inputs: Inputs, seed: int, *, n_neighbors: int = 15, min_dist: float = 0.1) -> Embeddings:
+def umap(
+    inputs: Inputs, seed: int, *, scale: str = "log", n_neighbors: int = 15, min_dist: float = 0.1
+) -> Embeddings:
     """UMAP (McInnes et al. 2018) with umap-learn's defaults."""
     from umap import UMAP
 
     model = UMAP(n_neighbors=n_neighbors, min_dist=min_dist, random_state=seed, n_jobs=1)
-    return {"2d": model.fit_transform(inputs.pca)}
+    return {"2d": model.fit_transform(inputs.pca(scale))}
 
 
 def densmap(
@@ -88,11 +89,16 @@ def densmap(
         random_state=seed,
         n_jobs=1,
     )
-    return {"2d": model.fit_transform(inputs.pca)}
+    return {"2d": model.fit_transform(inputs.pca())}
 
 
 def tsne(
-    inputs: Inputs, seed: int, *, perplexity: float = 30, exaggeration: float | None = None
+    inputs: Inputs,
+    seed: int,
+    *,
+    scale: str = "log",
+    perplexity: float = 30,
+    exaggeration: float | None = None,
 ) -> Embeddings:
     """t-SNE by openTSNE (Poličar et al. 2019): PCA start, learning rate n / exaggeration."""
     from openTSNE import TSNE
@@ -100,25 +106,32 @@ def tsne(
     model = TSNE(
         perplexity=perplexity, exaggeration=exaggeration, random_state=seed, n_jobs=_threads()
     )
-    return {"2d": np.asarray(model.fit(inputs.pca))}
+    return {"2d": np.asarray(model.fit(inputs.pca(scale)))}
 
 
-def pacmap(inputs: Inputs, seed: int, *, n_neighbors: int = 10, fp_ratio: float = 2) -> Embeddings:
+def pacmap(
+    inputs: Inputs, seed: int, *, scale: str = "log", n_neighbors: int = 10, fp_ratio: float = 2
+) -> Embeddings:
     """PaCMAP (Wang et al. 2021)."""
     from pacmap import PaCMAP
 
     model = PaCMAP(n_neighbors=n_neighbors, FP_ratio=fp_ratio, random_state=seed)
-    return {"2d": model.fit_transform(inputs.pca)}
+    return {"2d": model.fit_transform(inputs.pca(scale))}
 
 
 def localmap(
-    inputs: Inputs, seed: int, *, n_neighbors: int = 10, low_dist_thres: float = 10
+    inputs: Inputs,
+    seed: int,
+    *,
+    scale: str = "log",
+    n_neighbors: int = 10,
+    low_dist_thres: float = 10,
 ) -> Embeddings:
     """LocalMAP (Wang et al. 2024)."""
     from pacmap import LocalMAP
 
     model = LocalMAP(n_neighbors=n_neighbors, low_dist_thres=low_dist_thres, random_state=seed)
-    return {"2d": model.fit_transform(inputs.pca)}
+    return {"2d": model.fit_transform(inputs.pca(scale))}
 
 
 def phate(inputs: Inputs, seed: int, *, knn: int = 5, gamma: float = 1) -> Embeddings:
@@ -144,7 +157,7 @@ def pumap(inputs: Inputs, seed: int, *, n_neighbors: int = 15, epochs: int = 1) 
     model = ParametricUMAP(
         n_neighbors=n_neighbors, n_training_epochs=epochs, random_state=seed, verbose=False
     )
-    return {"2d": model.fit_transform(inputs.pca)}
+    return {"2d": model.fit_transform(inputs.pca())}
 
 
 def ivis(inputs: Inputs, seed: int, *, k: int = 15, model: str = "maaten") -> Embeddings:
@@ -155,7 +168,7 @@ def ivis(inputs: Inputs, seed: int, *, k: int = 15, model: str = "maaten") -> Em
 
     tf.random.set_seed(seed)
     np.random.seed(seed)  # noqa: NPY002 (ivis draws from the global stream)
-    points = inputs.pca.astype(np.float32)
+    points = inputs.pca().astype(np.float32)
     points = (points - points.min(0)) / (points.max(0) - points.min(0))
     with_network = Ivis(
         embedding_dims=2, k=k, model=model, n_epochs_without_progress=10, verbose=0

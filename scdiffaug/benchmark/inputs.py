@@ -14,10 +14,11 @@ import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 from scipy import sparse
+from sklearn.decomposition import PCA
 
 from scdiffaug.contract import DataContract
 from scdiffaug.data import check_key
-from scdiffaug.features import Matrix, PrincipalAxes
+from scdiffaug.features import Matrix, PrincipalAxes, to_dense
 from scdiffaug.storage import written_aside
 
 # Folds of ten need ten cells of a type.
@@ -53,8 +54,8 @@ class Dataset:
 
     @property
     def pca(self) -> NDArray[np.float32]:
-        """Principal components that methods start from, shape ``(n, 50)``."""
-        return np.load(self.folder / "pca.npy")
+        """Principal components of log features, shape ``(n, 50)``."""
+        return np.load(self.folder / "pca_log.npy")
 
 
 def prepare(
@@ -62,9 +63,9 @@ def prepare(
 ) -> Dataset:
     """Read a dataset and write what the methods start from, once per content.
 
-    Counts are normalised to log1p of 10,000 reads per cell; the 2,000 most variable features are
-    standardised and reduced to 50 principal components, as scanpy and Seurat do. All methods get
-    the components that our own encoder gets.
+    Counts are normalised to log1p of 10,000 reads per cell and the 2,000 most variable features
+    taken. Methods start from their 50 principal components, as scanpy's tutorial does, or from
+    those of the standardised features, as Seurat does and our own encoder.
 
     Parameters
     ----------
@@ -159,7 +160,17 @@ def _write(folder: Path, contract: DataContract, values: Matrix, *, seed: int) -
     _save(folder / "values", values)
     _save(folder / "features", features)
     np.save(folder / "selected.npy", np.asarray(contract.selected))
-    np.save(folder / "pca.npy", PrincipalAxes.fit(features, seed=seed).transform(features))
+    np.save(folder / "pca_log.npy", principal_components(features, seed=seed))
+    axes = PrincipalAxes.fit(features, seed=seed)
+    np.save(folder / "pca_standardised.npy", axes.transform(features))
+
+
+def principal_components(
+    features: Matrix, *, n_components: int = 50, seed: int
+) -> NDArray[np.float32]:
+    """Principal components of features as they are, shape ``(n, n_components)`` at most."""
+    n_components = min(n_components, *(size - 1 for size in features.shape))
+    return PCA(n_components, random_state=seed).fit_transform(to_dense(features))
 
 
 def _save(path: Path, matrix: Matrix) -> None:
