@@ -58,7 +58,7 @@ class TrainingOptions:
     n_steps: int
     alpha: float = 0.1
     startup: float = 0.5
-    attraction: float = 16.0
+    attraction: float = 8.0
     schedule: Schedule = "joint"
     learning_rate: float = 1e-3
     weight_decay: float = 1e-2

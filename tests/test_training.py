@@ -119,8 +119,8 @@ def test_history_holds_every_term(pbmc: AnnData) -> None:
     # Attraction begins at half of the 8 steps and is whole at three quarters of them.
     rest = values["contrastive"] + values["diffusion"] + values["confinement"]
     weight = (values["loss"] - rest) / values["attraction"]
-    np.testing.assert_allclose(weight[[0, 1, 3]], [0, 0, 16], atol=1e-2)
-    assert 0 < weight[2] < 16
+    np.testing.assert_allclose(weight[[0, 1, 3]], [0, 0, 8], atol=1e-2)
+    assert 0 < weight[2] < 8
     assert values["diffusion"][-1] < values["diffusion"][0]
 
 
