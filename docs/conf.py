@@ -20,6 +20,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
 ]
+templates_path = ["_templates"]
 exclude_patterns = ["_build", "**.ipynb_checkpoints"]
 
 # Guide pages are run by tests/test_examples.py; a build trains no models.
@@ -30,9 +31,14 @@ myst_heading_anchors = 3
 autosummary_generate = True
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented_params"
+# Written out, these are many lines of numpy's private names.
+autodoc_type_aliases = {
+    name: name for name in ("Array", "ArrayLike", "Embedding", "Matrix", "Points", "Values")
+}
 autodoc_member_order = "bysource"
 napoleon_google_docstring = False
 napoleon_use_rtype = False
+napoleon_use_ivar = True
 
 html_theme = "sphinx_book_theme"
 html_title = "scdiffaug"
