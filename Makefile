@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: demo test lint types floors wheel clean
+.PHONY: demo test lint types floors wheel docs clean
 .NOTPARALLEL:
 
 demo: $(VENV)/.runtime
@@ -29,13 +29,17 @@ wheel: $(VENV)/.dev
 	rm -rf dist
 	$(BIN)/python -m build --wheel
 
+docs: $(VENV)/.docs
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+
 clean:
-	rm -rf $(VENV) .virtualenv build demo dist .*_cache .coverage .hypothesis
+	rm -rf $(VENV) .virtualenv build demo dist docs/_build docs/generated .*_cache .coverage .hypothesis
 
 $(VENV)/.runtime: EXTRAS =
 $(VENV)/.test: EXTRAS = [test]
 $(VENV)/.dev: EXTRAS = [dev]
-$(VENV)/.runtime $(VENV)/.test $(VENV)/.dev: $(VENV)/.created pyproject.toml constraints.txt
+$(VENV)/.docs: EXTRAS = [docs]
+$(VENV)/.runtime $(VENV)/.test $(VENV)/.dev $(VENV)/.docs: $(VENV)/.created pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -c constraints.txt -e '.$(EXTRAS)'
 	@touch $@
 

@@ -1,23 +1,25 @@
 """The command line; what it runs is imported only when it runs."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import typer
 
-from scdiffaug import __version__
+from scdiffaug import __version__, _cli_files
+from scdiffaug._cli_errors import or_fail as _or_fail
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", add_completion=False)
 benchmark = typer.Typer(no_args_is_help=True, help="Compare methods on labelled data.")
 app.add_typer(benchmark, name="benchmark")
 data = typer.Typer(no_args_is_help=True, help="Find and download datasets.")
 app.add_typer(data, name="data")
+for _command in (_cli_files.embed, _cli_files.augment, _cli_files.report):
+    app.command()(_command)
 
-_T = TypeVar("_T")
 _Name = Annotated[str, typer.Argument(help="Name of a dataset, as `data list` shows it.")]
 _Files = Annotated[
     list[str] | None,
@@ -192,15 +194,6 @@ def path(name: _Name, *, file: _Files = None, as_json: _Json = False) -> None:
 
     found = _or_fail(lambda: datasets.path(name, files=file))
     _print_paths(found, as_json=as_json)
-
-
-def _or_fail(run: Callable[[], _T]) -> _T:
-    try:
-        return run()
-    except (KeyError, OSError, RuntimeError, ValueError) as error:
-        reason = error.args[0] if isinstance(error, KeyError) else error
-        typer.echo(f"Error: {reason}", err=True)
-        raise typer.Exit(1) from error
 
 
 def _print_paths(found: dict[str, Path], *, as_json: bool) -> None:

@@ -1,0 +1,227 @@
+"""``scdiffaug embed``, ``augment`` and ``report``; what they run is imported only when it runs."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from scdiffaug._cli_errors import or_fail
+
+if TYPE_CHECKING:
+    from scdiffaug._files import Training
+
+_In = Annotated[Path, typer.Argument(metavar="IN", help="Real cells, an .h5ad file.")]
+_Layer = Annotated[
+    str | None,
+    typer.Option(help="Layer with the values, raw counts where there are any. Default: X."),
+]
+_BatchKey = Annotated[
+    str | None,
+    typer.Option(help="Column of obs with batches, within which variable features are chosen."),
+]
+_Space = Annotated[
+    str | None,
+    typer.Option(help="What the values are: counts, log or raw. Default: told from the values."),
+]
+_MaxEpochs = Annotated[
+    int | None,
+    typer.Option(min=1, help="Passes over the cells. Default: a budget that suits their number."),
+]
+_Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
+_Model = Annotated[
+    Path | None,
+    typer.Option(
+        file_okay=False,
+        help="Folder of the model: loaded if it holds one, else the trained one is saved there.",
+    ),
+]
+_Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the file that is there.")]
+_Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress bar.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print a summary as JSON, and no bar.")]
+_Groupby = Annotated[
+    str | None, typer.Option(help="Column of obs with groups. Training does not see it.")
+]
+
+
+def embed(
+    cells: _In,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The .h5ad file to write.")],
+    *,
+    layer: _Layer = None,
+    batch_key: _BatchKey = None,
+    feature_space: _Space = None,
+    max_epochs: _MaxEpochs = None,
+    model: _Model = None,
+    key_added: Annotated[
+        str, typer.Option(help="Key of obsm; that of the plane ends in _2d.")
+    ] = "X_scdiffaug",
+    seed: _Seed = 0,
+    overwrite: _Overwrite = False,
+    quiet: _Quiet = False,
+    as_json: _Json = False,
+) -> None:
+    """Embed cells: OUT is IN with an embedding for analysis and a plane for pictures in obsm.
+
+    Trains a model on the cells, unless --model names one that is trained.
+
+    Example: scdiffaug embed cells.h5ad embedded.h5ad --layer counts --model my_model
+    """
+    training = _training(
+        model, layer, batch_key,
+        space=feature_space, max_epochs=max_epochs, seed=seed, progress=not (quiet or as_json),
+    )  # fmt: skip
+    from scdiffaug import _files
+
+    found = or_fail(
+        lambda: _files.embed(
+            cells, out, training=training, key_added=key_added, overwrite=overwrite
+        )
+    )
+    keys = " and ".join(f"obsm[{key!r}] {tuple(shape)}" for key, shape in found["obsm"].items())
+    _say(found, [f"Wrote {out}: {found['n_cells']:,} cells with {keys}"], as_json=as_json)
+
+
+def augment(
+    cells: _In,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The .h5ad file to write.")],
+    *,
+    n_per_cell: Annotated[int, typer.Option(help="New cells per real cell.")] = 1,
+    groupby: _Groupby = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            help="Bring each group of --groupby up to this many cells, the real ones counted: a "
+            "number, max or median."
+        ),
+    ] = None,
+    strength: Annotated[
+        float,
+        typer.Option(help="How much of the real cell is forgotten: near 0 none of it, at 1 all."),
+    ] = 1.0,
+    depth: Annotated[
+        str,
+        typer.Option(help="Reads of each new cell, of counts: source, sampled or a number."),
+    ] = "source",
+    keep: Annotated[
+        str,
+        typer.Option(help="all, or consistent: only cells that stayed near their source."),
+    ] = "all",
+    steps: Annotated[int | None, typer.Option(help="Denoising steps. Default: 16.")] = None,
+    layer: _Layer = None,
+    batch_key: _BatchKey = None,
+    feature_space: _Space = None,
+    max_epochs: _MaxEpochs = None,
+    model: _Model = None,
+    seed: _Seed = 0,
+    overwrite: _Overwrite = False,
+    quiet: _Quiet = False,
+    as_json: _Json = False,
+) -> None:
+    """Make new cells: OUT holds them alone, each with the name of the real cell it comes from.
+
+    Trains a model on the cells, unless --model names one that is trained. Check what was made
+    with `scdiffaug report`.
+
+    Example: scdiffaug augment cells.h5ad new.h5ad --groupby cell_type --target max
+    """
+    training = _training(
+        model, layer, batch_key,
+        space=feature_space, max_epochs=max_epochs, seed=seed, progress=not (quiet or as_json),
+    )  # fmt: skip
+    from scdiffaug import _files
+
+    chosen: Any = keep
+    making = _files.Making(
+        groupby=groupby,
+        target=_number_or_name(target),
+        n_per_cell=n_per_cell,
+        strength=strength,
+        depth=_number_or_name(depth),
+        keep=chosen,
+        steps=steps,
+        seed=seed,
+    )
+    found = or_fail(
+        lambda: _files.augment(cells, out, training=training, making=making, overwrite=overwrite)
+    )
+    kept = "" if found["kept_share"] is None else f", {found['kept_share']:.0%} of those made"
+    _say(found, [f"Wrote {out}: {found['n_cells']:,} new cells{kept}"], as_json=as_json)
+
+
+def report(
+    cells: _In,
+    new: Annotated[Path, typer.Argument(metavar="NEW", help="Cells that augment made from IN.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT.html", help="The page to write.")],
+    *,
+    held_out: Annotated[
+        Path | None,
+        typer.Option(help="Real cells the model never saw, an .h5ad file: a stricter yardstick."),
+    ] = None,
+    groupby: _Groupby = None,
+    max_cells: Annotated[int, typer.Option(min=20, help="Cells of each side at most.")] = 1000,
+    layer: _Layer = None,
+    batch_key: _BatchKey = None,
+    feature_space: _Space = None,
+    max_epochs: _MaxEpochs = None,
+    model: _Model = None,
+    seed: _Seed = 0,
+    overwrite: _Overwrite = False,
+    quiet: _Quiet = False,
+    as_json: _Json = False,
+) -> None:
+    """Check new cells beside what real cells reach, and say in plain words what to worry about.
+
+    Name with --model the model that made them; else one is trained first. The exit status is 0
+    whatever is found: programs read `checks` and `worries` of --json.
+
+    Example: scdiffaug report cells.h5ad new.h5ad report.html --model my_model
+    """
+    training = _training(
+        model, layer, batch_key,
+        space=feature_space, max_epochs=max_epochs, seed=seed, progress=not (quiet or as_json),
+    )  # fmt: skip
+    from scdiffaug import _files
+
+    checking = _files.Checking(held_out=held_out, groupby=groupby, max_cells=max_cells, seed=seed)
+    places = (cells, new, out)
+    found = or_fail(
+        lambda: _files.report(places, training=training, checking=checking, overwrite=overwrite)
+    )
+    worries = found["worries"] or ["Nothing to worry about was found."]
+    _say(found, [f"Wrote {out}", *(f"- {words}" for words in worries)], as_json=as_json)
+
+
+def _training(
+    model: Path | None,
+    layer: str | None,
+    batch_key: str | None,
+    *,
+    space: str | None,
+    max_epochs: int | None,
+    seed: int,
+    progress: bool,
+) -> "Training":
+    from scdiffaug._files import Training
+
+    return Training(
+        folder=model,
+        layer=layer,
+        batch_key=batch_key,
+        feature_space=space,
+        max_epochs=max_epochs,
+        seed=seed,
+        progress=progress,
+    )
+
+
+def _number_or_name(text: str | None) -> Any:
+    """``--target 100`` is a number, ``--target max`` a name; the model checks either."""
+    try:
+        return None if text is None else int(text)
+    except ValueError:
+        return text
+
+
+def _say(found: dict[str, Any], lines: list[str], *, as_json: bool) -> None:
+    typer.echo(json.dumps(found, indent=2, ensure_ascii=False) if as_json else "\n".join(lines))

@@ -1,0 +1,219 @@
+"""What ``scdiffaug embed``, ``augment`` and ``report`` do: files in, files out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import anndata
+import numpy as np
+from anndata import AnnData
+
+from scdiffaug import tl
+from scdiffaug.augmentation import Draw
+from scdiffaug.choosing import Choice, Depth, Keep, Target, group_names
+from scdiffaug.features import FeatureSpace
+from scdiffaug.model import scDiffAug
+from scdiffaug.storage import write_whole
+
+Summary = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """Where the model comes from: a folder that has one, or training on the cells.
+
+    Parameters
+    ----------
+    folder
+        Folder of a saved model, which is loaded; where there is none, the trained one is saved.
+    layer, batch_key
+        As in :meth:`scdiffaug.scDiffAug.setup_anndata`.
+    feature_space
+        As in :class:`scdiffaug.scDiffAug`.
+    max_epochs
+        As in :meth:`scdiffaug.scDiffAug.train`.
+    seed
+        Seed of the training.
+    progress
+        Show a bar.
+    """
+
+    folder: Path | None
+    layer: str | None
+    batch_key: str | None
+    feature_space: str | None
+    max_epochs: int | None
+    seed: int
+    progress: bool
+
+    @property
+    def is_saved(self) -> bool:
+        """Whether the folder has something in it, which then must be a model."""
+        return self.folder is not None and self.folder.exists() and any(self.folder.iterdir())
+
+    def check(self) -> None:
+        """Raise ValueError where an option would train a model that is trained already."""
+        given = ("layer", "batch_key", "feature_space", "max_epochs")
+        options = [f"--{name.replace('_', '-')}" for name in given if getattr(self, name)]
+        if self.is_saved and options:
+            raise ValueError(
+                f"{self.folder} holds a model already, whose training {', '.join(options)} cannot "
+                "change: leave that out, or name another folder for --model."
+            )
+
+    def model(self, adata: AnnData) -> scDiffAug:
+        """The model, not yet trained where none is saved."""
+        if self.is_saved and self.folder is not None:
+            return scDiffAug.load(self.folder)
+        scDiffAug.setup_anndata(adata, layer=self.layer, batch_key=self.batch_key)
+        space: Any = self.feature_space or "auto"
+        return scDiffAug(adata, feature_space=space, seed=self.seed)
+
+    def finish(self, model: scDiffAug) -> scDiffAug:
+        """Train and save the model where that was not done before."""
+        if not model.is_trained:
+            model.train(self.max_epochs, enable_progress_bar=self.progress)
+            if self.folder is not None:
+                model.save(self.folder, overwrite=True)
+        return model
+
+    def said(self, model: scDiffAug) -> Summary:
+        """What a summary says of the model."""
+        return {
+            "model": None if self.folder is None else str(self.folder),
+            "feature_space": model.feature_space,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Making:
+    """The options of :meth:`scdiffaug.scDiffAug.augment`."""
+
+    groupby: str | None
+    target: Target | None
+    n_per_cell: int
+    strength: float
+    depth: Depth
+    keep: Keep
+    steps: int | None
+    seed: int
+
+    def check(self, adata: AnnData, model: scDiffAug) -> None:
+        """Raise before the training what would be raised after it."""
+        chosen = Choice(
+            groupby=self.groupby,
+            target=self.target,
+            n_per_cell=self.n_per_cell,
+            depth=self.depth,
+            keep=self.keep,
+        )
+        kind: Any = model.feature_space
+        chosen.check(FeatureSpace(kind))
+        Draw.check(
+            model.module, strength=self.strength, sampler="auto", steps=self.steps, seed=self.seed
+        )
+        groups = group_names(adata, self.groupby)
+        chosen.sources(np.arange(adata.n_obs), groups, rng=np.random.default_rng(self.seed))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checking:
+    """The options of :meth:`scdiffaug.scDiffAug.augmentation_report`."""
+
+    held_out: Path | None
+    groupby: str | None
+    max_cells: int
+    seed: int
+
+
+def embed(
+    cells: Path, out: Path, *, training: Training, key_added: str, overwrite: bool
+) -> Summary:
+    """Write the cells with both embeddings."""
+    _check_place(out, ".h5ad", overwrite=overwrite)
+    training.check()
+    adata = _read(cells)
+    model = training.finish(training.model(adata))
+    tl.embed(adata, model, key_added=key_added)
+    _write_cells(adata, out)
+    keys = {key: list(adata.obsm[key].shape) for key in (key_added, f"{key_added}_2d")}
+    return {"out": str(out), "n_cells": adata.n_obs, "obsm": keys, **training.said(model)}
+
+
+def augment(
+    cells: Path, out: Path, *, training: Training, making: Making, overwrite: bool
+) -> Summary:
+    """Write new cells made from those of a file."""
+    _check_place(out, ".h5ad", overwrite=overwrite)
+    training.check()
+    adata = _read(cells)
+    model = training.model(adata)
+    making.check(adata, model)
+    new = tl.augment(adata, training.finish(model), **asdict(making))
+    _write_cells(new, out)
+    share = new.uns["scdiffaug"].get("kept_share")
+    return {
+        "out": str(out),
+        "n_cells": new.n_obs,
+        "n_sources": adata.n_obs,
+        "kept_share": None if share is None else float(share),
+        **training.said(model),
+    }
+
+
+def report(
+    places: tuple[Path, Path, Path], *, training: Training, checking: Checking, overwrite: bool
+) -> Summary:
+    """Write the page that compares new cells with real ones."""
+    cells, new, out = places
+    _check_place(out, ".html", overwrite=overwrite)
+    training.check()
+    adata, made = _read(cells), _read(new)
+    held_out = None if checking.held_out is None else _read(checking.held_out)
+    group_names(adata, checking.groupby)
+    model = training.finish(training.model(adata))
+    found = model.augmentation_report(
+        made,
+        adata,
+        held_out=held_out,
+        groupby=checking.groupby,
+        max_cells=checking.max_cells,
+        path=out,
+        seed=checking.seed,
+    )
+    told = {key: found[key] for key in ("n_cells", "worries", "checks", "skipped")}
+    return {"out": str(out), **told, **training.said(model)}
+
+
+def _check_place(out: Path, suffix: Literal[".h5ad", ".html"], *, overwrite: bool) -> None:
+    """Raise where the result could not be written, before anything is computed."""
+    if out.suffix != suffix:
+        raise ValueError(f"{out} must end in {suffix}.")
+    if out.is_dir():
+        raise IsADirectoryError(f"{out} is a folder: name a file.")
+    if out.exists() and not overwrite:
+        raise FileExistsError(f"{out} exists already: pass --overwrite to replace it.")
+    out.parent.mkdir(parents=True, exist_ok=True)
+
+
+def _read(path: Path) -> AnnData:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is not a file: name an .h5ad file.")
+    try:
+        return anndata.read_h5ad(path)
+    except Exception as error:
+        # What anndata raises on other files is of many types and of many lines.
+        first = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(f"{path} cannot be read as .h5ad: {first}") from error
+
+
+def _write_cells(adata: AnnData, out: Path) -> None:
+    """Write without what scvi-tools left in the AnnData for this run alone."""
+    for table in (adata.uns, adata.obs):
+        for key in [key for key in table if str(key).startswith("_scvi")]:
+            del table[key]
+    write: Callable[[Path], object] = adata.write_h5ad
+    write_whole(out, write)

@@ -1,0 +1,204 @@
+"""The commands that read and write files, on 120 cells and a model of two epochs."""
+
+import json
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from scdiffaug import cli, datasets
+
+
+def run(*words: object) -> Result:
+    return CliRunner().invoke(cli.app, [str(word) for word in words])
+
+
+def failure(*words: object) -> str:
+    """The one sentence of a run that must fail."""
+    result = run(*words)
+    assert result.exit_code == 1, result.output
+    assert "Traceback" not in result.output
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1, result.stderr
+    return lines[0]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("files")
+    adata = datasets.pbmc68k_reduced()[:120, :200].copy()
+    adata.layers["counts"] = adata.X.copy()
+    adata.write_h5ad(folder / "cells.h5ad")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cells(folder: Path) -> Path:
+    return folder / "cells.h5ad"
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path, cells: Path) -> Path:
+    """A model that `embed` trained on a layer and saved."""
+    place = folder / "model"
+    words = ("--model", place, "--layer", "counts", "--max-epochs", 2, "--json")
+    result = run("embed", cells, folder / "made" / "first.h5ad", *words)
+    assert result.exit_code == 0, result.output
+    summary = json.loads(result.stdout)
+    assert summary["model"] == str(place)
+    assert summary["feature_space"] == "counts"
+    return place
+
+
+@pytest.fixture(scope="module")
+def new(folder: Path, cells: Path, model: Path) -> Path:
+    out = folder / "new.h5ad"
+    result = run("augment", cells, out, "--model", model, "--steps", 2, "--seed", 1)
+    assert result.exit_code == 0, result.output
+    assert result.output == f"Wrote {out}: 120 new cells\n"
+    return out
+
+
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        ("embed", ["--layer", "--batch-key", "--max-epochs", "--seed", "--model"]),
+        (
+            "augment",
+            [
+                "--n-per-cell",
+                "--strength",
+                "--groupby",
+                "--target",
+                "--depth",
+                "--keep",
+                "--steps",
+            ],
+        ),
+        ("report", ["--held-out", "--groupby", "--max-cells", "--overwrite", "--json"]),
+    ],
+)
+def test_help_names_the_options_and_an_example(command: str, options: list[str]) -> None:
+    result = CliRunner().invoke(cli.app, [command, "--help"], env={"COLUMNS": "120"})
+    assert result.exit_code == 0
+    assert f"Example: scdiffaug {command}" in result.output
+    assert not [option for option in options if option not in result.output]
+
+
+@pytest.mark.usefixtures("model")
+def test_embed_adds_two_embeddings_and_changes_nothing_else(folder: Path, cells: Path) -> None:
+    before, after = (anndata.read_h5ad(path) for path in (cells, folder / "made" / "first.h5ad"))
+    assert {key: after.obsm[key].shape for key in after.obsm} == {
+        "X_scdiffaug": (120, 80),
+        "X_scdiffaug_2d": (120, 2),
+    }
+    assert list(after.obs) == list(before.obs)
+    assert set(after.uns) == set(before.uns)
+    assert (after.X != before.X).nnz == 0
+    assert sorted(path.name for path in (folder / "made").iterdir()) == ["first.h5ad"]
+
+
+def test_a_saved_model_embeds_alike(folder: Path, cells: Path, model: Path) -> None:
+    out = folder / "again.h5ad"
+    result = run("embed", cells, out, "--model", model, "--key-added", "X_mine")
+    assert result.exit_code == 0, result.output
+    assert "obsm['X_mine'] (120, 80) and obsm['X_mine_2d'] (120, 2)" in result.output
+    first = anndata.read_h5ad(folder / "made" / "first.h5ad")
+    np.testing.assert_array_equal(anndata.read_h5ad(out).obsm["X_mine"], first.obsm["X_scdiffaug"])
+
+
+def test_augment_makes_counts_with_the_names_of_their_sources(cells: Path, new: Path) -> None:
+    made, real = anndata.read_h5ad(new), anndata.read_h5ad(cells)
+    assert list(made.obs["source_obs_name"]) == list(real.obs_names)
+    np.testing.assert_array_equal(made.X.sum(1), real.X.sum(1))
+    assert not [key for key in (*made.obs, *made.uns) if key.startswith("_scvi")]
+
+
+def test_augment_options_reach_the_model(folder: Path, cells: Path, model: Path) -> None:
+    out = folder / "chosen.h5ad"
+    words = ("--groupby", "cell_type", "--target", 20, "--depth", 300, "--keep", "consistent")
+    more = ("--strength", 0.1, "--steps", 2, "--json")
+    result = run("augment", cells, out, "--model", model, *words, *more)
+    assert result.exit_code == 0, result.output
+    made, summary = anndata.read_h5ad(out), json.loads(result.stdout)
+    assert summary["n_cells"] == made.n_obs
+    assert summary["kept_share"] == made.uns["scdiffaug"]["kept_share"]
+    assert (made.X.sum(1) == 300).all()
+    assert (made.obs["augmentation_strength"] == 0.1).all()
+
+
+def test_same_seed_same_cells_without_a_saved_model(folder: Path, cells: Path) -> None:
+    made = []
+    for name in ("a.h5ad", "b.h5ad"):
+        words = ("--batch-key", "phase", "--max-epochs", 1, "--steps", 2, "--quiet")
+        result = run("augment", cells, folder / name, *words)
+        assert result.exit_code == 0, result.output
+        made.append(anndata.read_h5ad(folder / name).X.toarray())
+    np.testing.assert_array_equal(*made)
+
+
+def test_report_is_a_page_and_a_summary(folder: Path, cells: Path, new: Path, model: Path) -> None:
+    words = ("report", cells, new, folder / "report.html", "--model", model)
+    summary = json.loads(run(*words, "--groupby", "cell_type", "--json").stdout)
+    assert summary["checks"]["depth"]["verdict"] == "good"
+    assert summary["n_cells"] == 60
+    assert (folder / "report.html").read_text().startswith("<!")
+    assert "exists already: pass --overwrite" in failure(*words)
+    told = run(*words, "--overwrite").output.splitlines()
+    assert told[0] == f"Wrote {folder / 'report.html'}"
+    assert len(told) > 1
+
+
+def test_what_is_there_is_kept(folder: Path, cells: Path, model: Path) -> None:
+    out = folder / "there.h5ad"
+    out.write_text("mine")
+    words = ("embed", cells, out, "--model", model)
+    assert "exists already: pass --overwrite to replace it." in failure(*words)
+    assert out.read_text() == "mine"
+    assert run(*words, "--overwrite").exit_code == 0
+    assert "X_scdiffaug" in anndata.read_h5ad(out).obsm
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--layer", "absent"], "layer"),
+        (["--batch-key", "absent"], "absent"),
+        (["--feature-space", "reads"], "use 'auto', 'counts', 'log' or 'raw'"),
+        (["--target", "max"], "target='max' needs groupby"),
+        (["--target", "most", "--groupby", "cell_type"], "target='most'"),
+        (["--groupby", "absent"], "groupby='absent'"),
+        (["--strength", "0"], "strength=0.0 must be above 0"),
+        (["--depth", "deep"], "depth='deep'"),
+        (["--keep", "best"], "keep='best'"),
+        (["--steps", "0"], "steps=0"),
+        (["--n-per-cell", "0"], "n_per_cell=0"),
+    ],
+)
+def test_bad_options_fail_before_training(
+    tmp_path: Path, cells: Path, words: list[str], expected: str
+) -> None:
+    place = tmp_path / "model"
+    said = failure("augment", cells, tmp_path / "new.h5ad", "--model", place, *words)
+    assert expected in said
+    assert not list(tmp_path.iterdir())
+
+
+def test_bad_files_are_named(tmp_path: Path, cells: Path, model: Path) -> None:
+    text, out = tmp_path / "text.h5ad", tmp_path / "out.h5ad"
+    text.write_text("cells")
+    assert f"{text} cannot be read as .h5ad" in failure("embed", text, out)
+    assert "is not a file" in failure("embed", tmp_path / "absent.h5ad", out)
+    assert "must end in .h5ad" in failure("embed", cells, tmp_path / "out.csv")
+    assert "must end in .html" in failure("report", cells, cells, tmp_path / "out.pdf")
+    assert "no saved scDiffAug model" in failure("embed", cells, out, "--model", tmp_path)
+    assert "--max-epochs cannot change" in failure(
+        "embed", cells, out, "--model", model, "--max-epochs", 3
+    )
+    fewer = tmp_path / "fewer.h5ad"
+    anndata.read_h5ad(cells)[:, :50].copy().write_h5ad(fewer)
+    assert "features" in failure("embed", fewer, out, "--model", model)
+    assert not out.exists()
