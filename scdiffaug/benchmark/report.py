@@ -181,7 +181,7 @@ def markdown(table: pd.DataFrame) -> str:
 def hardware() -> str:
     """What a benchmark runs on, in words."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{cores} cores ({platform.machine()}, {platform.system()}), no GPU"
+    return f"{cores} cores ({platform.machine()}, {platform.system()})"
 
 
 def write_text(path: Path, text: str) -> None:

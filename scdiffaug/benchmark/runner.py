@@ -97,6 +97,7 @@ def run(job: Job) -> Run:
             missing = float("nan")
             return Run(seconds=missing, peak_mb=missing, versions={}, scores={}, error=str(error))
     described = json.loads((job.folder / "run.json").read_text())
+    described["versions"] |= job.method.versions()
     return Run(**described, scores=_scores(job))
 
 
