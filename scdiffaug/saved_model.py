@@ -113,7 +113,7 @@ class SavedModel(BaseModelClass):
         check_path("dir_path", dir_path)
         _, _, target = parse_device_args(accelerator, device, return_device="torch")
         folder = storage.standing(Path(dir_path))
-        saved, weights = _read(folder)
+        saved, weights = _fields_and_weights(folder)
         model = cls.__new__(cls)
         model._attach(_cells_beside(folder) if adata is None else adata, saved.contract)
         model._build(saved.contract, saved.module)
@@ -160,7 +160,7 @@ def _module(contract: DataContract, config: dict[str, Any]) -> DiffAugModule:
     )
 
 
-def _read(folder: Path) -> tuple[SavedFields, dict[str, Tensor]]:
+def _fields_and_weights(folder: Path) -> tuple[SavedFields, dict[str, Tensor]]:
     """Fields and weights that fit each other; ValueError where the files are damaged."""
     description = storage.read_description(folder)
     try:
@@ -183,5 +183,5 @@ def _cells_beside(folder: Path) -> AnnData | None:
     # HDF5 and anndata have an exception of their own for every kind of damage.
     except Exception as error:
         raise storage.damaged(
-            folder, f"{path} cannot be read ({error}); adata=... helps"
+            folder, f"{path} cannot be read ({error}), pass adata=... to do without it"
         ) from error

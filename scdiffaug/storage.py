@@ -102,9 +102,9 @@ def read_description(folder: Path) -> dict[str, Any]:
     content = _content(folder, _DESCRIPTION, at_most=_LARGEST_DESCRIPTION)
     try:
         saved = json.loads(content.decode("utf-8"))
-        _check_seal(folder, saved)
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise damaged(folder, f"{_DESCRIPTION} is not JSON ({error})") from error
+    _check_seal(folder, saved)
     return saved
 
 
