@@ -29,7 +29,8 @@ def check_whole(
             f"{name}={value!r} must be a whole number, {allowed}; it is of type "
             f"{type(value).__name__}."
         )
-    if value < at_least or (at_most is not None and value > at_most):
+    number = int(value)
+    if number < at_least or (at_most is not None and number > at_most):
         raise ValueError(f"{name}={value} must be {allowed}.")
 
 
@@ -51,17 +52,15 @@ def check_number(
         If it is out of range, NaN or infinite.
     """
     bounds = {"at least": at_least, "above": above, "at most": at_most}
-    allowed = " and ".join(
-        f"{word} {bound}" for word, bound in bounds.items() if bound is not None
-    )
+    given = {word: bound for word, bound in bounds.items() if bound is not None}
+    allowed = " and ".join(f"{word} {bound}" for word, bound in given.items())
     if not isinstance(value, Real) or isinstance(value, bool):
         raise TypeError(
             f"{name}={value!r} must be a number, {allowed}; it is of type {type(value).__name__}."
         )
     number = float(value)
-    is_low = (at_least is not None and number < at_least) or (
-        above is not None and number <= above
-    )
+    is_low = at_least is not None and number < at_least
+    is_low = is_low or (above is not None and number <= above)
     if not math.isfinite(number) or is_low or (at_most is not None and number > at_most):
         raise ValueError(f"{name}={value} must be {allowed}.")
 

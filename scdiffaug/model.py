@@ -116,7 +116,7 @@ class scDiffAug(GeneratingModel):
         check_choice("condition", condition, get_args(Condition))
         check_seed(seed)
         data.check_frame(adata)
-        if self._get_most_recent_anndata_manager(adata) is None:
+        if not self._is_set_up(adata):
             logger.info("Registering adata with defaults: X, no labels, no batches.")
             self.setup_anndata(adata)
         super().__init__(adata)
@@ -146,6 +146,16 @@ class scDiffAug(GeneratingModel):
                 "diffusion": choose_diffusion(diffusion, contract.space),
             },
         )
+
+    @classmethod
+    def _is_set_up(cls, adata: AnnData) -> bool:
+        try:
+            return cls._get_most_recent_anndata_manager(adata) is not None
+        except ValueError as error:
+            raise ValueError(
+                "adata is a copy of one that was set up: call scDiffAug.setup_anndata(adata, ...) "
+                "for the copy too."
+            ) from error
 
     @classmethod
     def setup_anndata(
