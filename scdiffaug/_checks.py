@@ -59,6 +59,8 @@ def check_number(
             f"{name}={value!r} must be a number, {allowed}; it is of type {type(value).__name__}."
         )
     number = float(value)
+    if not math.isfinite(number):
+        allowed = f"finite and {allowed}"
     is_low = at_least is not None and number < at_least
     is_low = is_low or (above is not None and number <= above)
     if not math.isfinite(number) or is_low or (at_most is not None and number > at_most):

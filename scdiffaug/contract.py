@@ -68,8 +68,6 @@ class DataContract:
         ValueError
             If the values do not fit, or there are too few cells.
         """
-        if needs_labels:
-            data.check_no_missing(adata, "labels_key", setup["labels_key"])
         x = data.read_matrix(adata, setup["layer"])
         space = FeatureSpace.decide(x, feature_space)
         data.check_depth(x, adata.obs_names, space)

@@ -96,6 +96,7 @@ def check_setup(
     check_frame(adata)
     check_key(adata, "labels_key", labels_key)
     check_key(adata, "batch_key", batch_key)
+    check_no_missing(adata, "labels_key", labels_key)
     check_no_missing(adata, "batch_key", batch_key)
     check_layer(adata, layer)
 
@@ -147,7 +148,8 @@ def check_known(names: pd.Series, known: Sequence[str], *, argument: str) -> Non
 
 def check_name(argument: str, name: object) -> None:
     """Raise TypeError where something else than a name is given."""
-    check_is(argument, name, str, advice="pass one name")
+    if not isinstance(name, str):
+        raise TypeError(f"{argument}={name!r} must be one name, a str, not {type(name).__name__}.")
 
 
 def check_indices(indices: Sequence[int], n_cells: int) -> NDArray[np.int64]:

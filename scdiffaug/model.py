@@ -16,6 +16,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
+from scvi.data._constants import _SCVI_UUID_KEY
 from scvi.data.fields import CategoricalObsField, LayerField
 from scvi.model._utils import parse_device_args
 
@@ -158,6 +159,13 @@ class scDiffAug(GeneratingModel):
             ) from error
 
     @classmethod
+    def _part_from_original(cls, adata: AnnData) -> None:
+        # A copy carries its original's identity, whose registration it would take over.
+        manager = cls._setup_adata_manager_store.get(adata.uns.get(_SCVI_UUID_KEY))
+        if manager is not None and manager.adata is not adata:
+            del adata.uns[_SCVI_UUID_KEY]
+
+    @classmethod
     def setup_anndata(
         cls,
         adata: AnnData,
@@ -190,12 +198,13 @@ class scDiffAug(GeneratingModel):
         TypeError
             If an argument is of the wrong type.
         ValueError
-            If adata is empty, names repeat, or batches are missing.
+            If adata is empty, names repeat, or labels or batches are missing.
         """
         data.check_setup(adata, layer, labels_key=labels_key, batch_key=batch_key)
         data.check_graph(adata, neighbors_key)
         if adata.is_view:
             adata._init_as_actual(adata.copy())
+        cls._part_from_original(adata)
         setup_args = cls._get_setup_method_args(**locals())
         fields = [LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=False)]
         if labels_key is not None:
