@@ -160,7 +160,7 @@ def check_indices(indices: Sequence[int], n_cells: int) -> NDArray[np.int64]:
     TypeError
         If they are neither.
     ValueError
-        If there are none, they are not in one row, or too few truth values.
+        If there are none, some repeat, they are not in one row, or too few truth values.
     IndexError
         If there is no cell at a position.
     """
@@ -186,7 +186,13 @@ def check_indices(indices: Sequence[int], n_cells: int) -> NDArray[np.int64]:
             f"indices names cell {beyond[0]}, but there are {n_cells}: positions go from 0 to "
             f"{n_cells - 1}."
         )
-    return np.arange(n_cells)[found]
+    positions = np.arange(n_cells)[found]
+    if len(np.unique(positions)) < len(positions):
+        raise ValueError(
+            "indices names cells more than once: name each once; augment makes several of each "
+            "by n_per_cell."
+        )
+    return positions
 
 
 def check_key(adata: AnnData, argument: str, key: str | None) -> None:

@@ -51,6 +51,14 @@ def _scores(bench: Bench, value: float) -> None:
 
 
 CASES: list[Case] = [
+    ("an index twice", lambda b: b.model.augment(indices=[1, 1]), V, "cells more than once"),
+    ("an index twice, from the end", lambda b: b.model.augment(indices=[0, -60]), V, "than once"),
+    (
+        "cells that are all the same",
+        lambda _: scDiffAug(AnnData(np.ones((60, 3), np.float32))),
+        V,
+        "No feature of adata varies among its 60 cells",
+    ),
     ("a matrix for adata", lambda b: scDiffAug(b.z), T, "adata must be of type AnnData, found nd"),
     ("a path for adata", lambda _: scDiffAug("x.h5ad"), T, "adata must be .* found str"),
     (
