@@ -27,8 +27,6 @@ _PHASES = (Phase.generate, Phase.shrink)
 REPEATABLE = settings(
     derandomize=True, deadline=None, max_examples=40, database=None, phases=_PHASES
 )
-    derandomize=True, deadline=None, max_examples=40, database=None, phases=_PHASES
-)
 Array = NDArray[np.generic]
 
 
