@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from scdiffaug import choosing
+from scdiffaug._checks import check_number, check_seed, check_whole
 from scdiffaug.choosing import Choice, Rows
 from scdiffaug.contract import DataContract
 from scdiffaug.data import to_tensor
@@ -41,22 +42,21 @@ class Draw:
     def check(
         cls, module: DiffAugModule, *, strength: float, sampler: str, steps: int | None, seed: int
     ) -> Draw:
-        """Resolve the automatic choices; ValueError where one does not fit the module."""
+        """Resolve the automatic choices; TypeError or ValueError where one is not allowed."""
         process = module.process
         if process is None:
             raise ValueError("diffusion='none' has no generator: build the model with another.")
-        if not 0 < strength <= 1:
-            raise ValueError(f"strength={strength} must be above 0 and at most 1.")
+        check_number("strength", strength, above=0, at_most=1)
+        check_seed(seed)
         offered: dict[str, Sampler] = {name: name for name in process.samplers}
         offered["auto"] = process.samplers[0]
-        if sampler not in offered:
+        if not isinstance(sampler, str) or sampler not in offered:
             raise ValueError(
                 f"sampler={sampler!r} does not fit this model: use one of "
                 f"{', '.join(map(repr, offered))}."
             )
         steps = process.default_steps if steps is None else steps
-        if steps < 1:
-            raise ValueError(f"steps={steps} must be at least 1.")
+        check_whole("steps", steps)
         return cls(strength=strength, sampler=offered[sampler], steps=steps, seed=seed)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from numbers import Integral
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from scdiffaug import data, neighbors
+from scdiffaug._checks import check_choice, check_whole
 from scdiffaug.features import FeatureSpace, Matrix
 
 Target = int | Literal["max", "median"]
@@ -39,11 +40,9 @@ class Choice:
     keep: Keep
 
     def check(self, space: FeatureSpace) -> None:
-        """Raise ValueError where an argument is out of range or does not fit the others."""
-        if self.n_per_cell < 1:
-            raise ValueError(f"n_per_cell={self.n_per_cell} must be at least 1.")
-        if self.keep not in ("all", "consistent"):
-            raise ValueError(f"keep={self.keep!r} is unknown: use 'all' or 'consistent'.")
+        """TypeError or ValueError where an argument is not allowed or does not fit the others."""
+        check_whole("n_per_cell", self.n_per_cell)
+        check_choice("keep", self.keep, get_args(Keep))
         if self.target is not None:
             self._check_target()
         if self.depth not in ("source", "sampled") and not _is_size(self.depth):
@@ -247,6 +246,8 @@ def end_rows(cells: AnnData, end: str | int, *, groups: Names | None, argument: 
     ------
     KeyError
         If there is no such cell or group; the message names the argument.
+    TypeError
+        If it is neither a name nor a position.
     """
     if groups is not None:
         rows = np.flatnonzero(groups == str(end))
@@ -255,11 +256,20 @@ def end_rows(cells: AnnData, end: str | int, *, groups: Names | None, argument: 
         rows = np.flatnonzero(cells.obs_names == end)
         known = f"adata.obs_names begins with {cells.obs_names[0]!r}; groups need groupby"
     else:
+        _check_position(argument, end)
         rows = np.arange(cells.n_obs)[end : end + 1] if end >= 0 else np.array([], dtype=int)
         known = f"positions go from 0 to {cells.n_obs - 1}"
     if not len(rows):
         raise KeyError(f"{argument}={end!r} not found: {known}.")
     return rows
+
+
+def _check_position(argument: str, end: object) -> None:
+    if not isinstance(end, Integral) or isinstance(end, bool):
+        raise TypeError(
+            f"{argument}={end!r} must be the name or the position of a cell; it is of type "
+            f"{type(end).__name__}."
+        )
 
 
 def _is_size(value: object) -> bool:

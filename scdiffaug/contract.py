@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -87,12 +89,21 @@ class DataContract:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
-        return asdict(self)
+        """Plain values, for JSON, with a digest of the features in their order."""
+        return {**asdict(self), "var_names_sha256": _digest(self.var_names)}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> DataContract:
-        """Inverse of :meth:`to_dict`, from JSON's lists."""
+        """Inverse of :meth:`to_dict`, from JSON's lists.
+
+        Raises
+        ------
+        ValueError
+            If the features or their order are not those of the digest.
+        """
+        values = dict(values)
+        if values.pop("var_names_sha256") != _digest(values["var_names"]):
+            raise ValueError("var_names are not the saved ones, or not in their order")
         as_tuples = {key: tuple(values[key]) for key in ("var_names", "selected", "label_names")}
         return cls(**{**values, **as_tuples, "space": FeatureSpace(**values["space"])})
 
@@ -100,7 +111,7 @@ class DataContract:
         """Cells with their features in the model's order, and their values, checked."""
         cells = data.align_features(adata, pd.Index(self.var_names))
         if indices is not None:
-            cells = cells[np.asarray(indices)]
+            cells = cells[data.check_indices(indices, cells.n_obs)]
         x = data.read_matrix(cells, self.setup["layer"])
         # Fractions given to a counts model are an error, not an embedding.
         FeatureSpace.decide(x, self.space.kind)
@@ -121,6 +132,7 @@ class DataContract:
             return np.zeros(cells.n_obs, dtype=np.int64)
         data.check_key(cells, "labels_key", self.setup["labels_key"])
         names = cells.obs[self.setup["labels_key"]].astype(str)
+        data.check_known(names, self.label_names, argument="labels_key")
         return pd.Categorical(names, categories=self.label_names).codes.astype(np.int64)
 
     def training_cells(
@@ -147,6 +159,19 @@ class DataContract:
             graph = cells.obsp[cells.uns[key]["distances_key"]]
             return neighbors.knn_from_graph(graph, self.n_neighbors)
         return neighbors.knn_indices(points, self.n_neighbors, seed=self.seed)
+
+
+def _digest(names: Sequence[str]) -> str:
+    return hashlib.sha256(json.dumps(list(names)).encode()).hexdigest()
+
+
+def batch_bounds(n_cells: int, batch_size: int) -> list[int]:
+    """Where batches begin, and where the last one ends."""
+    bounds = [*range(0, n_cells, batch_size), n_cells]
+    # A cell left over alone joins the batch before it: it would have nothing to contrast.
+    if len(bounds) > 2 and bounds[-1] - bounds[-2] == 1:
+        del bounds[-2]
+    return bounds
 
 
 class PairBatches:
@@ -180,21 +205,12 @@ class PairBatches:
         self.batch_size, self.rng = batch_size, rng
 
     def __len__(self) -> int:
-        return len(self._bounds()) - 1
+        return len(batch_bounds(self.x.shape[0], self.batch_size)) - 1
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
         order = self.rng.permutation(self.x.shape[0])
-        bounds = self._bounds()
-        for start, stop in pairwise(bounds):
+        for start, stop in pairwise(batch_bounds(self.x.shape[0], self.batch_size)):
             yield self._batch(order[start:stop])
-
-    def _bounds(self) -> list[int]:
-        n = self.x.shape[0]
-        bounds = [*range(0, n, self.batch_size), n]
-        # A cell left over alone joins the batch before it: it would have nothing to contrast.
-        if len(bounds) > 2 and bounds[-1] - bounds[-2] == 1:
-            del bounds[-2]
-        return bounds
 
     def _batch(self, cells: NDArray[np.integer[Any]]) -> dict[str, torch.Tensor]:
         near = self.walks.draw(cells, self.rng)

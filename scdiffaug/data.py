@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import torch
 from anndata import AnnData
+from numpy.typing import NDArray
 from scipy import sparse
 
+from scdiffaug._checks import check_is
 from scdiffaug.features import FeatureSpace, Matrix, stored_values, to_dense
 
 
@@ -18,6 +23,8 @@ def read_matrix(adata: AnnData, layer: str | None) -> Matrix:
     ------
     KeyError
         If the layer is missing.
+    TypeError
+        If values are not real numbers.
     ValueError
         If there are no cells or features, names repeat, or values are NaN or infinite.
     """
@@ -28,21 +35,37 @@ def read_matrix(adata: AnnData, layer: str | None) -> Matrix:
         raise ValueError("adata.X is empty (None): set X or pass layer=...")
     if adata.isbacked:
         source = source[:]
-    if sparse.issparse(source):
-        x = sparse.csr_matrix(source, dtype=np.float32)
-    else:
-        x = np.ascontiguousarray(source, dtype=np.float32)
+    x = _as_float32(source, _place(layer))
     finite = np.isfinite(stored_values(x))
     if not finite.all():
         raise ValueError(
-            f"{_place(layer)} has {int((~finite).sum())} NaN or infinite values: remove those "
-            "cells or features, or fill the values, before setup."
+            f"{_place(layer)} has {int((~finite).sum())} NaN or infinite values as "
+            "float32: remove those cells or features, or fill the values, before setup."
         )
     return x
 
 
+def _as_float32(source: Any, place: str) -> Matrix:
+    if source.dtype.kind not in "biuf":
+        raise TypeError(
+            f"{place} has values of type {source.dtype}: convert them to real numbers, e.g. with "
+            ".astype('float32')."
+        )
+    # Numbers too large for float32 become infinite, which is said in words.
+    with np.errstate(over="ignore"):
+        if not sparse.issparse(source):
+            return np.ascontiguousarray(source, dtype=np.float32)
+        x = sparse.csr_matrix(source, dtype=np.float32)
+    # Sums run over stored values: their order, and repeats, must not decide the rounding.
+    if not x.has_canonical_format:
+        x = x.copy()
+        x.sum_duplicates()
+    return x
+
+
 def check_frame(adata: AnnData) -> None:
-    """Raise ValueError where an AnnData is empty or its names repeat."""
+    """Raise TypeError where it is no AnnData, ValueError where it is empty or names repeat."""
+    check_is("adata", adata, AnnData, advice="put the matrix into anndata.AnnData(x)")
     if adata.n_obs == 0 or adata.n_vars == 0:
         raise ValueError(f"adata is empty: found {adata.n_obs} cells x {adata.n_vars} features.")
     for field, names in (("obs_names", adata.obs_names), ("var_names", adata.var_names)):
@@ -69,31 +92,115 @@ def check_depth(x: Matrix, obs_names: pd.Index, space: FeatureSpace) -> None:
 def check_setup(
     adata: AnnData, layer: str | None, *, labels_key: str | None, batch_key: str | None
 ) -> None:
-    """Raise KeyError where a layer or column of obs is missing, ValueError as in check_frame."""
+    """Raise KeyError where a layer or column of obs is missing, else as in check_frame."""
     check_frame(adata)
     check_key(adata, "labels_key", labels_key)
     check_key(adata, "batch_key", batch_key)
+    check_no_missing(adata, "labels_key", labels_key)
+    check_no_missing(adata, "batch_key", batch_key)
     check_layer(adata, layer)
 
 
 def check_layer(adata: AnnData, layer: str | None) -> None:
     """Raise KeyError where a layer is named that is not there."""
-    if layer is not None and layer not in adata.layers:
+    if layer is None:
+        return
+    check_name("layer", layer)
+    if layer not in adata.layers:
         raise KeyError(f"layer={layer!r} not found in adata.layers: it has {list(adata.layers)}.")
 
 
 def check_graph(adata: AnnData, neighbors_key: str | None) -> None:
-    """Raise KeyError where a neighbour graph is named that is not there."""
-    if neighbors_key is not None and neighbors_key not in adata.uns:
+    """Raise KeyError where a neighbour graph is named that is not there, whole."""
+    if neighbors_key is None:
+        return
+    check_name("neighbors_key", neighbors_key)
+    advice = f"run sc.pp.neighbors(adata, key_added={neighbors_key!r})."
+    if neighbors_key not in adata.uns:
+        raise KeyError(f"neighbors_key={neighbors_key!r} not found in adata.uns: {advice}")
+    said = adata.uns[neighbors_key]
+    distances = said.get("distances_key") if isinstance(said, Mapping) else None
+    if distances not in adata.obsp:
         raise KeyError(
-            f"neighbors_key={neighbors_key!r} not found in adata.uns: run "
-            f"sc.pp.neighbors(adata, key_added={neighbors_key!r})."
+            f"neighbors_key={neighbors_key!r} names the distances {distances!r}, which are not in "
+            f"adata.obsp: {advice}"
         )
+
+
+def check_no_missing(adata: AnnData, argument: str, key: str | None) -> None:
+    """Raise ValueError where a column of obs has missing values."""
+    if key is not None and (n_missing := int(adata.obs[key].isna().sum())):
+        raise ValueError(
+            f"{argument}={key!r} has {n_missing} missing values in adata.obs: name that group, or "
+            "leave those cells out."
+        )
+
+
+def check_known(names: pd.Series, known: Sequence[str], *, argument: str) -> None:
+    """Raise ValueError where cells have labels that training did not see."""
+    unknown = sorted(set(names) - set(known))
+    if unknown:
+        raise ValueError(
+            f"{argument}={names.name!r} has {len(unknown)} labels that the model was not trained "
+            f"on, e.g. {unknown[0]!r}: leave those cells out."
+        )
+
+
+def check_name(argument: str, name: object) -> None:
+    """Raise TypeError where something else than a name is given."""
+    if not isinstance(name, str):
+        raise TypeError(f"{argument}={name!r} must be one name, a str, not {type(name).__name__}.")
+
+
+def check_indices(indices: Sequence[int], n_cells: int) -> NDArray[np.int64]:
+    """Positions of the cells that are asked for, from positions or one truth value per cell.
+
+    Raises
+    ------
+    TypeError
+        If they are neither.
+    ValueError
+        If there are none, some repeat, they are not in one row, or too few truth values.
+    IndexError
+        If there is no cell at a position.
+    """
+    found = np.asarray(indices)
+    if found.ndim != 1:
+        raise ValueError(f"indices has shape {found.shape}: pass one row of positions.")
+    if not found.size:
+        raise ValueError("indices is empty: name at least one cell.")
+    if found.dtype.kind not in "biu":
+        raise TypeError(
+            f"indices holds values of type {found.dtype}: pass positions of cells, e.g. those of "
+            "adata.obs_names.get_indexer(names)."
+        )
+    if found.dtype.kind == "b" and len(found) != n_cells:
+        raise ValueError(
+            f"indices has {len(found)} truth values for {n_cells} cells: pass one for each."
+        )
+    if found.dtype.kind == "b":
+        return check_indices(np.flatnonzero(found).tolist(), n_cells)
+    beyond = found[(found < -n_cells) | (found >= n_cells)]
+    if beyond.size:
+        raise IndexError(
+            f"indices names cell {beyond[0]}, but there are {n_cells}: positions go from 0 to "
+            f"{n_cells - 1}."
+        )
+    positions = np.arange(n_cells)[found]
+    if len(np.unique(positions)) < len(positions):
+        raise ValueError(
+            "indices names cells more than once: name each once; augment makes several of each "
+            "by n_per_cell."
+        )
+    return positions
 
 
 def check_key(adata: AnnData, argument: str, key: str | None) -> None:
     """Raise KeyError where a column of obs is named that is not there."""
-    if key is not None and key not in adata.obs:
+    if key is None:
+        return
+    check_name(argument, key)
+    if key not in adata.obs:
         raise KeyError(
             f"{argument}={key!r} not found in adata.obs: it has {list(adata.obs.columns)}."
         )
@@ -107,9 +214,9 @@ def align_features(adata: AnnData, var_names: pd.Index) -> AnnData:
     ValueError
         If features of the model are missing, naming how many and the first few.
     """
+    check_frame(adata)
     if adata.var_names.equals(var_names):
         return adata
-    check_frame(adata)
     missing = var_names.difference(adata.var_names, sort=False)
     if len(missing):
         raise ValueError(

@@ -119,16 +119,33 @@ def _guess(lowest: float, highest: float, *, is_whole: bool) -> Kind:
     return "log" if highest <= _LARGEST_LOG_VALUE else "raw"
 
 
+def _any_varies(x: Matrix) -> bool:
+    lowest, highest = x.min(0), x.max(0)
+    if sparse.issparse(x):
+        lowest, highest = lowest.toarray(), highest.toarray()
+    return bool((highest > lowest).any())
+
+
 def select_features(
     x: Matrix, space: FeatureSpace, *, n_top: int, batch: Sequence[Any] | None
 ) -> NDArray[np.int64]:
     """Positions of the most variable features, ascending; all where there are not more.
 
     Scanpy's ``highly_variable_genes`` on transformed values, within batches where they are given.
+
+    Raises
+    ------
+    ValueError
+        If no feature varies.
     """
+    seen = space.transform(x)
+    if not _any_varies(seen):
+        raise ValueError(
+            f"No feature of adata varies among its {x.shape[0]} cells: pass cells that differ."
+        )
     if x.shape[1] <= n_top:
         return np.arange(x.shape[1])
-    cells = AnnData(space.transform(x))
+    cells = AnnData(seen)
     # Silences scanpy's advice about log1p: the transform is known.
     cells.uns["log1p"] = {"base": None}
     if batch is not None:

@@ -9,7 +9,8 @@ from typing import Any, Literal
 import numpy as np
 from anndata import AnnData
 
-from scdiffaug import augmentation, choosing, report
+from scdiffaug import augmentation, choosing, data, report
+from scdiffaug._checks import check_path, check_seed, check_whole
 from scdiffaug.choosing import Choice, Depth, Keep, Rows, Target
 from scdiffaug.diffusion import Sampler
 from scdiffaug.features import Matrix
@@ -88,6 +89,8 @@ class GeneratingModel(SavedModel):
         ------
         KeyError
             If the column of obs is missing.
+        TypeError
+            If an argument is of the wrong type.
         ValueError
             If an argument is out of range or does not fit the others, the sampler does not fit
             the model, features are missing, no group is below its target, or the model was built
@@ -107,6 +110,7 @@ class GeneratingModel(SavedModel):
             groupby=groupby, target=target, n_per_cell=n_per_cell, depth=depth, keep=keep
         )
         choice.check(self._contract.space)
+        check_whole("batch_size", batch_size)
         draw = self._draw(strength=strength, sampler=sampler, steps=steps, seed=seed)
         cells, x, rows = self._sources(adata, indices, choice)
         return augmentation.augment(
@@ -162,6 +166,8 @@ class GeneratingModel(SavedModel):
         ------
         KeyError
             If the column, a cell or a group is missing.
+        TypeError
+            If an argument is of the wrong type.
         ValueError
             If ``n`` is below 2, another argument is out of range, features are missing, or the
             generator is not conditioned on y.
@@ -181,8 +187,8 @@ class GeneratingModel(SavedModel):
                 f"condition={self.module.condition_on!r}: cells are interpolated through y, which "
                 "this generator does not see; build the model with condition='semantic'."
             )
-        if n < 2:
-            raise ValueError(f"n={n} must be at least 2, one cell for either end.")
+        check_whole("n", n, at_least=2)
+        check_whole("batch_size", batch_size)
         draw = self._draw(strength=1.0, sampler=sampler, steps=steps, seed=seed)
         cells, x = self._read(adata, None)
         groups = choosing.group_names(cells, groupby)
@@ -251,6 +257,8 @@ class GeneratingModel(SavedModel):
         ------
         KeyError
             If the column of obs is missing.
+        TypeError
+            If an argument is of the wrong type.
         ValueError
             If features are missing, or there are fewer than 20 cells on a side.
 
@@ -264,6 +272,10 @@ class GeneratingModel(SavedModel):
         'good'
         """
         self._check_if_trained(warn=False)
+        check_whole("max_cells", max_cells)
+        check_seed(self._seed(seed))
+        if path is not None:
+            check_path("path", path)
         sides = report.split(
             self._read(adata, None),
             self._contract.read(new),
@@ -288,10 +300,8 @@ class GeneratingModel(SavedModel):
         self, adata: AnnData | None, indices: Sequence[int] | None, choice: Choice
     ) -> tuple[AnnData, Matrix, Rows]:
         """All cells that the choice asks about, their values, and which may be sources."""
-        if indices is not None and len(indices) == 0:
-            raise ValueError("indices is empty: name at least one source cell.")
         if choice.looks_beyond_sources and indices is not None:
             cells, x = self._read(adata, None)
-            return cells, x, np.arange(cells.n_obs)[np.asarray(indices)]
+            return cells, x, data.check_indices(indices, cells.n_obs)
         cells, x = self._read(adata, indices)
         return cells, x, np.arange(cells.n_obs)

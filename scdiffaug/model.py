@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -16,11 +16,13 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
+from scvi.data._constants import _SCVI_UUID_KEY
 from scvi.data.fields import CategoricalObsField, LayerField
 from scvi.model._utils import parse_device_args
 
 from scdiffaug import augmentation, data
-from scdiffaug.contract import DataContract
+from scdiffaug._checks import check_choice, check_flag, check_seed, check_whole
+from scdiffaug.contract import DataContract, batch_bounds
 from scdiffaug.generating import GeneratingModel
 from scdiffaug.module import Condition, Objective, choose_diffusion
 from scdiffaug.training import Precision, Schedule, TrainingOptions, default_epochs, fit
@@ -68,9 +70,12 @@ class scDiffAug(GeneratingModel):
 
     Raises
     ------
+    TypeError
+        If an argument or the values are of the wrong type.
     ValueError
-        If values are NaN or infinite, do not fit the feature space, or cells have no counts; if
-        names repeat, or there are no more cells than neighbours.
+        If an argument is out of range; if values are NaN or infinite, do not fit the feature
+        space, or cells have no counts; if names repeat, or there are no more cells than
+        neighbours.
     KeyError
         If a layer or a column of obs is missing.
 
@@ -99,7 +104,20 @@ class scDiffAug(GeneratingModel):
         diffusion: Literal["auto", "counts", "gaussian", "none"] = "auto",
         seed: int = 0,
     ) -> None:
-        if self._get_most_recent_anndata_manager(adata) is None:
+        widths = {
+            "n_top_features": n_top_features,
+            "n_components": n_components,
+            "n_neighbors": n_neighbors,
+            "n_semantic": n_semantic,
+            "n_projection": n_projection,
+        }
+        for name, width in widths.items():
+            check_whole(name, width)
+        check_choice("objective", objective, get_args(Objective))
+        check_choice("condition", condition, get_args(Condition))
+        check_seed(seed)
+        data.check_frame(adata)
+        if not self._is_set_up(adata):
             logger.info("Registering adata with defaults: X, no labels, no batches.")
             self.setup_anndata(adata)
         super().__init__(adata)
@@ -131,6 +149,23 @@ class scDiffAug(GeneratingModel):
         )
 
     @classmethod
+    def _is_set_up(cls, adata: AnnData) -> bool:
+        try:
+            return cls._get_most_recent_anndata_manager(adata) is not None
+        except ValueError as error:
+            raise ValueError(
+                "adata is a copy of one that was set up: call scDiffAug.setup_anndata(adata, ...) "
+                "for the copy too."
+            ) from error
+
+    @classmethod
+    def _part_from_original(cls, adata: AnnData) -> None:
+        # A copy carries its original's identity, whose registration it would take over.
+        manager = cls._setup_adata_manager_store.get(adata.uns.get(_SCVI_UUID_KEY))
+        if manager is not None and manager.adata is not adata:
+            del adata.uns[_SCVI_UUID_KEY]
+
+    @classmethod
     def setup_anndata(
         cls,
         adata: AnnData,
@@ -160,13 +195,16 @@ class scDiffAug(GeneratingModel):
         ------
         KeyError
             If a layer, column or graph is missing.
+        TypeError
+            If an argument is of the wrong type.
         ValueError
-            If adata is empty, or names repeat.
+            If adata is empty, names repeat, or labels or batches are missing.
         """
         data.check_setup(adata, layer, labels_key=labels_key, batch_key=batch_key)
         data.check_graph(adata, neighbors_key)
         if adata.is_view:
             adata._init_as_actual(adata.copy())
+        cls._part_from_original(adata)
         setup_args = cls._get_setup_method_args(**locals())
         fields = [LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=False)]
         if labels_key is not None:
@@ -227,19 +265,24 @@ class scDiffAug(GeneratingModel):
         ------
         FloatingPointError
             If the loss becomes NaN or infinite.
+        TypeError
+            If an argument is of the wrong type.
+        ValueError
+            If an argument is out of range, or the model was loaded without cells.
+        SystemExit
+            With status 143, if the process was told to end (SIGTERM).
         """
-        accelerator, devices, device = parse_device_args(
-            accelerator=accelerator, devices=devices, return_device="torch"
-        )
+        if self.adata is None:
+            raise ValueError("The model was loaded without cells: pass adata=... to load.")
+        check_whole("batch_size", batch_size, at_least=2)
+        if max_epochs is not None:
+            check_whole("max_epochs", max_epochs)
+        check_choice("precision", precision, get_args(Precision))
+        check_flag("enable_progress_bar", enable_progress_bar)
         batch_size = min(batch_size, self.adata.n_obs)
         max_epochs = max_epochs or default_epochs(self.adata.n_obs, batch_size)
-        batches, axes = self._contract.training_cells(
-            self.adata, n_components=self._module_config["n_components"], batch_size=batch_size
-        )
-        self.module.fit_axes(axes)
-        self.module.fit_scale(batches.x)
         options = TrainingOptions(
-            n_steps=max_epochs * len(batches),
+            n_steps=max_epochs * (len(batch_bounds(self.adata.n_obs, batch_size)) - 1),
             alpha=alpha,
             startup=startup,
             attraction=attraction,
@@ -248,6 +291,14 @@ class scDiffAug(GeneratingModel):
             weight_decay=weight_decay,
             seed=self._contract.seed,
         )
+        accelerator, devices, device = parse_device_args(
+            accelerator=accelerator, devices=devices, return_device="torch"
+        )
+        batches, axes = self._contract.training_cells(
+            self.adata, n_components=self._module_config["n_components"], batch_size=batch_size
+        )
+        self.module.fit_axes(axes)
+        self.module.fit_scale(batches.x)
         self.history_ = fit(
             self.module,
             batches,
@@ -285,13 +336,15 @@ class scDiffAug(GeneratingModel):
 
         Raises
         ------
+        TypeError
+            If an argument is of the wrong type.
         ValueError
-            If the representation is unknown, or features of the model are missing.
+            If an argument is out of range or unknown, or features of the model are missing.
+        IndexError
+            If there is no cell at an index.
         """
-        if representation not in ("semantic", "projection"):
-            raise ValueError(
-                f"representation={representation!r} is unknown: use 'semantic' or 'projection'."
-            )
+        check_choice("representation", representation, get_args(Representation))
+        check_whole("batch_size", batch_size)
         self._check_if_trained(warn=False)
         x = self._read(adata, indices)[1]
         key = "y" if representation == "semantic" else "z"

@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from scdiffaug._checks import check_is, check_number
 from scdiffaug._colours import GREY, HIGHLIGHT, OKABE_ITO, colouring, legend_handle
 
 if TYPE_CHECKING:
@@ -70,8 +71,10 @@ def embedding(
     ------
     KeyError
         If ``basis`` or ``color`` is missing.
+    TypeError
+        If an argument is of the wrong type.
     ValueError
-        If the basis has fewer than two dimensions.
+        If the basis has fewer than two dimensions, or ``size`` is not above 0.
 
     Examples
     --------
@@ -82,6 +85,8 @@ def embedding(
     >>> len(ax.get_legend().get_texts())
     10
     """
+    _check_cells("adata", adata)
+    _check_look(ax, size)
     points, colours = _points(adata, basis), colouring(adata, color)
     drawn = _axes() if ax is None else ax
     size = _marker_size(len(points)) if size is None else size
@@ -143,6 +148,9 @@ def augmentation(
     >>> [text.get_text() for text in ax.get_legend().get_texts()]
     ['real', 'augmented']
     """
+    _check_cells("adata", adata)
+    _check_cells("new", new)
+    _check_look(ax, size)
     real, made = _projection(adata, model), _projection(new, model)
     colours = colouring(adata, color)
     rgba_made = colours.rgba(new, name="new") if color else HIGHLIGHT
@@ -215,6 +223,17 @@ def history(
     return _result(axes, new=ax is None, show=show, return_fig=return_fig)
 
 
+def _check_cells(name: str, cells: object) -> None:
+    check_is(name, cells, AnnData, advice="pass annotated cells")
+
+
+def _check_look(ax: object, size: object) -> None:
+    if ax is not None:
+        check_is("ax", ax, Axes, advice="pass matplotlib's axes")
+    if size is not None:
+        check_number("size", size, above=0)
+
+
 def _points(cells: AnnData, basis: str) -> Points:
     key = basis if basis in cells.obsm else f"X_{basis}"
     if key not in cells.obsm:
@@ -240,6 +259,8 @@ def _first_two(points: Points, name: str) -> Points:
 
 def _curves(model: scDiffAug, keys: Sequence[str] | None) -> dict[str, pd.DataFrame]:
     recorded = model.history
+    if isinstance(keys, str):
+        raise TypeError(f"keys={keys!r} must be a list of names: pass [{keys!r}].")
     if not recorded:
         raise RuntimeError("The model has no history: call model.train() first.")
     missing = [key for key in keys or () if key not in recorded]

@@ -12,8 +12,11 @@ import torch
 from anndata import AnnData
 from scvi.model._utils import parse_device_args
 from scvi.model.base import BaseModelClass
+from torch import Tensor
 
 from scdiffaug import data, storage
+from scdiffaug._checks import check_flag, check_path
+from scdiffaug._saved_fields import SavedFields
 from scdiffaug.contract import DataContract
 from scdiffaug.features import Matrix
 from scdiffaug.module import DiffAugModule
@@ -27,13 +30,7 @@ class SavedModel(BaseModelClass):
         self._contract, self._module_config = contract, config
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(contract.seed)
-            self.module = DiffAugModule(
-                len(contract.var_names),
-                contract.selected,
-                contract.space,
-                n_labels=len(contract.label_names),
-                **config,
-            )
+            self.module = _module(contract, config)
         self._model_summary_string = (
             f"scDiffAug: {len(contract.var_names)} features as {contract.space.kind}, encoder "
             f"sees {len(contract.selected)}, objective {config['objective']}, diffusion "
@@ -58,7 +55,16 @@ class SavedModel(BaseModelClass):
         ------
         FileExistsError
             If the folder exists and may not be replaced.
+        TypeError
+            If an argument is of the wrong type.
+        ValueError
+            If weights are NaN or infinite, or there is no AnnData to save.
         """
+        check_path("dir_path", dir_path)
+        check_flag("overwrite", overwrite)
+        check_flag("save_anndata", save_anndata)
+        if save_anndata and self.adata is None:
+            raise ValueError("save_anndata=True, but the model was loaded without cells.")
         history = {name: frame[name].tolist() for name, frame in (self.history_ or {}).items()}
         description = {
             "contract": self._contract.to_dict(),
@@ -99,25 +105,25 @@ class SavedModel(BaseModelClass):
         ------
         FileNotFoundError
             If the folder holds no model.
+        TypeError
+            If an argument is of the wrong type.
         ValueError
-            If the files are damaged or too new, or features of the model are missing.
+            If the files are damaged or of another version, or features of the model are missing.
         """
-        weights, saved = storage.read_model(Path(dir_path))
-        contract = DataContract.from_dict(saved["contract"])
-        beside = storage.saved_adata(Path(dir_path))
-        if adata is None and beside is not None:
-            adata = anndata.read_h5ad(beside)
-        model = cls.__new__(cls)
-        model._attach(adata, contract)
-        model._build(contract, saved["module"])
-        model.module.load_state_dict(weights)
+        check_path("dir_path", dir_path)
         _, _, target = parse_device_args(accelerator, device, return_device="torch")
+        folder = storage.standing(Path(dir_path))
+        saved, weights = _fields_and_weights(folder)
+        model = cls.__new__(cls)
+        model._attach(_cells_beside(folder) if adata is None else adata, saved.contract)
+        model._build(saved.contract, saved.module)
+        model.module.load_state_dict(weights)
         model.to_device(target)
         model.module.eval()
-        model.is_trained_ = saved["is_trained"]
+        model.is_trained_ = saved.is_trained
         model.history_ = {
             name: pd.DataFrame({name: values}).rename_axis("epoch")
-            for name, values in saved["history"].items()
+            for name, values in saved.history.items()
         }
         return model
 
@@ -142,3 +148,40 @@ class SavedModel(BaseModelClass):
         if adata is None:
             raise ValueError("The model was loaded without cells: pass adata=...")
         return self._contract.read(adata, indices)
+
+
+def _module(contract: DataContract, config: dict[str, Any]) -> DiffAugModule:
+    return DiffAugModule(
+        len(contract.var_names),
+        contract.selected,
+        contract.space,
+        n_labels=len(contract.label_names),
+        **config,
+    )
+
+
+def _fields_and_weights(folder: Path) -> tuple[SavedFields, dict[str, Tensor]]:
+    """Fields and weights that fit each other; ValueError where the files are damaged."""
+    description = storage.read_description(folder)
+    try:
+        saved = SavedFields.of(description)
+        # Has shapes, but takes no memory, however large a file says that it is.
+        with torch.device("meta"):
+            expected = _module(saved.contract, saved.module).state_dict()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise storage.damaged(folder, f"model.json: {str(error).rstrip('.')}") from error
+    weights = storage.read_weights(folder, saved.weights_sha256, expected=expected)
+    if tuple(weights["selected"].tolist()) != saved.contract.selected:
+        raise storage.damaged(folder, "its two files name different features for the encoder")
+    return saved, weights
+
+
+def _cells_beside(folder: Path) -> AnnData | None:
+    path = storage.saved_adata(folder)
+    try:
+        return None if path is None else anndata.read_h5ad(path)
+    # HDF5 and anndata have an exception of their own for every kind of damage.
+    except Exception as error:
+        raise storage.damaged(
+            folder, f"{path} cannot be read ({error}), pass adata=... to do without it"
+        ) from error

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,14 +17,19 @@ import safetensors.torch
 from anndata import AnnData
 from torch import Tensor
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _WEIGHTS, _DESCRIPTION, _ADATA = "model.safetensors", "model.json", "adata.h5ad"
+# A million names take 20 MB; the names and shapes of a model's weights some 10 kB.
+_LARGEST_DESCRIPTION = 256 * 2**20
+_LARGEST_HEADER = 2**20
+
+logger = logging.getLogger("scdiffaug")
 
 
 def write_model(
     folder: Path,
-    weights: dict[str, Tensor],
-    description: dict[str, Any],
+    weights: Mapping[str, Tensor],
+    description: Mapping[str, Any],
     *,
     adata: AnnData | None,
     overwrite: bool,
@@ -33,48 +40,157 @@ def write_model(
     ------
     FileExistsError
         If the folder exists and ``overwrite`` is false, or is not a saved model.
+    ValueError
+        If weights are NaN or infinite.
     """
+    folder = folder.resolve()
     if folder.exists():
         if not overwrite:
             raise FileExistsError(f"{folder} exists already: pass overwrite=True to replace it.")
-        if not (folder / _DESCRIPTION).is_file() and any(folder.iterdir()):
+        if not _is_replaceable(folder):
             raise FileExistsError(f"{folder} is not a saved model: it is not overwritten.")
+    if spoiled := _not_finite(weights):
+        raise ValueError(f"The weights {spoiled!r} are NaN or infinite: train the model again.")
+    content = safetensors.torch.save(dict(weights))
     with written_aside(folder) as aside:
-        safetensors.torch.save_file(weights, aside / _WEIGHTS)
-        text = json.dumps({"schema_version": SCHEMA_VERSION, **description}, indent=1)
+        (aside / _WEIGHTS).write_bytes(content)
+        text = json.dumps(sealed(description, content), indent=1)
         (aside / _DESCRIPTION).write_text(text, encoding="utf-8")
         if adata is not None:
             adata.write_h5ad(aside / _ADATA)
 
 
-def read_model(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read weights and description.
+def sealed(description: Mapping[str, Any], weights: bytes) -> dict[str, Any]:
+    """A description with its version, and the sha256 of itself and of the weights' file."""
+    body = {**description, "schema_version": SCHEMA_VERSION, "weights_sha256": sha256(weights)}
+    return {**body, "description_sha256": _digest(body)}
+
+
+def sha256(content: bytes) -> str:
+    """Hexadecimal digest."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def _digest(body: Mapping[str, Any]) -> str:
+    return sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode())
+
+
+def _is_replaceable(folder: Path) -> bool:
+    return folder.is_dir() and ((folder / _DESCRIPTION).is_file() or not any(folder.iterdir()))
+
+
+def damaged(folder: Path, why: object) -> ValueError:
+    """The error for a saved model that cannot be right."""
+    return ValueError(
+        f"The model in {folder} is damaged: {why}. Save it again, or copy it whole from where it "
+        "came."
+    )
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """Read what :func:`write_model` wrote beside the weights.
 
     Raises
     ------
     FileNotFoundError
         If there is no saved model in the folder.
     ValueError
-        If it was saved by a newer version or the files are damaged.
+        If it was saved by another version, or the file is damaged.
     """
-    if not (folder / _DESCRIPTION).is_file():
+    if not os.path.lexists(folder / _DESCRIPTION):
         raise FileNotFoundError(f"{folder} holds no saved scDiffAug model ({_DESCRIPTION}).")
+    content = _content(folder, _DESCRIPTION, at_most=_LARGEST_DESCRIPTION)
     try:
-        description = json.loads((folder / _DESCRIPTION).read_text(encoding="utf-8"))
-        weights = safetensors.torch.load_file(folder / _WEIGHTS)
-    except (json.JSONDecodeError, UnicodeDecodeError, safetensors.SafetensorError) as error:
-        raise ValueError(f"The model in {folder} is damaged: {error}. Save it again.") from error
-    if description.get("schema_version") != SCHEMA_VERSION:
+        saved = json.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise damaged(folder, f"{_DESCRIPTION} is not JSON ({error})") from error
+    _check_seal(folder, saved)
+    return saved
+
+
+def _check_seal(folder: Path, saved: Any) -> None:
+    if not isinstance(saved, dict):
+        raise damaged(folder, f"{_DESCRIPTION} holds no JSON object")
+    version = saved.get("schema_version")
+    if version != SCHEMA_VERSION or isinstance(version, bool):
         raise ValueError(
-            f"The model in {folder} has schema version {description.get('schema_version')!r}, "
-            f"this scdiffaug reads {SCHEMA_VERSION}: use the version that saved it."
+            f"The model in {folder} has schema version {version!r}, this scdiffaug reads "
+            f"{SCHEMA_VERSION}: use the version that saved it."
         )
-    return weights, description
+    body = {name: value for name, value in saved.items() if name != "description_sha256"}
+    if saved.get("description_sha256") != _digest(body):
+        raise damaged(folder, f"{_DESCRIPTION} is not what was saved (its sha256 differs)")
+
+
+def read_weights(
+    folder: Path, digest: object, *, expected: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Read the weights.
+
+    Parameters
+    ----------
+    folder
+        Of the model.
+    digest
+        What the description says of the file.
+    expected
+        Tensors of the right names, shapes and types; their values are not looked at.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged, or holds other weights.
+    """
+    n_bytes = sum(tensor.numel() * tensor.element_size() for tensor in expected.values())
+    content = _content(folder, _WEIGHTS, at_most=n_bytes + _LARGEST_HEADER)
+    if sha256(content) != digest:
+        raise damaged(folder, f"{_WEIGHTS} is not what was saved (its sha256 differs)")
+    try:
+        weights = safetensors.torch.load(content)
+    except (safetensors.SafetensorError, KeyError, ValueError, RuntimeError) as error:
+        raise damaged(folder, f"{_WEIGHTS} is not of this format ({error})") from error
+    if difference := _difference(weights, expected):
+        raise damaged(folder, f"{_WEIGHTS} {difference}")
+    return weights
+
+
+def _content(folder: Path, name: str, *, at_most: int) -> bytes:
+    path = folder / name
+    if path.is_symlink() or not path.is_file():
+        raise damaged(folder, f"{name} is missing or not a file of its own (a link, a folder)")
+    # One byte too many tells a file that grows, or hides its size, from one that fits.
+    with path.open("rb") as file:
+        content = file.read(at_most + 1)
+    if len(content) > at_most:
+        raise damaged(folder, f"{name} is larger than the {at_most} bytes it can need")
+    return content
+
+
+def _difference(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str | None:
+    """What is wrong with the weights, in words."""
+    for word, names in (("lacks", expected.keys() - weights), ("adds", weights.keys() - expected)):
+        if names:
+            return f"{word} {len(names)} weights, e.g. {min(names)!r}"
+    for name, wanted in expected.items():
+        found = weights[name]
+        if (found.shape, found.dtype) != (wanted.shape, wanted.dtype):
+            return (
+                f"has {name!r} as {found.dtype} of shape {tuple(found.shape)}, not "
+                f"{wanted.dtype} of shape {tuple(wanted.shape)}"
+            )
+    spoiled = _not_finite(weights)
+    return f"has NaN or infinite values in {spoiled!r}" if spoiled else None
+
+
+def _not_finite(weights: Mapping[str, Tensor]) -> str | None:
+    return next((name for name, part in weights.items() if not part.isfinite().all()), None)
 
 
 def saved_adata(folder: Path) -> Path | None:
     """Where the AnnData saved with a model is, if one was."""
     path = folder / _ADATA
+    if path.is_symlink():
+        raise damaged(folder, f"{_ADATA} is a link, not a file of its own")
     return path if path.is_file() else None
 
 
@@ -101,16 +217,44 @@ def written_aside(folder: Path) -> Iterator[Path]:
         shutil.rmtree(aside, ignore_errors=True)
 
 
+def standing(folder: Path) -> Path:
+    """The folder; where a save was killed just before it took its place, the one it replaces."""
+    if folder.exists():
+        return folder
+    waiting = _waiting(folder)
+    if not waiting:
+        return folder
+    logger.warning(
+        "%s is missing as a save was interrupted: reading what it was to replace, %s.",
+        folder,
+        waiting[-1],
+    )
+    return waiting[-1]
+
+
 def _put_in_place(aside: Path, folder: Path) -> None:
-    if not folder.exists():
+    if folder.exists():
+        # A full folder cannot be renamed over another: the old one waits until the new one stands.
+        old = Path(tempfile.mkdtemp(prefix=_old_prefix(folder), dir=folder.parent))
+        os.rename(folder, old)
+        try:
+            os.rename(aside, folder)
+        except OSError:
+            os.rename(old, folder)
+            raise
+    else:
         os.rename(aside, folder)
-        return
-    # A full folder cannot be renamed over another: the old one waits until the new one stands.
-    old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
-    os.rename(folder, old)
-    try:
-        os.rename(aside, folder)
-    except OSError:
-        os.rename(old, folder)
-        raise
-    shutil.rmtree(old)
+    for old in _waiting(folder):
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _waiting(folder: Path) -> list[Path]:
+    """Folders that were being replaced, the last one last."""
+    prefix = _old_prefix(folder)
+    siblings = folder.parent.iterdir() if folder.parent.is_dir() else ()
+    found = [path for path in siblings if path.name.startswith(prefix) and any(path.iterdir())]
+    return sorted(found, key=lambda path: path.stat().st_mtime)
+
+
+def _old_prefix(folder: Path) -> str:
+    return f".{folder.name}-old-"

@@ -7,6 +7,7 @@ from typing import Literal
 
 from anndata import AnnData
 
+from scdiffaug._checks import check_is
 from scdiffaug.choosing import Depth, Keep, Target
 from scdiffaug.diffusion import Sampler
 from scdiffaug.model import scDiffAug
@@ -33,6 +34,8 @@ def embed(
 
     Raises
     ------
+    TypeError
+        If an argument is of the wrong type.
     ValueError
         If features of the model are missing.
 
@@ -46,7 +49,8 @@ def embed(
     >>> adata.obsm["X_scdiffaug_2d"].shape
     (700, 2)
     """
-    model = _trained(adata) if model is None else model
+    check_is("key_added", key_added, str, advice="pass a key of .obsm")
+    model = _trained(adata, model)
     semantic = model.get_latent_representation(adata)
     projection = model.get_latent_representation(adata, representation="projection")
     adata.obsm[key_added], adata.obsm[f"{key_added}_2d"] = semantic, projection
@@ -86,6 +90,8 @@ def augment(
     ------
     KeyError
         If the column of obs is missing.
+    TypeError
+        If an argument is of the wrong type.
     ValueError
         If an argument is out of range or features of the model are missing.
 
@@ -106,7 +112,7 @@ def augment(
     >>> together.nunique()
     1
     """
-    model = _trained(adata) if model is None else model
+    model = _trained(adata, model)
     return model.augment(
         adata,
         indices,
@@ -153,6 +159,8 @@ def interpolate(
     ------
     KeyError
         If the column, a cell or a group is missing.
+    TypeError
+        If an argument is of the wrong type.
     ValueError
         If an argument is out of range or features of the model are missing.
 
@@ -168,7 +176,7 @@ def interpolate(
     >>> new.shape
     (5, 765)
     """
-    model = _trained(adata) if model is None else model
+    model = _trained(adata, model)
     return model.interpolate(
         adata,
         source=source,
@@ -181,7 +189,9 @@ def interpolate(
     )
 
 
-def _trained(adata: AnnData) -> scDiffAug:
-    model = scDiffAug(adata)
-    model.train()
+def _trained(adata: AnnData, model: scDiffAug | None) -> scDiffAug:
+    if model is None:
+        model = scDiffAug(adata)
+        model.train()
+    check_is("model", model, scDiffAug, advice="pass a trained scdiffaug.scDiffAug")
     return model

@@ -11,14 +11,16 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import lightning.pytorch as pl
 import pandas as pd
 import torch
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from scvi.train import Trainer
 from torch import Tensor
 
+from scdiffaug._checks import check_choice, check_number, check_whole
 from scdiffaug.module import DiffAugModule, Tensors
 
 Schedule = Literal["joint", "alternating"]
@@ -65,6 +67,18 @@ class TrainingOptions:
     clip_norm: float = 10.0
     view_steps: int = 4
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check every option; TypeError or ValueError where one is not allowed."""
+        check_whole("n_steps", self.n_steps)
+        check_number("alpha", self.alpha, at_least=0, at_most=1)
+        check_number("startup", self.startup, at_least=0, at_most=1)
+        check_number("attraction", self.attraction, at_least=0)
+        check_choice("schedule", self.schedule, get_args(Schedule))
+        check_number("learning_rate", self.learning_rate, above=0)
+        check_number("weight_decay", self.weight_decay, at_least=0)
+        check_number("clip_norm", self.clip_norm, above=0)
+        check_whole("view_steps", self.view_steps)
 
 
 def default_epochs(n_cells: int, batch_size: int) -> int:
@@ -203,7 +217,7 @@ def fit(
     precision: Precision,
     enable_progress_bar: bool,
 ) -> dict[str, pd.DataFrame]:
-    """Train a module in place and return its history."""
+    """Train a module in place and return its history; SystemExit of status 143 on SIGTERM."""
     plan = DiffAugPlan(module, options)
     with _without_chatter():
         trainer = Trainer(
@@ -216,7 +230,7 @@ def fit(
             enable_progress_bar=enable_progress_bar,
         )
         module.train()
-        with stop_on_interrupt(trainer):
+        with stop_on_interrupt(trainer), _failing_on_termination():
             trainer.fit(plan, batches)
     module.eval()
     return plan.history()
@@ -235,6 +249,15 @@ def _without_chatter() -> Iterator[None]:
             yield
     finally:
         chatter.setLevel(level)
+
+
+@contextmanager
+def _failing_on_termination() -> Iterator[None]:
+    """Let SIGTERM end the process as shells expect; Lightning's exception means success."""
+    try:
+        yield
+    except SIGTERMException as stopped:
+        raise SystemExit(128 + signal.SIGTERM) from stopped
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 from anndata import AnnData
+from refusals import Bench
 
 from scdiffaug import datasets
 
@@ -25,3 +26,9 @@ def data_dir() -> Path:
 def pbmc() -> AnnData:
     """700 cells by 765 genes, counts; fresh for every test."""
     return datasets.pbmc68k_reduced()
+
+
+@pytest.fixture(scope="session")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """What bad arguments are tried on; no test leaves it changed."""
+    return Bench(tmp_path_factory.mktemp("bench"))

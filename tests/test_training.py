@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -165,3 +167,22 @@ def test_a_loss_that_is_not_finite_says_what_to_do(pbmc: AnnData) -> None:
         model.module.encoder.semantic[0].weight[0, 0] = torch.nan
     with pytest.raises(FloatingPointError, match="lower learning_rate"):
         model.train(max_epochs=3, enable_progress_bar=False)
+
+
+def test_termination_does_not_look_like_success() -> None:
+    script = """
+import os, signal
+import scdiffaug
+from scdiffaug.module import DiffAugModule
+
+def told_to_end(module, decay):
+    os.kill(os.getpid(), signal.SIGTERM)
+
+DiffAugModule.update_ema = told_to_end
+model = scdiffaug.scDiffAug(scdiffaug.datasets.pbmc68k_reduced()[:60, :40].copy())
+model.train(max_epochs=50, accelerator="cpu", enable_progress_bar=False)
+print("trained to the end")
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert run.returncode == 128 + signal.SIGTERM
+    assert "trained to the end" not in run.stdout

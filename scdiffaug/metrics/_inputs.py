@@ -9,13 +9,32 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
+from scdiffaug._checks import check_whole
+
 Values: TypeAlias = NDArray[np.floating[Any]] | sparse.csr_matrix
+
+
+def require_matrix(cells: Values, name: str) -> None:
+    """Raise unless it is a matrix of finite numbers."""
+    if not isinstance(cells, np.ndarray) and not sparse.issparse(cells):
+        raise TypeError(
+            f"{name} must be an array or a sparse matrix, found {type(cells).__name__}: pass "
+            "np.asarray of it."
+        )
+    if cells.ndim != 2:
+        raise ValueError(f"{name} has shape {cells.shape}: pass a row for each cell.")
+    if cells.dtype.kind not in "biuf":
+        raise TypeError(f"{name} has values of type {cells.dtype}: convert them to real numbers.")
+    values = cells.data if sparse.issparse(cells) else cells
+    if n_spoiled := int((~np.isfinite(values)).sum()):
+        raise ValueError(f"{name} has {n_spoiled} NaN or infinite values: leave those cells out.")
 
 
 def checked_labels(
     labels: ArrayLike, cells: Values, *, name: str = "labels", of: str = "embedding"
 ) -> NDArray[Any]:
     """The labels as an array, one for each row of ``cells`` and none missing."""
+    require_matrix(cells, of)
     found = np.asarray(labels)
     if found.shape != (cells.shape[0],):
         raise ValueError(
@@ -29,6 +48,8 @@ def checked_labels(
 
 def require_same_cells(points: Values, embedding: Values) -> None:
     """Raise unless both have the same number of rows."""
+    require_matrix(points, "points")
+    require_matrix(embedding, "embedding")
     if points.shape[0] != embedding.shape[0]:
         raise ValueError(
             f"points has {points.shape[0]} cells, but embedding has {embedding.shape[0]}: pass "
@@ -47,6 +68,7 @@ def require_cells(cells: Values, n_needed: int, *, name: str, why: str) -> None:
 
 def require_cells_per_label(labels: NDArray[Any], n_folds: int) -> None:
     """Raise if a label is rarer than the folds."""
+    check_whole("n_folds", n_folds, at_least=2)
     names, counts = np.unique(labels, return_counts=True)
     if counts.min() < n_folds:
         raise ValueError(
@@ -57,6 +79,8 @@ def require_cells_per_label(labels: NDArray[Any], n_folds: int) -> None:
 
 def require_same_features(one: Values, other: Values, *, names: tuple[str, str]) -> None:
     """Raise unless both have the same number of columns."""
+    require_matrix(one, names[0])
+    require_matrix(other, names[1])
     if one.shape[1] != other.shape[1]:
         raise ValueError(
             f"{names[0]} has {one.shape[1]} features, but {names[1]} has {other.shape[1]}: pass "

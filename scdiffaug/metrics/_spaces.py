@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.decomposition import PCA
 
+from scdiffaug._checks import check_whole
 from scdiffaug.metrics._inputs import Values
 
 
@@ -30,6 +31,7 @@ def joint_pca(
     """Both in the principal components of both together; as they are without ``n_pcs``."""
     if n_pcs is None:
         return real, made
+    check_whole("n_pcs", n_pcs)
     both = dense(stacked(real, made))
     points = PCA(min(n_pcs, *both.shape), random_state=seed).fit_transform(both)
     return points[: real.shape[0]], points[real.shape[0] :]
@@ -41,12 +43,14 @@ def pca_of(
     """``others`` in the principal components of ``fitted_on``; as they are without ``n_pcs``."""
     if n_pcs is None:
         return others
+    check_whole("n_pcs", n_pcs)
     pca = PCA(min(n_pcs, *fitted_on.shape), random_state=seed).fit(dense(fitted_on))
     return tuple(pca.transform(dense(cells)) for cells in others)
 
 
 def drawn(cells: Values, n_most: int, *, rng: np.random.Generator) -> Values:
     """All cells in their order, or ``n_most`` of them where there are more."""
+    check_whole("max_cells", n_most)
     if cells.shape[0] <= n_most:
         return cells
     return cells[rng.choice(cells.shape[0], n_most, replace=False)]

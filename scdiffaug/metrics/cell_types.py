@@ -13,6 +13,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from scdiffaug._checks import check_whole
 from scdiffaug.metrics._inputs import (
     Values,
     checked_labels,
@@ -99,6 +100,7 @@ def type_kept_per_type(
 
 
 def _classifier(judge: Judge, n_neighbors: int) -> ClassifierMixin:
+    check_whole("n_neighbors", n_neighbors)
     if judge == "neighbors":
         return KNeighborsClassifier(n_neighbors)
     if judge == "logistic":

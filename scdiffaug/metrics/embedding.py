@@ -23,6 +23,7 @@ from sklearn.preprocessing import LabelEncoder, StandardScaler
 from sklearn.svm import SVC
 from sklearn.utils import gen_batches
 
+from scdiffaug._checks import check_whole
 from scdiffaug.metrics._inputs import (
     Values,
     checked_labels,
@@ -110,6 +111,7 @@ def knn_accuracy(
     >>> knn_accuracy(np.eye(2)[np.repeat([0, 1], 20)], np.repeat(["a", "b"], 20))
     1.0
     """
+    check_whole("n_neighbors", n_neighbors)
     names = checked_labels(labels, embedding)
     require_cells_per_label(names, n_folds)
     # The largest fold holds ceil(n / n_folds) cells; the rest must be enough to vote.
@@ -243,6 +245,7 @@ def trustworthiness(
     >>> trustworthiness(line, -line)
     1.0
     """
+    check_whole("n_neighbors", n_neighbors)
     require_same_cells(points, embedding)
     why = f"a rank of {n_neighbors} neighbours"
     require_cells(embedding, 2 * n_neighbors + 1, name="embedding", why=why)
@@ -303,6 +306,7 @@ def random_triplet_accuracy(
     >>> random_triplet_accuracy(line, -line)
     1.0
     """
+    check_whole("n_triplets", n_triplets)
     require_same_cells(points, embedding)
     require_cells(embedding, 3, name="embedding", why="a triplet")
     triplets = _triplets(embedding.shape[0], n_triplets, seed)

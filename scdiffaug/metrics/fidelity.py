@@ -17,6 +17,7 @@ from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.neighbors import NearestNeighbors
 
+from scdiffaug._checks import check_whole
 from scdiffaug.metrics._inputs import Values, require_cells, require_same_features
 from scdiffaug.metrics._spaces import drawn, joint_pca, stacked
 
@@ -193,6 +194,8 @@ def precision_recall_density_coverage(
     >>> precision_recall_density_coverage(cells, 99 + cells)["precision"]
     0.0
     """
+    check_whole("n_neighbors", n_neighbors)
+    check_whole("max_cells", max_cells)
     _require_pair(real, made, n_cells=n_neighbors + 1, why=f"n_neighbors={n_neighbors}")
     n_most = min(max_cells, real.shape[0], made.shape[0])
     one, other = _drawn_points(real, made, n_pcs=n_pcs, max_cells=n_most, seed=seed)
@@ -241,6 +244,7 @@ def mixing(
     0.0
     """
     n_each = min(real.shape[0], made.shape[0])
+    check_whole("n_neighbors", n_neighbors)
     _require_pair(real, made, n_cells=n_neighbors // 2 + 1, why=f"n_neighbors={n_neighbors}")
     points = _drawn_points(real, made, n_pcs=n_pcs, max_cells=n_each, seed=seed)
     search = NearestNeighbors(n_neighbors=n_neighbors).fit(stacked(*points))

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import sparse, stats
 from sklearn.utils.sparsefuncs import mean_variance_axis
 
-from scdiffaug.metrics._inputs import Values, require_cells, require_same_features
+from scdiffaug.metrics._inputs import Values, require_cells, require_matrix, require_same_features
 from scdiffaug.metrics._spaces import dense
 
 Array = NDArray[np.floating[Any]]
@@ -25,6 +25,7 @@ def zero_share(x: Values) -> float:
     >>> zero_share(np.array([[0.0, 1.0]]))
     0.5
     """
+    require_matrix(x, "x")
     n_nonzero = np.count_nonzero(x.data if sparse.issparse(x) else x)
     return 1 - float(n_nonzero) / (x.shape[0] * x.shape[1])
 

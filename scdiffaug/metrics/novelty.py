@@ -15,6 +15,7 @@ from scipy import sparse
 from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import NearestNeighbors
 
+from scdiffaug._checks import check_number
 from scdiffaug.metrics._inputs import Values, require_cells, require_same_features
 from scdiffaug.metrics._spaces import pca_of
 
@@ -89,6 +90,7 @@ def duplicate_share(
     >>> duplicate_share(cells[:60], cells[60:], cells[:60])
     {'exact': 1.0, 'near': 1.0}
     """
+    check_number("quantile", quantile, at_least=0, at_most=1)
     _require_triple(training, held_out, made)
     of_held_out, of_made = _to_training(training, held_out, made, n_pcs=n_pcs, seed=seed)
     known = set(_row_keys(training))

@@ -1,0 +1,104 @@
+"""Checks of arguments: each error names the argument, what was found and what is allowed."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from numbers import Integral, Real
+
+# Of scikit-learn, the narrowest of the generators that seeds go to.
+_LARGEST_SEED = 2**32 - 1
+
+
+def check_whole(
+    name: str, value: object, *, at_least: int = 1, at_most: int | None = None
+) -> None:
+    """Check a whole number.
+
+    Raises
+    ------
+    TypeError
+        If it is none.
+    ValueError
+        If it is out of range.
+    """
+    allowed = f"at least {at_least}" + ("" if at_most is None else f" and at most {at_most}")
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise TypeError(
+            f"{name}={value!r} must be a whole number, {allowed}; it is of type "
+            f"{type(value).__name__}."
+        )
+    number = int(value)
+    if number < at_least or (at_most is not None and number > at_most):
+        raise ValueError(f"{name}={value} must be {allowed}.")
+
+
+def check_number(
+    name: str,
+    value: object,
+    *,
+    at_least: float | None = None,
+    above: float | None = None,
+    at_most: float | None = None,
+) -> None:
+    """Check a finite number.
+
+    Raises
+    ------
+    TypeError
+        If it is no number.
+    ValueError
+        If it is out of range, NaN or infinite.
+    """
+    bounds = {"at least": at_least, "above": above, "at most": at_most}
+    given = {word: bound for word, bound in bounds.items() if bound is not None}
+    allowed = " and ".join(f"{word} {bound}" for word, bound in given.items())
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise TypeError(
+            f"{name}={value!r} must be a number, {allowed}; it is of type {type(value).__name__}."
+        )
+    number = float(value)
+    if not math.isfinite(number):
+        allowed = f"finite and {allowed}"
+    is_low = at_least is not None and number < at_least
+    is_low = is_low or (above is not None and number <= above)
+    if not math.isfinite(number) or is_low or (at_most is not None and number > at_most):
+        raise ValueError(f"{name}={value} must be {allowed}.")
+
+
+def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
+    """Check one of a few names; ValueError where it is none of them."""
+    if not isinstance(value, str) or value not in choices:
+        *first, last = map(repr, choices)
+        raise ValueError(f"{name}={value!r} is unknown: use {', '.join(first)} or {last}.")
+
+
+def check_flag(name: str, value: object) -> None:
+    """Check a truth value; TypeError where it is something else."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name}={value!r} must be True or False.")
+
+
+def check_seed(value: object) -> None:
+    """Check a seed; TypeError or ValueError as in :func:`check_whole`."""
+    check_whole("seed", value, at_least=0, at_most=_LARGEST_SEED)
+
+
+def check_path(name: str, value: object) -> None:
+    """Check a path; TypeError where it is none, ValueError where it is empty."""
+    if not isinstance(value, str | os.PathLike):
+        raise TypeError(
+            f"{name}={value!r} must be a path, a str or a Path; it is of type "
+            f"{type(value).__name__}."
+        )
+    if not os.fspath(value):
+        raise ValueError(f"{name} is empty: name a folder.")
+
+
+def check_is(name: str, value: object, wanted: type, *, advice: str) -> None:
+    """Check the class of an object; TypeError, ending in the advice, where it is another."""
+    if not isinstance(value, wanted):
+        raise TypeError(
+            f"{name} must be of type {wanted.__name__}, found {type(value).__name__}: {advice}."
+        )

@@ -1,0 +1,335 @@
+"""Inputs that do not fit each other or the data: the error says what was found and what to do."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+from refusals import (
+    INF,
+    NAN,
+    Bench,
+    Case,
+    K,
+    T,
+    V,
+)
+from scipy import sparse
+
+from scdiffaug import metrics, pl, scDiffAug, tl
+
+
+def _foreign(bench: Bench) -> None:
+    adata = bench.raw()
+    adata.obs["kind"] = pd.Categorical(bench.labels)
+    scDiffAug.setup_anndata(adata, labels_key="kind")
+    model = scDiffAug(adata, condition="labels")
+    model.train(max_epochs=1, enable_progress_bar=False)
+    query = adata.copy()
+    query.obs["kind"] = ["c"] * 60
+    model.augment(query)
+
+
+def _halved(bench: Bench) -> AnnData:
+    half = bench.adata.copy()
+    half.X = half.X * np.float32(0.5)
+    return half
+
+
+def _both(bench: Bench) -> None:
+    bench.model.augment(groupby="cell_type", target="max", n_per_cell=2)
+
+
+def _between(bench: Bench, model: Any) -> None:
+    tl.interpolate(bench.adata, model, source=0, target=1)
+
+
+def _scores(bench: Bench, value: float) -> None:
+    metrics.embedding_scores(bench.spoiled(value), bench.labels)
+
+
+CASES: list[Case] = [
+    ("an index twice", lambda b: b.model.augment(indices=[1, 1]), V, "cells more than once"),
+    ("an index twice, from the end", lambda b: b.model.augment(indices=[0, -60]), V, "than once"),
+    (
+        "cells that are all the same",
+        lambda _: scDiffAug(AnnData(np.ones((60, 3), np.float32))),
+        V,
+        "No feature of adata varies among its 60 cells",
+    ),
+    ("a matrix for adata", lambda b: scDiffAug(b.z), T, "adata must be of type AnnData, found nd"),
+    ("a path for adata", lambda _: scDiffAug("x.h5ad"), T, "adata must be .* found str"),
+    (
+        "text for adata of setup",
+        lambda _: scDiffAug.setup_anndata("x.h5ad"),
+        T,
+        "adata must be .* found str",
+    ),
+    (
+        "a copy of set-up adata",
+        lambda b: scDiffAug(b.adata.copy()),
+        V,
+        r"adata is a copy .* call scDiffAug\.setup_anndata",
+    ),
+    (
+        "complex values",
+        lambda b: scDiffAug(b.raw(X=b.adata.X.toarray() + 1j)),
+        T,
+        r"adata\.X has values of type complex",
+    ),
+    (
+        "values of text",
+        lambda b: scDiffAug(b.raw(X=b.adata.X.toarray().astype(str))),
+        T,
+        r"adata\.X has values of type <U",
+    ),
+    (
+        "values too large",
+        lambda b: scDiffAug(b.raw(X=b.adata.X.toarray().astype(float) * 1e300)),
+        V,
+        r"adata\.X has \d+ NaN or infinite values as float32",
+    ),
+    ("no X", lambda b: scDiffAug(AnnData(obs=b.adata.obs)), V, "found 60 cells x 0 features"),
+    (
+        "labels that training did not see",
+        _foreign,
+        V,
+        "labels_key='kind' has 1 labels that the model was not trained on, e.g. 'c'",
+    ),
+    (
+        "no labels where asked for",
+        lambda b: scDiffAug(b.raw(), condition="labels"),
+        V,
+        "condition='labels' needs labels",
+    ),
+    (
+        "training without cells",
+        lambda b: b.loose.train(max_epochs=1),
+        V,
+        "loaded without cells: pass adata",
+    ),
+    (
+        "embedding without cells",
+        lambda b: b.loose.get_latent_representation(),
+        V,
+        "loaded without cells: pass adata",
+    ),
+    (
+        "saving cells that are not there",
+        lambda b: b.loose.save(b.folder / "new", save_anndata=True),
+        V,
+        "save_anndata=True, but the model was loaded without cells",
+    ),
+    (
+        "embedding untrained",
+        lambda b: scDiffAug(b.adata).get_latent_representation(),
+        RuntimeError,
+        "train the model",
+    ),
+    ("augmenting untrained", lambda b: scDiffAug(b.adata).augment(), RuntimeError, "train the mo"),
+    (
+        "a matrix for a query",
+        lambda b: b.model.get_latent_representation(adata=b.z),
+        T,
+        "adata must be .* found ndarray",
+    ),
+    ("text for a query", lambda b: tl.augment("x", b.model), T, "adata must be .* found str"),
+    (
+        "a query of other features",
+        lambda b: b.model.get_latent_representation(adata=AnnData(b.z)),
+        V,
+        "adata lacks 40 of the model's 40 features",
+    ),
+    (
+        "a query of fractions",
+        lambda b: b.model.get_latent_representation(adata=_halved(b)),
+        V,
+        "needs whole numbers",
+    ),
+    ("no indices", lambda b: b.model.get_latent_representation(indices=[]), V, "indices is empty"),
+    (
+        "an index beyond",
+        lambda b: b.model.get_latent_representation(indices=[3, 60]),
+        IndexError,
+        "names cell 60, but .* 60",
+    ),
+    (
+        "an index before",
+        lambda b: b.model.augment(indices=[-61]),
+        IndexError,
+        "names cell -61, but",
+    ),
+    ("indices of halves", lambda b: b.model.augment(indices=[0.5]), T, "indices holds .* float64"),
+    (
+        "indices of names",
+        lambda b: b.model.get_latent_representation(indices=["a"]),
+        T,
+        "indices holds values of .*get_indexer",
+    ),
+    (
+        "one index",
+        lambda b: b.model.get_latent_representation(indices=3),
+        V,
+        r"indices has shape \(\)",
+    ),
+    (
+        "a short mask",
+        lambda b: b.model.get_latent_representation(indices=[True]),
+        V,
+        "1 truth values for 60 cells",
+    ),
+    ("a mask of no cell", lambda b: b.model.augment(indices=[False] * 60), V, "indices is empty"),
+    ("a target and copies", _both, V, "target='max' decides .* n_per_cell=2"),
+    ("a depth of logarithms", lambda b: b.log.augment(depth=100), V, "depth=100 sets the reads"),
+    ("thickening logarithms", lambda b: b.log.augment(sampler="thicken"), V, "does not fit"),
+    (
+        "counts diffusion of logarithms",
+        lambda b: scDiffAug(b.log.adata, diffusion="counts"),
+        V,
+        "diffusion='counts' thins reads",
+    ),
+    ("a model of text", lambda b: tl.embed(b.adata, "x"), T, "model must be .* found str"),
+    ("a class for a model", lambda b: tl.augment(b.adata, scDiffAug), T, "model must be of type"),
+    ("a model of text to tl", lambda b: _between(b, "x"), T, "model must be .* found str"),
+    (
+        "a key of a number",
+        lambda b: tl.embed(b.adata, b.model, key_added=3),
+        T,
+        "key_added must be of type str, found int",
+    ),
+    ("saving over", lambda b: b.model.save(b.folder / "model"), FileExistsError, "overwrite=True"),
+    (
+        "saving over a file",
+        lambda b: b.model.save(b.folder / "file", overwrite=True),
+        FileExistsError,
+        "is not a saved model",
+    ),
+    ("saving nowhere", lambda b: b.model.save(""), V, "dir_path is empty"),
+    ("loading nothing", lambda b: scDiffAug.load(b.folder), FileNotFoundError, "holds no saved"),
+    (
+        "loading from nowhere",
+        lambda b: scDiffAug.load(b.folder / "absent"),
+        FileNotFoundError,
+        "absent holds no saved",
+    ),
+    (
+        "loading other cells",
+        lambda b: scDiffAug.load(b.folder / "model", AnnData(b.z)),
+        V,
+        "adata lacks 40 of",
+    ),
+    (
+        "loading text for cells",
+        lambda b: scDiffAug.load(b.folder / "model", "x.h5ad"),
+        T,
+        "adata must be .* found str",
+    ),
+    (
+        "loading to nowhere",
+        lambda b: scDiffAug.load(b.folder / "model", accelerator="abacus"),
+        V,
+        "accelerator='abacus'",
+    ),
+    ("plotting a line", lambda b: pl.embedding(b.adata, basis="line"), V, r"shape \(60, 1\)"),
+    ("plotting text", lambda _: pl.embedding("x"), T, "adata must be .* found str"),
+    (
+        "plotting to text",
+        lambda b: pl.embedding(b.raw(obsm={"z": b.z}), basis="z", ax="x"),
+        T,
+        "ax must be of type Axes, found str",
+    ),
+    (
+        "plotting new cells of text",
+        lambda b: pl.augmentation(b.adata, "x", model=b.model),
+        T,
+        "new must be .* found str",
+    ),
+    ("an unknown curve", lambda b: pl.history(b.model, keys=["x"]), K, r"keys=\['x'\] not found"),
+    ("a curve of text", lambda b: pl.history(b.model, keys="loss"), T, r"pass \['loss'\]"),
+    ("curves untrained", lambda b: pl.history(scDiffAug(b.adata)), RuntimeError, "no history"),
+    (
+        "scores of a list",
+        lambda _: metrics.silhouette([[1]], "a"),
+        T,
+        "embedding must be an array",
+    ),
+    ("scores of NaN", lambda b: _scores(b, NAN), V, "embedding has 1 NaN or infinite values"),
+    ("scores of infinity", lambda b: _scores(b, INF), V, "embedding has 1 NaN or infinite"),
+    (
+        "scores of a row",
+        lambda b: metrics.kmeans_accuracy(b.z[:, 0], b.labels),
+        V,
+        r"embedding has shape \(60,\)",
+    ),
+    (
+        "scores of too few labels",
+        lambda b: metrics.kmeans_accuracy(b.z, b.labels[1:]),
+        V,
+        r"labels has shape \(59,\), but embedding has 60 cells",
+    ),
+    (
+        "scores of missing labels",
+        lambda b: metrics.kmeans_accuracy(b.z, b.adata.obs["holes"]),
+        V,
+        "labels has 1 missing values",
+    ),
+    (
+        "scores of one label",
+        lambda b: metrics.silhouette(b.z, np.repeat("a", 60)),
+        V,
+        "labels has 1 names for 60 cells",
+    ),
+    (
+        "scores of a rare label",
+        lambda b: metrics.knn_accuracy(b.z, np.r_[["a"], ["b"] * 59]),
+        V,
+        "label 'a' has 1 cells, fewer than the 10 folds",
+    ),
+    (
+        "points of other cells",
+        lambda b: metrics.trustworthiness(b.z[1:], b.z),
+        V,
+        "points has 59 cells, but embedding has 60",
+    ),
+    (
+        "points of NaN",
+        lambda b: metrics.trustworthiness(b.spoiled(NAN), b.z),
+        V,
+        "points has 1 NaN",
+    ),
+    ("made of other genes", lambda b: metrics.mmd(b.z, b.z[:, :1]), V, "real has 2 features, but"),
+    ("made of NaN", lambda b: metrics.wasserstein_2(b.z, b.spoiled(NAN)), V, "made has 1 NaN"),
+    ("made of text", lambda b: metrics.mmd(b.z, b.z.astype(str)), T, "made has values of type <U"),
+    ("sparse NaN", lambda b: metrics.zero_share(sparse.csr_matrix(b.spoiled(NAN))), V, "x has 1"),
+    (
+        "held-out NaN",
+        lambda b: metrics.membership_auc(b.z, b.spoiled(NAN), b.z),
+        V,
+        "held_out has 1 NaN",
+    ),
+    (
+        "an unknown judge",
+        lambda b: metrics.type_kept(b.z, b.labels, b.z, expected=b.labels, judge="god"),
+        V,
+        "judge is 'god'",
+    ),
+    (
+        "sources beyond",
+        lambda b: metrics.own_source_share(b.z, b.z, sources=np.arange(1, 61)),
+        V,
+        "sources has 1 rows outside training",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"), [case[1:] for case in CASES], ids=[case[0] for case in CASES]
+)
+def test_bad_call_is_refused_in_words(
+    bench: Bench, call: Callable[[Bench], Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message) as caught:
+        call(bench)
+    assert caught.type is error
