@@ -9,13 +9,14 @@ from typing import Any, get_args
 from scdiffaug._checks import check_choice, check_flag, check_number, check_seed, check_whole
 from scdiffaug.contract import DataContract
 from scdiffaug.features import Kind
-from scdiffaug.module import Condition, Diffusion, Objective
+from scdiffaug.module import Condition, Diffusion
+from scdiffaug.objectives import ObjectiveName
 
 _LARGEST_WIDTH = 65_536
 _SETUP = ("layer", "labels_key", "batch_key", "neighbors_key")
 _WIDTHS = ("n_components", "n_semantic", "n_projection")
 _CHOICES = {
-    "objective": get_args(Objective),
+    "objective": get_args(ObjectiveName),
     "condition": get_args(Condition),
     "diffusion": get_args(Diffusion),
 }

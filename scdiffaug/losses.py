@@ -129,6 +129,88 @@ def info_nce(*, z_anchor: Tensor, z_view: Tensor) -> Tensor:
     return F.cross_entropy(logits, torch.arange(len(logits), device=logits.device))
 
 
+def byol(prediction: Tensor, target: Tensor) -> Tensor:
+    r"""BYOL's loss (Grill et al. 2020, eq. 2), mean over rows.
+
+    .. math:: \left\lVert \frac{q}{\lVert q\rVert} - \frac{k}{\lVert k\rVert}\right\rVert^2
+              = 2 - 2\cos(q, k)
+
+    Parameters
+    ----------
+    prediction
+        Predictions q of the online network, shape ``(n, k)``.
+    target
+        What the momentum network says of the other views, shape ``(n, k)``; a constant.
+    """
+    return 2 + 2 * simsiam(prediction, target)
+
+
+def simsiam(prediction: Tensor, target: Tensor) -> Tensor:
+    r"""SimSiam's loss :math:`-\cos(p, \mathrm{stopgrad}(z))` (Chen & He 2021, eq. 1 and 3).
+
+    Parameters
+    ----------
+    prediction, target
+        Prediction of one view and projection of the other, shape ``(n, k)``; mean over rows.
+    """
+    return -F.cosine_similarity(prediction, target.detach()).mean()
+
+
+def moco(query: Tensor, key: Tensor, queue: Tensor, *, temperature: float = 0.1) -> Tensor:
+    r"""MoCo's InfoNCE against a queue of old keys (He et al. 2020, eq. 1), mean over queries.
+
+    .. math:: -\log \frac{\exp(q \cdot k_+/\tau)}
+              {\exp(q \cdot k_+/\tau) + \sum_i \exp(q \cdot k_i/\tau)}
+
+    Parameters
+    ----------
+    query, key
+        Cells and, by the momentum network, their positives, rows of length 1, shape ``(n, k)``.
+    queue
+        Keys of earlier batches, rows of length 1, shape ``(m, k)``.
+    temperature
+        :math:`\tau`; 0.1 as in the authors' recipe for small images.
+    """
+    positive = (query * key).sum(1, keepdim=True)
+    logits = torch.cat([positive, query @ queue.T], dim=1) / temperature
+    return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long, device=query.device))
+
+
+def vicreg(
+    a: Tensor,
+    b: Tensor,
+    *,
+    invariance: float = 25.0,
+    variance: float = 25.0,
+    covariance: float = 1.0,
+) -> Tensor:
+    r"""VICReg (Bardes et al. 2022, eq. 1-6).
+
+    .. math:: \lambda \frac1n \sum_i \lVert a_i - b_i \rVert^2
+              + \sum_{x \in \{a, b\}} \frac{\mu}{k} \sum_j
+              \max(0, 1 - \sqrt{C(x)_{jj} + 10^{-4}})
+              + \frac{\nu}{k} \sum_{i \neq j} C(x)_{ij}^2
+
+    with C the covariance matrix. As in the authors' code, the first term is divided by k and the
+    second halved.
+
+    Parameters
+    ----------
+    a, b
+        Projections of cells and of their views, shape ``(n, k)``.
+    invariance, variance, covariance
+        Weights :math:`\lambda, \mu, \nu`.
+    """
+    covariances = [torch.cov(x.T) for x in (a, b)]
+    too_narrow = [F.relu(1 - (c.diagonal() + 1e-4).sqrt()).mean() for c in covariances]
+    shared = [(c.square().sum() - c.diagonal().square().sum()) / len(c) for c in covariances]
+    return (
+        invariance * F.mse_loss(a, b)
+        + variance * torch.stack(too_narrow).mean()
+        + covariance * torch.stack(shared).sum()
+    )
+
+
 def preconditioned_denoising(
     denoised: Tensor, x: Tensor, sigma: Tensor, *, sigma_data: float = 1.0
 ) -> Tensor:

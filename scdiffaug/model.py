@@ -24,7 +24,8 @@ from scdiffaug import augmentation, data
 from scdiffaug._checks import check_choice, check_flag, check_seed, check_whole
 from scdiffaug.contract import DataContract, batch_bounds
 from scdiffaug.generating import GeneratingModel
-from scdiffaug.module import Condition, Objective, choose_diffusion
+from scdiffaug.module import Condition, choose_diffusion
+from scdiffaug.objectives import ObjectiveName
 from scdiffaug.training import Precision, Schedule, TrainingOptions, default_epochs, fit
 
 logger = logging.getLogger("scdiffaug")
@@ -58,7 +59,9 @@ class scDiffAug(GeneratingModel):
     n_semantic, n_projection
         Widths of the two embeddings.
     objective
-        Contrastive loss: the paper's, or InfoNCE (SimCLR).
+        What the encoder learns from the positives: the paper's soft contrastive loss, or
+        ``"infonce"`` (SimCLR), ``"byol"``, ``"simsiam"``, ``"moco"`` or ``"vicreg"``. The last
+        four train y; z is then drawn from y by the soft contrastive loss and does not move it.
     condition
         What the generator is conditioned on. ``"labels"`` and ``"random"`` are the paper's
         ablations; only ``"labels"`` ever shows labels to training.
@@ -99,7 +102,7 @@ class scDiffAug(GeneratingModel):
         n_neighbors: int = 15,
         n_semantic: int = 80,
         n_projection: int = 2,
-        objective: Objective = "soft_contrastive",
+        objective: ObjectiveName = "soft_contrastive",
         condition: Condition = "semantic",
         diffusion: Literal["auto", "counts", "gaussian", "none"] = "auto",
         seed: int = 0,
@@ -113,7 +116,7 @@ class scDiffAug(GeneratingModel):
         }
         for name, width in widths.items():
             check_whole(name, width)
-        check_choice("objective", objective, get_args(Objective))
+        check_choice("objective", objective, get_args(ObjectiveName))
         check_choice("condition", condition, get_args(Condition))
         check_seed(seed)
         data.check_frame(adata)

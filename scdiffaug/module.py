@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from scdiffaug import diffusion, losses
 from scdiffaug.features import FeatureSpace, Matrix, PrincipalAxes
 from scdiffaug.nn import FixedProjection, Generator, SemanticEncoder
+from scdiffaug.objectives import OBJECTIVES, ObjectiveName
 
-Objective = Literal["soft_contrastive", "infonce"]
 Condition = Literal["semantic", "labels", "random"]
 Diffusion = Literal["counts", "gaussian", "none"]
 Tensors = dict[str, Tensor]
@@ -27,11 +27,7 @@ PROCESSES: dict[str, Callable[[], diffusion.ForwardProcess]] = {
     "gaussian": diffusion.GaussianDiffusion,
 }
 
-
-EQUAL_TERMS: Mapping[str, float] = {"contrastive": 1.0, "diffusion": 1.0}
 _GENERATOR_BATCH = 256
-# Of squared distances between projections (benchmarks/NOTES.md, experiment 9).
-_SQ_REACH = 0.1
 
 
 def choose_diffusion(requested: str, space: FeatureSpace) -> str:
@@ -68,7 +64,7 @@ class DiffAugModule(BaseModuleClass):
     n_semantic, n_projection
         Widths of y and z.
     objective, condition, diffusion
-        The contrastive loss, what the generator is conditioned on, and its forward process.
+        What the encoder learns by, what the generator is conditioned on, and its forward process.
     """
 
     selected: Tensor
@@ -85,16 +81,17 @@ class DiffAugModule(BaseModuleClass):
         n_components: int,
         n_semantic: int,
         n_projection: int,
-        objective: Objective,
+        objective: ObjectiveName,
         condition: Condition,
         diffusion: Diffusion,
     ) -> None:
         super().__init__()
-        self.space, self.objective, self.condition_on = space, objective, condition
+        self.space, self.condition_on = space, condition
         self.axes = FixedProjection(len(selected), n_components)
         self.encoder = SemanticEncoder(
             n_components, n_semantic=n_semantic, n_projection=n_projection
         )
+        self.objective = OBJECTIVES[objective](self.encoder)
         self.register_buffer("selected", torch.as_tensor(selected))
         # Of the features as the networks see them; Gaussian noise is added to standardised ones.
         self.register_buffer("mean", torch.zeros(n_features))
@@ -164,7 +161,7 @@ class DiffAugModule(BaseModuleClass):
 
     def inference(self, x: Tensor) -> Tensors:
         """Return y and z of principal components, shape ``(n, n_components)``."""
-        y, z = self.encoder(x)
+        y, z = self.encoder(x, stop_gradient="semantic" in self.objective.terms)
         return {"y": y, "z": z}
 
     def embed(self, features: Tensor) -> Tensors:
@@ -193,29 +190,20 @@ class DiffAugModule(BaseModuleClass):
         inference_outputs: Tensors,
         generative_outputs: Tensors,
         *,
-        terms: Mapping[str, float] = EQUAL_TERMS,
+        terms: Mapping[str, float],
     ) -> LossOutput:
         """Weighted sum of the named terms (eq. 6 and two of layout); all of them are reported."""
-        y_anchor, y_view = inference_outputs["y"].chunk(2)
-        z_anchor, z_view = inference_outputs["z"].chunk(2)
-        if self.objective == "soft_contrastive":
-            contrastive = losses.soft_contrastive(
-                y_anchor=y_anchor,
-                y_view=y_view,
-                z_anchor=z_anchor,
-                z_view=z_view,
-                sq_reach=_SQ_REACH,
-            )
-        else:
-            contrastive = losses.info_nce(z_anchor=z_anchor, z_view=z_view)
+        y, z = inference_outputs["y"], inference_outputs["z"]
+        z_anchor, z_view = z.chunk(2)
+        x = self._get_inference_input(tensors)["x"]
         named = {
-            "contrastive": contrastive,
+            **self.objective(x, y, z),
             "attraction": losses.bounded_attraction(z_anchor=z_anchor, z_view=z_view),
-            "confinement": losses.confinement(inference_outputs["z"]),
+            "confinement": losses.confinement(z),
             **generative_outputs,
         }
         total = torch.stack([weight * named[term] for term, weight in terms.items()]).sum()
-        return LossOutput(loss=total, n_obs_minibatch=len(y_anchor), extra_metrics=named)
+        return LossOutput(loss=total, n_obs_minibatch=len(z_anchor), extra_metrics=named)
 
     @torch.no_grad()
     def sample(
@@ -253,8 +241,9 @@ class DiffAugModule(BaseModuleClass):
         return made if self.makes_counts else self._unstandardise(made, depth=depth)
 
     def parameter_groups(self) -> list[list[nn.Parameter]]:
-        """Trained parameters: the encoder's, then the generator's where there is one."""
-        groups = [list(self.encoder.parameters())]
+        """Trained parameters: the encoder's side, then the generator's where there is one."""
+        own = [p for p in self.objective.parameters() if p.requires_grad]
+        groups = [[*self.encoder.parameters(), *own]]
         if self.process is not None:
             groups.append([*self.generator.parameters(), *self.label_vectors.parameters()])
         return groups
@@ -266,7 +255,8 @@ class DiffAugModule(BaseModuleClass):
 
     @torch.no_grad()
     def update_ema(self, decay: float) -> None:
-        """Move the averaged generator towards the trained one."""
+        """Move what averages trained networks: the second generator, the objective's target."""
+        self.objective.after_step(self.encoder)
         if self.process is not None:
             averaged: list[Tensor] = list(self.ema_generator.parameters())
             trained: list[Tensor] = list(self.generator.parameters())

@@ -61,13 +61,17 @@ class SemanticEncoder(nn.Module):
 
     def __init__(self, n_input: int, *, n_semantic: int = 80, n_projection: int = 2) -> None:
         super().__init__()
+        self.n_semantic = n_semantic
         self.semantic = mlp([n_input, 500, 300, n_semantic])
         self.projection = mlp([n_semantic, 500, 500, n_projection])
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return y, shape ``(n, n_semantic)``, and z, shape ``(n, n_projection)``."""
+    def forward(self, x: Tensor, *, stop_gradient: bool = False) -> tuple[Tensor, Tensor]:
+        """Return y, shape ``(n, n_semantic)``, and z, shape ``(n, n_projection)``.
+
+        ``stop_gradient``: z does not move y.
+        """
         y = self.semantic(x).float()
-        hidden = self.projection[:-1](y)
+        hidden = self.projection[:-1](y.detach() if stop_gradient else y)
         # A coordinate in bfloat16 loses the distance of near neighbours, on which the loss hangs.
         with torch.autocast(x.device.type, enabled=False):
             return y, self.projection[-1](hidden.float())

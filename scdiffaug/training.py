@@ -148,17 +148,14 @@ class DiffAugPlan(pl.LightningModule):
         return output.loss
 
     def _terms(self) -> dict[str, float]:
-        layout = {
-            "contrastive": 1.0,
-            "confinement": _CONFINEMENT,
-            "attraction": self._attraction(),
-        }
+        weights = {"confinement": _CONFINEMENT, "attraction": self._attraction()}
+        embedding = {term: weights.get(term, 1.0) for term in self.module.objective.terms}
         generator = {"diffusion": 1.0}
         if self.module.process is None:
-            return layout
+            return embedding
         if self.options.schedule == "joint":
-            return layout | generator
-        return layout if self.current_epoch % 2 == 0 else generator
+            return embedding | generator
+        return embedding if self.current_epoch % 2 == 0 else generator
 
     def _attraction(self) -> float:
         """Weight of the bounded attraction: from 0 after startup to its full in half the rest."""

@@ -155,6 +155,63 @@ def test_soft_contrastive_is_finite_where_the_similarity_of_coincident_points_ro
     assert all(gradient.isfinite().all() for gradient in gradients)
 
 
+def cosine(a: list[float], b: list[float]) -> float:
+    dot = sum(s * t for s, t in zip(a, b, strict=True))
+    return dot / math.sqrt(sum(s * s for s in a) * sum(t * t for t in b))
+
+
+def test_byol_is_the_squared_distance_of_directions(rng: torch.Generator) -> None:
+    prediction, target = normal(N, D, rng=rng), normal(N, D, rng=rng)
+    total = 0.0
+    for q, k in zip(prediction, target, strict=True):
+        q_length, k_length = (math.sqrt(sq_distance(v, torch.zeros(D))) for v in (q, k))
+        total += sq_distance(q / q_length, k / k_length)
+    assert losses.byol(prediction, target).item() == pytest.approx(total / N)
+
+
+def test_simsiam_equals_the_loop_and_takes_targets_as_constants(rng: torch.Generator) -> None:
+    prediction, target = (normal(N, D, rng=rng).requires_grad_() for _ in range(2))
+    total = sum(-cosine(p, t) for p, t in zip(prediction.tolist(), target.tolist(), strict=True))
+    loss = losses.simsiam(prediction, target)
+    assert loss.item() == pytest.approx(total / N)
+    loss.backward()
+    assert prediction.grad is not None
+    assert target.grad is None
+
+
+def test_moco_equals_the_double_loop(rng: torch.Generator) -> None:
+    query, key, queue = (normal(n, D, rng=rng) for n in (N, N, 9))
+    total = 0.0
+    for q, positive in zip(query.tolist(), key.tolist(), strict=True):
+        weights = [
+            math.exp(sum(s * t for s, t in zip(q, k, strict=True)) / 0.5)
+            for k in [positive, *queue.tolist()]
+        ]
+        total -= math.log(weights[0] / sum(weights))
+    loss = losses.moco(query, key, queue, temperature=0.5)
+    assert loss.item() == pytest.approx(total / N)
+
+
+def test_vicreg_equals_the_loops(rng: torch.Generator) -> None:
+    a, b = 0.7 * normal(N, D, rng=rng), 1.3 * normal(N, D, rng=rng)
+    total = 25 * sum(sq_distance(s, t) for s, t in zip(a, b, strict=True)) / (N * D)
+    for x in (a.tolist(), b.tolist()):
+        mean = [sum(row[j] for row in x) / N for j in range(D)]
+        for i, j in itertools.product(range(D), repeat=2):
+            shared = sum((row[i] - mean[i]) * (row[j] - mean[j]) for row in x) / (N - 1)
+            if i == j:
+                total += 25 / 2 * max(0, 1 - math.sqrt(shared + 1e-4)) / D
+            else:
+                total += shared**2 / D
+    assert losses.vicreg(a, b).item() == pytest.approx(total)
+
+
+def test_vicreg_gradients_are_finite_where_all_cells_are_one() -> None:
+    a, b = (torch.ones(N, D, requires_grad=True) for _ in range(2))
+    gradients = torch.autograd.grad(losses.vicreg(a, b), [a, b])
+    assert all(gradient.isfinite().all() for gradient in gradients)
+
+
 @pytest.mark.parametrize("sigma_data", [1.0, 0.5])
 def test_preconditioned_denoising_equals_the_double_loop(
     rng: torch.Generator, sigma_data: float
