@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from scdiffaug import benchmark
 from scdiffaug.benchmark import _worker, environments, inputs, margins, methods, runner
 from scdiffaug.cli import app
+from scdiffaug.objectives import OBJECTIVES
 
 
 @pytest.fixture
@@ -126,6 +127,16 @@ def test_every_method_has_a_worker_and_an_equal_tuning_budget():
     assert {name: len(m.grid) for name, m in peers.items()} == dict.fromkeys(peers, 3)
 
 
+def test_every_objective_has_a_row_with_and_without_generated_positives():
+    assert ("soft_contrastive", *methods.OTHER_OBJECTIVES) == tuple(OBJECTIVES)
+    for name in methods.OTHER_OBJECTIVES:
+        generated, neighbours = (
+            methods.METHODS[f"scdiffaug_{name}{end}"] for end in ("", "_alpha0")
+        )
+        assert generated.settings == {"objective": name}
+        assert neighbours.settings == {"objective": name, "alpha": 0.0}
+
+
 def test_unknown_methods_and_repeated_names_are_refused(counts_file, tmp_path):
     with pytest.raises(ValueError, match="method 'unap' is unknown"):
         benchmark.embedding([counts_file], method_names=["unap"], cache=tmp_path)
@@ -167,6 +178,12 @@ def test_bootstrap_interval_holds_the_mean_and_shrinks_without_spread():
     assert margins.bootstrap_margin(exact, "kmeans_accuracy", **options) == pytest.approx((10, 10))
     low, high = margins.bootstrap_margin(noisy, "kmeans_accuracy", **options)
     assert low < 10 < high
+    both = pd.concat([noisy, exact.assign(representation="80d")])
+    of_y = margins.bootstrap_margin(both, "kmeans_accuracy", representation="80d", **options)
+    assert of_y == pytest.approx((10, 10))
+    assert (
+        margins.mean_scores(both, "kmeans_accuracy", representation="80d").loc["y", "ours"] == 70
+    )
 
 
 def test_command_writes_all_files_and_reports_failures(counts_file, tmp_path, monkeypatch):

@@ -15,9 +15,9 @@ def of_metric(results: pd.DataFrame, metric: str, *, representation: str = "2d")
     return results[(results["metric"] == metric) & (results["representation"] == representation)]
 
 
-def mean_scores(results: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Mean over seeds of the 2-D scores, datasets in rows and methods in columns, in percent."""
-    chosen = of_metric(results, metric)
+def mean_scores(results: pd.DataFrame, metric: str, *, representation: str = "2d") -> pd.DataFrame:
+    """Mean of the scores over seeds, datasets in rows and methods in columns, in percent."""
+    chosen = of_metric(results, metric, representation=representation)
     return 100 * chosen.pivot_table(index="dataset", columns="method", values="value")
 
 
@@ -48,6 +48,7 @@ def bootstrap_margin(
     *,
     ours: str,
     best_peer: pd.Series,
+    representation: str = "2d",
     n_resamples: int = 10_000,
     seed: int = 0,
 ) -> tuple[float, float]:
@@ -63,11 +64,14 @@ def bootstrap_margin(
         Our method.
     best_peer
         Peer of each dataset, indexed by dataset.
+    representation
+        Which embedding of the two.
     n_resamples, seed
         Number of resamples and their seed.
     """
     rng = np.random.default_rng(seed)
-    by_run = of_metric(results, metric).set_index(["dataset", "method"])["value"]
+    chosen = of_metric(results, metric, representation=representation)
+    by_run = chosen.set_index(["dataset", "method"])["value"]
     per_dataset = np.stack(
         [
             _resampled_mean(by_run.loc[[(dataset, ours)]], n_resamples, rng)
