@@ -256,7 +256,8 @@ class scDiffAug(GeneratingModel):
             Share of the training before generated positives and attraction begin.
         attraction
             Final weight of the term that draws positives together in the plane. More makes
-            groups more compact and blurs fine differences; 0 leaves it out.
+            groups more compact and blurs fine differences; 0 leaves it out, and so does
+            ``objective="infonce"``.
         schedule
             Both losses at every step, or one of them every other epoch (the paper's "EM").
         learning_rate, weight_decay
