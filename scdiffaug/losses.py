@@ -53,7 +53,6 @@ def soft_contrastive(
     z_view: Tensor,
     dof_semantic: float = 100.0,
     dof_projection: float = 0.01,
-    sq_reach: float = math.inf,
 ) -> Tensor:
     r"""Soft contrastive loss (Zang et al. 2023, eq. 2-4), mean over anchors.
 
@@ -73,45 +72,14 @@ def soft_contrastive(
         Their projections, shape ``(n, 2)``.
     dof_semantic, dof_projection
         Degrees of freedom of the two kernels.
-    sq_reach
-        Squared distance R beyond which unlike pairs of projections count less, by
-        :math:`(1 + D/R)^{-2}`; infinite in the paper. Groups far from each other then stop
-        pushing apart, and the plane is filled evenly.
     """
     log_p = log_t_similarity(squared_distances(y_anchor, y_view), dof_semantic)
     # Below e^-30 P is zero to the loss, and as subnormal numbers it slows processors tenfold.
     p = log_p.clamp(_LOG_ZERO, 0).exp()
     p = p - torch.diag(p.diagonal()) + torch.eye(len(p), device=p.device)
-    sq_distance = squared_distances(z_anchor, z_view)
-    log_q = log_t_similarity(sq_distance, dof_projection).clamp_max(-1e-6)
-    weight = (1 + sq_distance.detach() / sq_reach).pow(-2)
-    weight = weight.fill_diagonal_(1)
-    return -(weight * (p * log_q + (1 - p) * torch.log(-torch.expm1(log_q)))).sum(1).mean()
-
-
-def bounded_attraction(*, z_anchor: Tensor, z_view: Tensor, sq_reach: float = 0.01) -> Tensor:
-    r"""Attraction of positives that lets go of those far away, mean over anchors.
-
-    .. math:: D/(D + R)
-
-    The logarithm in :func:`soft_contrastive` pulls a wrong positive, of another group, as long as
-    it is there; this bounded term (the near pairs of PaCMAP, Wang et al. 2021) draws each group
-    together instead.
-
-    Parameters
-    ----------
-    z_anchor, z_view
-        Projections of the anchors and of their views, shape ``(n, 2)``.
-    sq_reach
-        Squared distance R at which the pull is half spent.
-    """
-    sq_distance = (z_anchor - z_view).square().sum(1)
-    return (sq_distance / (sq_distance + sq_reach)).mean()
-
-
-def confinement(z: Tensor) -> Tensor:
-    """Mean squared distance of projections from the origin, shape ``(n, 2)`` to a scalar."""
-    return z.square().sum(1).mean()
+    log_q = log_t_similarity(squared_distances(z_anchor, z_view), dof_projection)
+    log_q = log_q.clamp_max(-1e-6)
+    return -(p * log_q + (1 - p) * torch.log(-torch.expm1(log_q))).sum(1).mean()
 
 
 def info_nce(*, z_anchor: Tensor, z_view: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from collections.abc import Sequence
 from typing import Literal, get_args
@@ -21,14 +22,18 @@ from scvi.data.fields import CategoricalObsField, LayerField
 from scvi.model._utils import parse_device_args
 
 from scdiffaug import augmentation, data
-from scdiffaug._checks import check_choice, check_flag, check_seed, check_whole
+from scdiffaug._checks import check_choice, check_flag, check_number, check_seed, check_whole
 from scdiffaug.contract import DataContract, batch_bounds
 from scdiffaug.generating import GeneratingModel
 from scdiffaug.module import Condition, choose_diffusion
 from scdiffaug.objectives import ObjectiveName
+from scdiffaug.propagation import propagate_projection
 from scdiffaug.training import Precision, Schedule, TrainingOptions, default_epochs, fit
 
 logger = logging.getLogger("scdiffaug")
+
+# Steps in which the head learns the propagated projection, beside those of training.
+_PROPAGATION_SHARE = 3 / 8
 
 Representation = Literal["semantic", "projection"]
 
@@ -231,7 +236,7 @@ class scDiffAug(GeneratingModel):
         precision: Precision = "auto",
         alpha: float = 0.1,
         startup: float = 0.5,
-        attraction: float = 8.0,
+        propagation: float = 20.0,
         schedule: Schedule = "joint",
         learning_rate: float = 1e-3,
         weight_decay: float = 1e-2,
@@ -253,11 +258,10 @@ class scDiffAug(GeneratingModel):
         alpha
             Probability that a positive is a generated cell, once startup is over.
         startup
-            Share of the training before generated positives and attraction begin.
-        attraction
-            Final weight of the term that draws positives together in the plane. More makes
-            groups more compact and blurs fine differences; 0 leaves it out, and so does
-            ``objective="infonce"``.
+            Share of the training before generated positives begin.
+        propagation
+            At the end, z is averaged over random walks between neighbours of this mean number of
+            steps, which makes groups compact; 0 leaves z as it was learnt.
         schedule
             Both losses at every step, or one of them every other epoch (the paper's "EM").
         learning_rate, weight_decay
@@ -282,6 +286,7 @@ class scDiffAug(GeneratingModel):
         if max_epochs is not None:
             check_whole("max_epochs", max_epochs)
         check_choice("precision", precision, get_args(Precision))
+        check_number("propagation", propagation, at_least=0)
         check_flag("enable_progress_bar", enable_progress_bar)
         batch_size = min(batch_size, self.adata.n_obs)
         max_epochs = max_epochs or default_epochs(self.adata.n_obs, batch_size)
@@ -289,7 +294,6 @@ class scDiffAug(GeneratingModel):
             n_steps=max_epochs * (len(batch_bounds(self.adata.n_obs, batch_size)) - 1),
             alpha=alpha,
             startup=startup,
-            attraction=attraction,
             schedule=schedule,
             learning_rate=learning_rate,
             weight_decay=weight_decay,
@@ -314,6 +318,15 @@ class scDiffAug(GeneratingModel):
             enable_progress_bar=enable_progress_bar,
         )
         self.to_device(device)
+        if propagation:
+            propagate_projection(
+                self.module,
+                batches.inputs,
+                batches.walks,
+                mean_steps=propagation,
+                n_steps=math.ceil(_PROPAGATION_SHARE * options.n_steps),
+                seed=self._contract.seed,
+            )
         self.is_trained_ = True
 
     @torch.inference_mode()

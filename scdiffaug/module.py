@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -13,7 +13,7 @@ from scvi.module.base import BaseModuleClass, LossOutput
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
-from scdiffaug import diffusion, losses
+from scdiffaug import diffusion
 from scdiffaug.features import FeatureSpace, Matrix, PrincipalAxes
 from scdiffaug.nn import FixedProjection, Generator, SemanticEncoder
 from scdiffaug.objectives import OBJECTIVES, ObjectiveName
@@ -190,20 +190,14 @@ class DiffAugModule(BaseModuleClass):
         inference_outputs: Tensors,
         generative_outputs: Tensors,
         *,
-        terms: Mapping[str, float],
+        terms: Collection[str],
     ) -> LossOutput:
-        """Weighted sum of the named terms (eq. 6 and two of layout); all of them are reported."""
+        """Sum of the named terms (eq. 6); all of them are reported."""
         y, z = inference_outputs["y"], inference_outputs["z"]
-        z_anchor, z_view = z.chunk(2)
         x = self._get_inference_input(tensors)["x"]
-        named = {
-            **self.objective(x, y, z),
-            "attraction": losses.bounded_attraction(z_anchor=z_anchor, z_view=z_view),
-            "confinement": losses.confinement(z),
-            **generative_outputs,
-        }
-        total = torch.stack([weight * named[term] for term, weight in terms.items()]).sum()
-        return LossOutput(loss=total, n_obs_minibatch=len(z_anchor), extra_metrics=named)
+        named = {**self.objective(x, y, z), **generative_outputs}
+        total = torch.stack([named[term] for term in terms]).sum()
+        return LossOutput(loss=total, n_obs_minibatch=len(tensors["inputs"]), extra_metrics=named)
 
     @torch.no_grad()
     def sample(

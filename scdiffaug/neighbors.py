@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.neighbors import NearestNeighbors
+
+Points = NDArray[np.floating[Any]]
 
 # Below this many cells brute force beats the compilation of pynndescent.
 _EXACT_UP_TO = 20_000
@@ -142,8 +145,9 @@ class NeighborWalks:
 
     def __init__(self, neighbors: NDArray[np.int64], *, max_steps: int = 4) -> None:
         self.neighbors, self.max_steps = neighbors, max_steps
-        weights = jaccard_weights(neighbors)
-        self._bounds = np.cumsum(weights / weights.sum(1, keepdims=True), axis=1)
+        self._weights = jaccard_weights(neighbors)
+        shares = self._weights / self._weights.sum(1, keepdims=True)
+        self._bounds = np.cumsum(shares, axis=1)
 
     def draw(
         self, cells: NDArray[np.integer[Any]], rng: np.random.Generator
@@ -153,6 +157,41 @@ class NeighborWalks:
         for step in range(self.max_steps):
             cells = np.where(step < n_steps, self._step(cells, rng), cells)
         return cells
+
+    def average(self, points: Points, *, mean_steps: float) -> Points:
+        r"""Points averaged over where walks of geometric length end (personalised PageRank).
+
+        .. math:: \bar z = r \sum_t (1 - r)^t T^t z,\quad r = 1 / (1 + L)
+
+        T is the step of a walk that may take an edge either way, L the mean number of steps
+        (Gasteiger et al. 2019, eq. 4).
+
+        Parameters
+        ----------
+        points
+            Shape ``(n, k)``.
+        mean_steps
+            L; 0 returns the points as they are.
+
+        Returns
+        -------
+        Shape ``(n, k)``.
+        """
+        restart = 1 / (1 + mean_steps)
+        step = self._undirected_step()
+        averaged = points
+        # What is left out after this many steps weighs less than e^-5 of it.
+        for _ in range(math.ceil(5 * mean_steps)):
+            averaged = (1 - restart) * (step @ averaged) + restart * points
+        return averaged.astype(points.dtype, copy=False)
+
+    def _undirected_step(self) -> sparse.csr_matrix:
+        n_cells, k = self.neighbors.shape
+        rows = np.repeat(np.arange(n_cells), k)
+        entries = (self._weights.ravel(), (rows, self.neighbors.ravel()))
+        weights = sparse.csr_matrix(entries, (n_cells, n_cells))
+        weights = weights.maximum(weights.T)
+        return sparse.diags(1 / np.asarray(weights.sum(1)).ravel()) @ weights
 
     def _step(
         self, cells: NDArray[np.integer[Any]], rng: np.random.Generator

@@ -18,9 +18,6 @@ from scdiffaug.nn import SemanticEncoder, mlp
 
 ObjectiveName = Literal["soft_contrastive", "infonce", "byol", "simsiam", "moco", "vicreg"]
 
-_LAYOUT = ("confinement", "attraction")
-# Of squared distances between projections (benchmarks/NOTES.md, experiment 9).
-_SQ_REACH = 0.1
 # The projection head of the paper, wider at its end.
 _HIDDEN, _WIDTH = 500, 256
 _SIMSIAM_BOTTLENECK = 64
@@ -39,7 +36,7 @@ class Objective(nn.Module):
     """
 
     terms: ClassVar[tuple[str, ...]]
-    """Terms that the encoder is trained on, those of layout among them.
+    """Terms of the loss that it returns.
 
     With ``"semantic"`` y has a term of its own, and z does not move it.
     """
@@ -58,7 +55,7 @@ class Objective(nn.Module):
 class SoftContrastive(Objective):
     """The paper's: similarities in y are those of z (Zang et al. 2023)."""
 
-    terms = ("contrastive", *_LAYOUT)
+    terms = ("contrastive",)
 
     def forward(self, x: Tensor, y: Tensor, z: Tensor) -> dict[str, Tensor]:
         """Return the terms of a batch."""
@@ -66,7 +63,7 @@ class SoftContrastive(Objective):
 
 
 class InfoNCE(Objective):
-    """SimCLR (Chen et al. 2020) in a plane without terms of layout; y learns through z."""
+    """SimCLR (Chen et al. 2020) in a plane; y learns through z."""
 
     terms = ("contrastive",)
 
@@ -83,7 +80,7 @@ class SemanticObjective(Objective):
     does not move y.
     """
 
-    terms = ("semantic", "contrastive", *_LAYOUT)
+    terms = ("semantic", "contrastive")
 
     def __init__(self, encoder: SemanticEncoder) -> None:
         super().__init__(encoder)
@@ -173,7 +170,7 @@ def _soft_contrastive(y: Tensor, z: Tensor) -> Tensor:
     y_anchor, y_view = y.chunk(2)
     z_anchor, z_view = z.chunk(2)
     return losses.soft_contrastive(
-        y_anchor=y_anchor, y_view=y_view, z_anchor=z_anchor, z_view=z_view, sq_reach=_SQ_REACH
+        y_anchor=y_anchor, y_view=y_view, z_anchor=z_anchor, z_view=z_view
     )
 
 

@@ -29,8 +29,6 @@ _STEPS_UP_TO_10K_CELLS = 800
 _EMA_DECAY = 0.998
 # The generator converges slower than the encoder (benchmarks/NOTES.md, experiment 4).
 _GENERATOR_RATE = 3.0
-# Keeps groups that no positive connects from drifting apart (experiment 9).
-_CONFINEMENT = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,9 +42,7 @@ class TrainingOptions:
     alpha
         Probability that a positive is a generated cell, once startup is over.
     startup
-        Share of the steps before generated positives and attraction begin.
-    attraction
-        Final weight of the bounded attraction of positives.
+        Share of the steps before generated positives begin.
     schedule
         ``"joint"``: both losses at every step. ``"alternating"``: one of them every other epoch.
     learning_rate, weight_decay, clip_norm
@@ -60,7 +56,6 @@ class TrainingOptions:
     n_steps: int
     alpha: float = 0.1
     startup: float = 0.5
-    attraction: float = 8.0
     schedule: Schedule = "joint"
     learning_rate: float = 1e-3
     weight_decay: float = 1e-2
@@ -73,7 +68,6 @@ class TrainingOptions:
         check_whole("n_steps", self.n_steps)
         check_number("alpha", self.alpha, at_least=0, at_most=1)
         check_number("startup", self.startup, at_least=0, at_most=1)
-        check_number("attraction", self.attraction, at_least=0)
         check_choice("schedule", self.schedule, get_args(Schedule))
         check_number("learning_rate", self.learning_rate, above=0)
         check_number("weight_decay", self.weight_decay, at_least=0)
@@ -89,6 +83,16 @@ def default_epochs(n_cells: int, batch_size: int) -> int:
     """
     n_steps = _STEPS_UP_TO_10K_CELLS * max(1.0, math.sqrt(n_cells / 10_000))
     return max(1, round(n_steps / math.ceil(n_cells / batch_size)))
+
+
+def one_cycle(
+    optimizer: torch.optim.Optimizer, rates: list[float], *, n_steps: int
+) -> torch.optim.lr_scheduler.OneCycleLR:
+    """Learning rates that rise for a tenth of the steps, then fall."""
+    total = n_steps + 1
+    # With a rise of no step OneCycleLR would divide by zero.
+    rise = max(0.1, 2 / total)
+    return torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=total, pct_start=rise)
 
 
 class DiffAugPlan(pl.LightningModule):
@@ -115,9 +119,7 @@ class DiffAugPlan(pl.LightningModule):
         rates = [options.learning_rate, options.learning_rate * _GENERATOR_RATE]
         groups = [{"params": group} for group in self.module.parameter_groups()]
         optimizer = torch.optim.AdamW(groups, weight_decay=options.weight_decay, fused=True)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, rates[: len(groups)], total_steps=options.n_steps + 1, pct_start=0.1
-        )
+        schedule = one_cycle(optimizer, rates[: len(groups)], n_steps=options.n_steps)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
@@ -147,21 +149,13 @@ class DiffAugPlan(pl.LightningModule):
         )
         return output.loss
 
-    def _terms(self) -> dict[str, float]:
-        weights = {"confinement": _CONFINEMENT, "attraction": self._attraction()}
-        embedding = {term: weights.get(term, 1.0) for term in self.module.objective.terms}
-        generator = {"diffusion": 1.0}
+    def _terms(self) -> tuple[str, ...]:
+        embedding, generator = self.module.objective.terms, ("diffusion",)
         if self.module.process is None:
             return embedding
         if self.options.schedule == "joint":
-            return embedding | generator
+            return embedding + generator
         return embedding if self.current_epoch % 2 == 0 else generator
-
-    def _attraction(self) -> float:
-        """Weight of the bounded attraction: from 0 after startup to its full in half the rest."""
-        options = self.options
-        after = self.global_step / options.n_steps - options.startup
-        return options.attraction * min(max(2 * after / max(1 - options.startup, 1e-9), 0.0), 1.0)
 
     def configure_gradient_clipping(
         self, optimizer: torch.optim.Optimizer, *_: Any, **__: Any

@@ -98,7 +98,7 @@ CASES: list[Case] = [
             "precision": {**CHOICE, "16-true": V},
             "alpha": SHARE,
             "startup": SHARE,
-            "attraction": {-1.0: V, NAN: V, INF: V, "16": T},
+            "propagation": {-1.0: V, NAN: V, INF: V, "20": T},
             "schedule": CHOICE,
             "learning_rate": {0.0: V, -1e-3: V, NAN: V, INF: V, "1e-3": T},
             "weight_decay": {-1.0: V, NAN: V, INF: V, None: T},

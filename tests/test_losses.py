@@ -322,38 +322,3 @@ def test_missing_reads_nll_is_lowest_at_the_profile_of_the_missing_reads(
     for _ in range(5):
         other = missing.clamp_min(1e-9).log() + 0.3 * normal(N, D, rng=rng)
         assert losses.missing_reads_nll(other, reads) > best
-
-
-def test_far_unlike_pairs_count_less_and_positives_do_not(rng: torch.Generator) -> None:
-    points = [normal(N, N_SEMANTIC, rng=rng), normal(N, N_SEMANTIC, rng=rng)]
-    z_anchor, z_view = normal(N, 2, rng=rng), normal(N, 2, rng=rng)
-    expected = 0.0
-    for i, j in itertools.product(range(N), repeat=2):
-        p = 1.0 if i == j else similarity(sq_distance(points[0][i], points[1][j]), 100)
-        sq = sq_distance(z_anchor[i], z_view[j])
-        q = similarity(sq, 0.01)
-        weight = 1.0 if i == j else (1 + sq / 0.3) ** -2
-        expected -= weight * (p * math.log(q) + (1 - p) * math.log(1 - q)) / N
-    loss = losses.soft_contrastive(
-        y_anchor=points[0], y_view=points[1], z_anchor=z_anchor, z_view=z_view, sq_reach=0.3
-    )
-    assert loss.item() == pytest.approx(expected, rel=1e-6)
-
-
-def test_bounded_attraction_equals_the_loop_and_lets_go_of_far_pairs(rng: torch.Generator) -> None:
-    z_anchor, z_view = normal(N, 2, rng=rng), normal(N, 2, rng=rng)
-    squares = [sq_distance(a, b) for a, b in zip(z_anchor, z_view, strict=True)]
-    attraction = losses.bounded_attraction(z_anchor=z_anchor, z_view=z_view, sq_reach=0.2)
-    assert attraction.item() == pytest.approx(sum(d / (d + 0.2) for d in squares) / N)
-    pulls = []
-    for distance in (0.1, 10.0):
-        view = torch.tensor([[distance, 0.0]], requires_grad=True)
-        losses.bounded_attraction(z_anchor=torch.zeros(1, 2), z_view=view).backward()
-        pulls.append(view.grad[0, 0].item())
-    assert pulls[0] > 1000 * pulls[1] > 0
-
-
-def test_confinement_is_the_mean_squared_distance_from_the_origin(rng: torch.Generator) -> None:
-    z = normal(N, 2, rng=rng)
-    expected = sum(sq_distance(row, torch.zeros(2)) for row in z) / N
-    assert losses.confinement(z).item() == pytest.approx(expected)

@@ -159,3 +159,25 @@ def test_walks_go_no_farther_than_their_steps() -> None:
     reached, counts = np.unique(ends, return_counts=True)
     assert reached.tolist() == [11, 12, 13]
     assert counts.min() > 900
+
+
+def test_average_equals_walks_that_are_walked(rng: np.random.Generator) -> None:
+    found = neighbors.knn_indices(rng.normal(size=(12, 2)), 3)
+    points = rng.normal(size=(12, 2))
+    weights = np.zeros((12, 12))
+    weights[np.arange(12)[:, None], found] = neighbors.jaccard_weights(found)
+    weights = np.maximum(weights, weights.T)
+    step = weights / weights.sum(1, keepdims=True)
+    mean_steps = 4.0
+    shares = [mean_steps**t / (1 + mean_steps) ** (t + 1) for t in range(400)]
+    expected = sum(w * np.linalg.matrix_power(step, t) for t, w in enumerate(shares)) @ points
+    averaged = neighbors.NeighborWalks(found).average(points, mean_steps=mean_steps)
+    np.testing.assert_allclose(averaged, expected, atol=0.01 * np.abs(points).max())
+
+
+def test_average_over_walks_of_no_steps_changes_nothing(rng: np.random.Generator) -> None:
+    points = rng.normal(size=(12, 2)).astype(np.float32)
+    walks = neighbors.NeighborWalks(neighbors.knn_indices(points, 3))
+    averaged = walks.average(points, mean_steps=0)
+    np.testing.assert_array_equal(averaged, points)
+    assert averaged.dtype == np.float32

@@ -207,18 +207,10 @@ def test_layout_of_a_model_does_not_move_y(pbmc: AnnData, name: ObjectiveName) -
     module = scDiffAug(pbmc, objective=name, diffusion="none").module
     x = torch.randn(16, 50)
     outputs = module.inference(torch.cat([x, x + 1]))
-    terms = {"contrastive": 1.0, "attraction": 1.0, "confinement": 1.0}
+    terms = ("contrastive",)
     module.loss({"inputs": x, "views": x + 1}, outputs, {}, terms=terms).loss.backward()
     assert is_moved(module.encoder.projection)
     assert not is_moved(module.encoder.semantic)
-
-
-def test_infonce_is_not_held_by_terms_of_layout(pbmc: AnnData) -> None:
-    """Its kernel needs distances of tens, which a pull towards the origin would forbid."""
-    model = scDiffAug(pbmc, objective="infonce", diffusion="none")
-    model.train(max_epochs=3, enable_progress_bar=False)
-    history = {name: frame[name] for name, frame in model.history.items()}
-    np.testing.assert_allclose(history["loss"], history["contrastive"], rtol=1e-6)
 
 
 def test_unknown_objective_is_refused_with_those_there_are(pbmc: AnnData) -> None:

@@ -219,7 +219,7 @@ def scdiffaug(inputs: Inputs, seed: int, **settings: Any) -> Embeddings:
 
     from scdiffaug import scDiffAug
 
-    training = {"alpha", "attraction", "schedule", "startup", "max_epochs", "batch_size"}
+    training = {"alpha", "propagation", "schedule", "startup", "max_epochs", "batch_size"}
     model = scDiffAug(
         AnnData(inputs.values),
         feature_space=inputs.kind,  # type: ignore[arg-type]
