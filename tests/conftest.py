@@ -1,6 +1,7 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from anndata import AnnData
@@ -20,6 +21,12 @@ def data_dir() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}: set SCDIFFAUG_DATA_DIR to the folder that has it")
     return folder
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """Fresh for every test."""
+    return np.random.default_rng(0)
 
 
 @pytest.fixture

@@ -21,11 +21,6 @@ from scdiffaug.benchmark import (
 from scdiffaug.cli import app
 
 
-@pytest.fixture
-def rng():
-    return np.random.default_rng(0)
-
-
 @pytest.fixture(scope="module")
 def counts_file(tmp_path_factory):
     """Counts of 110 cells of three types, one of them rarer."""

@@ -17,11 +17,6 @@ from scdiffaug.metrics import embedding as embedding_module
 Array = NDArray[np.floating[Any]]
 
 
-@pytest.fixture
-def rng() -> np.random.Generator:
-    return np.random.default_rng(0)
-
-
 def blobs(rng: np.random.Generator, *, spread: float, n: int = 120) -> tuple[Array, NDArray[Any]]:
     """Cells of four types in the plane, of which two lie close together."""
     centres = np.array([[0.0, 0.0], [4.0, 0.0], [0.0, 4.0], [1.0, 5.0]])

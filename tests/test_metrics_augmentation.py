@@ -3,16 +3,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from scipy import sparse, stats
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
+from small_cells import Array, counts, far
 
 from scdiffaug import metrics
 from scdiffaug.metrics import _spaces
-
-Array = NDArray[np.floating[Any]]
 
 
 def forest_auc(real: Any, made: Any) -> float:
@@ -33,22 +31,6 @@ PAIR_SCORES = [
     metrics.precision_recall_density_coverage,
     metrics.wasserstein_2,
 ]
-
-
-@pytest.fixture
-def rng() -> np.random.Generator:
-    return np.random.default_rng(0)
-
-
-def far(one: Array, other: Array) -> Array:
-    """All distances, from the definition."""
-    return np.array([[np.sqrt(((a - b) ** 2).sum()) for b in other] for a in one])
-
-
-def counts(rng: np.random.Generator, *, n: int = 60, d: int = 12) -> Array:
-    """Cells of uneven depth whose genes go together in two programmes."""
-    programme = rng.gamma(1.0, size=(n, 2)) @ rng.gamma(1.0, size=(2, d))
-    return rng.poisson(programme).astype(float)
 
 
 @pytest.mark.parametrize("score", PAIR_SCORES)

@@ -3,35 +3,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.decomposition import PCA
+from small_cells import counts, far
 
 from scdiffaug import metrics
-
-Array = NDArray[np.floating[Any]]
 
 TRIPLE_SCORES = [
     metrics.duplicate_share,
     metrics.membership_auc,
     metrics.nearest_training_distance_ratio,
 ]
-
-
-@pytest.fixture
-def rng() -> np.random.Generator:
-    return np.random.default_rng(0)
-
-
-def far(one: Array, other: Array) -> Array:
-    """All distances, from the definition."""
-    return np.array([[np.sqrt(((a - b) ** 2).sum()) for b in other] for a in one])
-
-
-def counts(rng: np.random.Generator, *, n: int = 60, d: int = 12) -> Array:
-    """Cells of uneven depth whose genes go together in two programmes."""
-    programme = rng.gamma(1.0, size=(n, 2)) @ rng.gamma(1.0, size=(2, d))
-    return rng.poisson(programme).astype(float)
 
 
 @pytest.mark.parametrize("score", TRIPLE_SCORES)

@@ -10,11 +10,6 @@ from scdiffaug import neighbors
 Points = NDArray[np.floating[Any]]
 
 
-@pytest.fixture
-def rng() -> np.random.Generator:
-    return np.random.default_rng(0)
-
-
 def brute_force(points: Points, n_neighbors: int) -> NDArray[np.int64]:
     distance = np.linalg.norm(points[:, None] - points[None], axis=2)
     np.fill_diagonal(distance, np.inf)
