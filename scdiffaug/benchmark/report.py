@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scdiffaug.benchmark.inputs import Dataset, describe
 from scdiffaug.benchmark.margins import bootstrap_margin, margins, mean_scores, of_metric
 from scdiffaug.benchmark.methods import METHODS
+from scdiffaug.storage import write_whole
 
 HEADLINE = {"linear_svm_accuracy": "Linear SVM accuracy", "kmeans_accuracy": "k-means accuracy"}
 OURS = "scdiffaug"
@@ -185,13 +186,11 @@ def hardware() -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file aside, then in its place."""
-    aside = path.with_name(path.name + ".part")
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(path)
+    """Write a text file, whole or not at all."""
+    write_whole(path, lambda aside: aside.write_text(text, encoding="utf-8"))
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG, without a display."""
+    """Write a figure as PNG, whole or not at all, without a display."""
     FigureCanvasAgg(figure)
-    figure.savefig(path, dpi=110)
+    write_whole(path, lambda aside: figure.savefig(aside, dpi=110))

@@ -20,7 +20,7 @@ from scdiffaug import metrics
 from scdiffaug.benchmark import environments
 from scdiffaug.benchmark.inputs import Dataset
 from scdiffaug.benchmark.methods import METHODS, Method, Settings
-from scdiffaug.storage import written_aside
+from scdiffaug.storage import write_whole, written_aside
 
 _WORKER = Path(__file__).with_name("_worker.py")
 # Raised when a score changes its meaning, so that remembered ones are computed again.
@@ -163,7 +163,5 @@ def remembered(
         return found
     scores = compute()
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix(".part")
-    aside.write_text(json.dumps(scores))
-    aside.replace(path)
+    write_whole(path, lambda aside: aside.write_text(json.dumps(scores)))
     return scores
