@@ -17,6 +17,8 @@ from scipy import sparse
 from sklearn.decomposition import PCA
 from sklearn.utils import gen_batches
 
+from scdiffaug.nn import MOST_DEVIATIONS
+
 Kind = Literal["counts", "log", "raw"]
 Matrix: TypeAlias = NDArray[np.float32] | sparse.csr_matrix
 
@@ -230,4 +232,4 @@ class PrincipalAxes:
 def _standardised(
     dense: NDArray[np.float32], centre: NDArray[np.float32], scale: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    return np.clip((dense - centre) / scale, -10, 10)
+    return np.clip((dense - centre) / scale, -MOST_DEVIATIONS, MOST_DEVIATIONS)

@@ -12,6 +12,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+# Standardised features are clipped at as many standard deviations, as in Seurat's recipe.
+MOST_DEVIATIONS = 10.0
+
 
 def mlp(widths: Sequence[int]) -> nn.Sequential:
     """Linear layers with BatchNorm and leaky ReLU between them, the last one bare."""
@@ -43,7 +46,8 @@ class FixedProjection(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Components of features, shape ``(n, n_input)`` to ``(n, n_output)``."""
         with torch.autocast(x.device.type, enabled=False):
-            return ((x - self.centre) / self.scale).clamp(-10, 10) @ self.axes
+            standardised = (x - self.centre) / self.scale
+            return standardised.clamp(-MOST_DEVIATIONS, MOST_DEVIATIONS) @ self.axes
 
 
 class SemanticEncoder(nn.Module):
