@@ -1,6 +1,7 @@
 """``scdiffaug embed``, ``augment`` and ``report``; what they run is imported only when it runs."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -67,10 +68,7 @@ def embed(
 
     Example: scdiffaug embed cells.h5ad embedded.h5ad --layer counts --model my_model
     """
-    training = _training(
-        model, layer, batch_key,
-        space=feature_space, max_epochs=max_epochs, seed=seed, progress=not (quiet or as_json),
-    )  # fmt: skip
+    training = _training(locals())
     from scdiffaug import _files
 
     found = or_fail(
@@ -125,10 +123,7 @@ def augment(
 
     Example: scdiffaug augment cells.h5ad new.h5ad --groupby cell_type --target max
     """
-    training = _training(
-        model, layer, batch_key,
-        space=feature_space, max_epochs=max_epochs, seed=seed, progress=not (quiet or as_json),
-    )  # fmt: skip
+    training = _training(locals())
     from scdiffaug import _files
 
     chosen: Any = keep
@@ -177,10 +172,7 @@ def report(
 
     Example: scdiffaug report cells.h5ad new.h5ad report.html --model my_model
     """
-    training = _training(
-        model, layer, batch_key,
-        space=feature_space, max_epochs=max_epochs, seed=seed, progress=not (quiet or as_json),
-    )  # fmt: skip
+    training = _training(locals())
     from scdiffaug import _files
 
     checking = _files.Checking(held_out=held_out, groupby=groupby, max_cells=max_cells, seed=seed)
@@ -192,26 +184,18 @@ def report(
     _say(found, [f"Wrote {out}", *(f"- {words}" for words in worries)], as_json=as_json)
 
 
-def _training(
-    model: Path | None,
-    layer: str | None,
-    batch_key: str | None,
-    *,
-    space: str | None,
-    max_epochs: int | None,
-    seed: int,
-    progress: bool,
-) -> "Training":
+def _training(options: Mapping[str, Any]) -> "Training":
+    """What the options of a command say of the model."""
     from scdiffaug._files import Training
 
     return Training(
-        folder=model,
-        layer=layer,
-        batch_key=batch_key,
-        feature_space=space,
-        max_epochs=max_epochs,
-        seed=seed,
-        progress=progress,
+        folder=options["model"],
+        layer=options["layer"],
+        batch_key=options["batch_key"],
+        feature_space=options["feature_space"],
+        max_epochs=options["max_epochs"],
+        seed=options["seed"],
+        progress=not (options["quiet"] or options["as_json"]),
     )
 
 
