@@ -44,8 +44,7 @@ def linear_svm_accuracy(
 ) -> float:
     """Mean accuracy of a linear support vector machine over stratified folds, as Zang et al. 2023.
 
-    Time grows with the square of the cells and with the overlap of the labels: 5 to 45 seconds
-    for 20,000 cells of 21 labels.
+    Time grows with the square of the cells and with the overlap of the labels.
 
     Parameters
     ----------
