@@ -9,21 +9,12 @@ import sys
 import time
 
 import numpy as np
-import scanpy as sc
-from anndata import AnnData
 from common import load, write_table
 from scipy import sparse
 
 import scdiffaug
 from scdiffaug import metrics, scDiffAug
-
-
-def log_normalised(adata: AnnData) -> sparse.csr_matrix:
-    """log1p of 10,000 reads per cell."""
-    cells = adata.copy()
-    sc.pp.normalize_total(cells, target_sum=1e4)
-    sc.pp.log1p(cells)
-    return cells.X
+from scdiffaug.features import FeatureSpace
 
 
 def floor(real: sparse.csr_matrix, labels: np.ndarray, seed: int) -> dict[str, float]:
@@ -63,7 +54,7 @@ def main(name: str) -> None:
         start = time.perf_counter()
         new = scdiffaug.tl.augment(adata, model)
         speed = {"cells per s": round(adata.n_obs / (time.perf_counter() - start))}
-        real = log_normalised(adata)
+        real = FeatureSpace("counts").transform(adata.X)
         measured = scores(real, labels, new.layers["log1p_norm"], seed=seed)
         for cells, found in (("real halves", floor(real, labels, seed)), ("made", measured)):
             rounded = {key: round(value, 5) for key, value in found.items()}
