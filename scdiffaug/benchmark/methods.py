@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -272,6 +273,7 @@ def as_words(values: Settings) -> str:
     return " ".join(f"{key}={value}" for key, value in values.items())
 
 
+@cache
 def _source_digest() -> str:
     digest = hashlib.sha256()
     folder = Path(scdiffaug.__file__).parent
