@@ -9,12 +9,10 @@ where the worker uses them). The process adds the made cells, ``METHOD.DRAW.npz`
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +22,7 @@ from scipy import sparse
 
 from scdiffaug.benchmark import _peers
 from scdiffaug.benchmark._peers import Rows
-from scdiffaug.benchmark._worker import Inputs
+from scdiffaug.benchmark._worker import Inputs, write_matrix, write_run
 from scdiffaug.metrics._inputs import Values
 from scdiffaug.metrics._spaces import dense, pca_of
 
@@ -207,33 +205,14 @@ def _read(folder: Path, job: Mapping[str, Any]) -> Task:
     )
 
 
-def write_cells(path: Path, cells: Values) -> None:
-    """Write a matrix beside ``path``, with the suffix that fits it."""
-    if sparse.issparse(cells):
-        sparse.save_npz(f"{path}.npz", cells)
-    else:
-        np.save(f"{path}.npy", cells)
-
-
-def read_cells(path: Path) -> Values:
-    """What :func:`write_cells` wrote."""
-    packed = Path(f"{path}.npz")
-    return sparse.load_npz(packed).tocsr() if packed.exists() else np.load(f"{path}.npy")
-
-
 def main(folder: Path) -> None:
     """Run the job of a folder."""
     job = json.loads((folder / "job.json").read_text())
     task = _read(folder, job)
     start = time.perf_counter()
     for method, draw, cells in WORKERS[job["worker"]](task, job["variants"]):
-        write_cells(folder / f"{method}.{draw}", cells)
-    run = {
-        "seconds": round(time.perf_counter() - start, 2),
-        "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
-        "versions": {package: version(package) for package in job["packages"]},
-    }
-    (folder / "run.json").write_text(json.dumps(run))
+        write_matrix(folder / f"{method}.{draw}", cells)
+    write_run(folder, time.perf_counter() - start, job["packages"])
 
 
 if __name__ == "__main__":

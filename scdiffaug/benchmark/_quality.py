@@ -145,12 +145,6 @@ class Exam:
         return float(score)
 
 
-def components(training: Values, *, seed: int) -> PCA:
-    """At most 50 components of the training cells."""
-    n_pcs = min(50, *(size - 1 for size in training.shape))
-    return PCA(n_pcs, random_state=seed).fit(dense(training))
-
-
 @dataclass(frozen=True)
 class Picture:
     """What is drawn of made cells: two components of at most 1,000, means of genes, depths."""

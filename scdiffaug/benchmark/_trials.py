@@ -15,14 +15,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from scdiffaug.benchmark import _makers, _peers, _quality, runner
+from scdiffaug.benchmark import _makers, _peers, runner
 from scdiffaug.benchmark._makers import Draw
 from scdiffaug.benchmark._peers import Rows
 from scdiffaug.benchmark._quality import Cells, Exam
-from scdiffaug.benchmark._worker import Inputs
-from scdiffaug.benchmark.inputs import Dataset
+from scdiffaug.benchmark._worker import Inputs, read_matrix
+from scdiffaug.benchmark.inputs import Dataset, pca_for
 from scdiffaug.benchmark.methods import GENERATORS, Generator
 from scdiffaug.benchmark.runner import Run
+from scdiffaug.metrics._spaces import dense
 from scdiffaug.storage import written_aside
 
 LABELLED = (5, 10, 25, 50)
@@ -89,7 +90,8 @@ class Trial:
     def exams(self) -> dict[int, Exam]:
         """A classification task per number of labelled cells."""
         train, held_out = self.halves
-        seen, pca = self.cells.seen, _quality.components(self.cells.seen[train], seed=self.seed)
+        seen = self.cells.seen
+        pca = pca_for(seen[train], seed=self.seed).fit(dense(seen[train]))
         return {
             k: Exam(
                 pca=pca,
@@ -175,8 +177,7 @@ class Job:
             try:
                 self._make()
             except RuntimeError as error:
-                nan = float("nan")
-                return Run(seconds=nan, peak_mb=nan, versions={}, scores={}, error=str(error))
+                return Run.failed(error)
         return Run(**json.loads((self.folder / "run.json").read_text()), scores={})
 
     def _make(self) -> None:
@@ -189,6 +190,6 @@ class Job:
 
     def made(self, name: str, draw: str) -> Cells:
         """Cells of one row of the table and one draw."""
-        cells = _makers.read_cells(self.folder / f"{name}.{draw}")
+        cells = read_matrix(self.folder / f"{name}.{draw}")
         is_seen = GENERATORS[name].makes == "seen"
         return as_cells(cells, "seen" if is_seen else self.trial.dataset.kind)

@@ -12,16 +12,31 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from scipy import sparse
 
 Embeddings = dict[str, np.ndarray]
+Matrix: TypeAlias = np.ndarray | sparse.csr_matrix
+
+
+def write_matrix(path: Path, matrix: Matrix) -> None:
+    """Write a matrix at ``path``, with ``.npz`` behind where it is sparse and else ``.npy``."""
+    if sparse.issparse(matrix):
+        sparse.save_npz(f"{path}.npz", matrix)
+    else:
+        np.save(f"{path}.npy", matrix)
+
+
+def read_matrix(path: Path) -> Matrix:
+    """What :func:`write_matrix` wrote."""
+    packed = Path(f"{path}.npz")
+    return sparse.load_npz(packed).tocsr() if packed.exists() else np.load(f"{path}.npy")
 
 
 @dataclass(frozen=True)
@@ -42,23 +57,19 @@ class Inputs:
     kind: str
 
     @property
-    def values(self) -> np.ndarray | sparse.csr_matrix:
+    def values(self) -> Matrix:
         """The matrix as it came, shape ``(n, d)``."""
-        return self._load("values")
+        return read_matrix(self.folder / "values")
 
     @property
     def features(self) -> np.ndarray:
         """Variable features on the log scale, dense, shape ``(n, k)``."""
-        features = self._load("features")
+        features = read_matrix(self.folder / "features")
         return features.toarray() if isinstance(features, sparse.csr_matrix) else features
 
     def pca(self, scale: str = "log") -> np.ndarray:
         """Principal components of log or standardised features, shape ``(n, 50)``."""
         return np.load(self.folder / f"pca_{scale}.npy")
-
-    def _load(self, name: str) -> np.ndarray | sparse.csr_matrix:
-        path = self.folder / f"{name}.npz"
-        return sparse.load_npz(path) if path.exists() else np.load(path.with_suffix(".npy"))
 
 
 def pca(inputs: Inputs, _seed: int) -> Embeddings:
@@ -268,10 +279,15 @@ def main(folder: Path) -> None:
     embeddings = METHODS[job["method"]](inputs, job["seed"], **job["settings"])
     seconds = time.perf_counter() - start
     np.savez(folder / "embedding.npz", **embeddings)  # type: ignore[arg-type]
+    write_run(folder, seconds, job["packages"])
+
+
+def write_run(folder: Path, seconds: float, packages: Sequence[str]) -> None:
+    """Write ``run.json``: seconds, peak memory of this process in MB, versions."""
     run = {
         "seconds": round(seconds, 2),
         "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
-        "versions": {package: version(package) for package in job["packages"]},
+        "versions": {package: version(package) for package in packages},
     }
     (folder / "run.json").write_text(json.dumps(run))
 

@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.decomposition import PCA
 
+from scdiffaug.benchmark._worker import write_matrix
 from scdiffaug.contract import DataContract
 from scdiffaug.data import check_key
 from scdiffaug.features import Matrix, PrincipalAxes, to_dense
+from scdiffaug.metrics._inputs import Values
 from scdiffaug.storage import written_aside
 
 # Folds of ten need ten cells of a type.
@@ -157,27 +159,17 @@ def _contract(adata: AnnData, seed: int) -> DataContract:
 
 def _write(folder: Path, contract: DataContract, values: Matrix, *, seed: int) -> None:
     features = contract.features(values)
-    _save(folder / "values", values)
-    _save(folder / "features", features)
+    write_matrix(folder / "values", values)
+    write_matrix(folder / "features", features)
     np.save(folder / "selected.npy", np.asarray(contract.selected))
-    np.save(folder / "pca_log.npy", principal_components(features, seed=seed))
+    np.save(folder / "pca_log.npy", pca_for(features, seed=seed).fit_transform(to_dense(features)))
     axes = PrincipalAxes.fit(features, seed=seed)
     np.save(folder / "pca_standardised.npy", axes.transform(features))
 
 
-def principal_components(
-    features: Matrix, *, n_components: int = 50, seed: int
-) -> NDArray[np.float32]:
-    """Principal components of features as they are, shape ``(n, n_components)`` at most."""
-    n_components = min(n_components, *(size - 1 for size in features.shape))
-    return PCA(n_components, random_state=seed).fit_transform(to_dense(features))
-
-
-def _save(path: Path, matrix: Matrix) -> None:
-    if sparse.issparse(matrix):
-        sparse.save_npz(path.with_suffix(".npz"), matrix)
-    else:
-        np.save(path.with_suffix(".npy"), matrix)
+def pca_for(cells: Values, *, seed: int) -> PCA:
+    """An unfitted PCA of 50 components; of fewer where there are not more cells and features."""
+    return PCA(min(50, *(size - 1 for size in cells.shape)), random_state=seed)
 
 
 def _digest(values: Matrix, *settings: Any) -> str:

@@ -81,6 +81,12 @@ class Run:
     scores: dict[str, dict[str, float]]
     error: str = ""
 
+    @classmethod
+    def failed(cls, error: Exception) -> Run:
+        """Nothing came of it."""
+        nan = float("nan")
+        return cls(seconds=nan, peak_mb=nan, versions={}, scores={}, error=str(error))
+
 
 def named_by_hash(cache: Path, name: str, decides: Mapping[str, Any]) -> Path:
     """Folder in which a run is remembered, given all that decides its outcome."""
@@ -94,8 +100,7 @@ def run(job: Job) -> Run:
         try:
             _embed(job)
         except (RuntimeError, FileNotFoundError) as error:
-            missing = float("nan")
-            return Run(seconds=missing, peak_mb=missing, versions={}, scores={}, error=str(error))
+            return Run.failed(error)
     described = json.loads((job.folder / "run.json").read_text())
     described["versions"] |= job.method.versions()
     return Run(**described, scores=_scores(job))
