@@ -10,7 +10,9 @@ from scipy import sparse
 from typer.testing import CliRunner
 
 from scdiffaug import benchmark
-from scdiffaug.benchmark import _worker, environments, inputs, margins, methods, runner
+from scdiffaug.benchmark import _worker, environments, inputs, methods
+from scdiffaug.benchmark._embedding import margins, runs
+from scdiffaug.benchmark.processes import Run
 from scdiffaug.cli import app
 from scdiffaug.objectives import OBJECTIVES
 
@@ -38,7 +40,7 @@ def prepared(path, cache, **options):
 
 def job(dataset, cache, name="pca", **changes):
     defaults = {"seed": 0, "settings": {}, "timeout": 60.0}
-    return runner.Job(dataset=dataset, name=name, cache=cache, **{**defaults, **changes})
+    return runs.Job(dataset=dataset, name=name, cache=cache, **{**defaults, **changes})
 
 
 def test_rare_types_are_left_out_and_said_so(counts_file, tmp_path):
@@ -83,13 +85,13 @@ def test_missing_file_and_column_are_named(counts_file, tmp_path):
 
 def test_a_run_is_scored_and_remembered(counts_file, tmp_path):
     this = job(prepared(counts_file, tmp_path), tmp_path)
-    first = runner.run(this)
+    first = runs.run(this)
     assert first.scores["2d"]["linear_svm_accuracy"] > 0.9
     assert first.seconds >= 0
     assert first.versions["scikit-learn"]
     described = this.folder / "run.json"
     described.write_text(json.dumps({"seconds": 1e6, "peak_mb": 1, "versions": {}}))
-    assert runner.run(this).seconds == 1e6
+    assert runs.run(this).seconds == 1e6
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"settings": {"a": 1}}, {"name": "umap"}])
@@ -100,7 +102,7 @@ def test_another_job_is_another_folder(counts_file, tmp_path, change):
 
 def test_a_failing_run_says_why_and_leaves_nothing(counts_file, tmp_path):
     this = job(prepared(counts_file, tmp_path), tmp_path, settings={"unknown": 1})
-    failed = runner.run(this)
+    failed = runs.run(this)
     assert "unexpected keyword argument 'unknown'" in failed.error
     assert failed.scores == {}
     assert list((tmp_path / "runs").iterdir()) == []
@@ -108,12 +110,12 @@ def test_a_failing_run_says_why_and_leaves_nothing(counts_file, tmp_path):
 
 def test_a_run_that_takes_too_long_is_given_up(counts_file, tmp_path):
     this = job(prepared(counts_file, tmp_path), tmp_path, timeout=0.01)
-    assert "took longer than 0.01 s" in runner.run(this).error
+    assert "took longer than 0.01 s" in runs.run(this).error
 
 
 def test_a_method_without_its_environment_says_how_to_make_it(counts_file, tmp_path):
     this = job(prepared(counts_file, tmp_path), tmp_path, name="pumap")
-    assert "scdiffaug benchmark setup keras" in runner.run(this).error
+    assert "scdiffaug benchmark setup keras" in runs.run(this).error
 
 
 def test_an_unknown_environment_is_named():
@@ -220,9 +222,9 @@ def test_tuning_takes_the_most_trustworthy_setting(counts_file, tmp_path, monkey
 
     def scored(this):
         scores = {"2d": {"trustworthiness": trust.get(str(this.settings), 0.1), "other": 1.0}}
-        return runner.Run(seconds=1, peak_mb=1, versions={}, scores=scores)
+        return Run(seconds=1, peak_mb=1, versions={}, scores=scores)
 
-    monkeypatch.setattr(runner, "run", scored)
+    monkeypatch.setattr(runs, "run", scored)
     results = benchmark.embedding(
         [counts_file],
         method_names=["umap"],

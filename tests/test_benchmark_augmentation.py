@@ -8,16 +8,8 @@ from scipy import sparse
 from typer.testing import CliRunner
 
 from scdiffaug import benchmark
-from scdiffaug.benchmark import (
-    _augmentation,
-    _augmentation_report,
-    _makers,
-    _peers,
-    _quality,
-    _trials,
-    environments,
-    inputs,
-)
+from scdiffaug.benchmark import environments, inputs
+from scdiffaug.benchmark._augmentation import makers, peers, quality, report, study, trials
 from scdiffaug.cli import app
 
 
@@ -48,7 +40,7 @@ def cache(tmp_path_factory):
 @pytest.fixture(scope="module")
 def trial(counts_file, cache):
     dataset = inputs.prepare(counts_file, label_key="cell_type", cache=cache)
-    return _trials.Trial(dataset, seed=0)
+    return trials.Trial(dataset, seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -65,14 +57,14 @@ def written(counts_file, cache, tmp_path_factory):
 def task(trial, draws, **changes):
     cells = trial.cells
     defaults = {"labels": trial.labels, "seed": 0, "max_epochs": None, "kind": "counts"}
-    return _makers.Task(
+    return makers.Task(
         values=cells.counts, seen=cells.seen, draws=draws, **{**defaults, **changes}
     )
 
 
 def made_by(name, trial, draw="held_out"):
     draws = trial.draws(benchmark.GENERATORS[name])
-    found = _makers.WORKERS[name](task(trial, {draw: draws[draw]}), {name: {}})
+    found = makers.WORKERS[name](task(trial, {draw: draws[draw]}), {name: {}})
     return next(cells for _, _, cells in found), draws[draw]
 
 
@@ -82,14 +74,14 @@ def made_by(name, trial, draw="held_out"):
 def test_log_normalised_cells_have_ten_thousand_reads_and_empty_ones_stay_empty():
     counts = np.array([[1, 3], [0, 0]], dtype=np.float32)
     expected = np.log1p([[2500, 7500], [0, 0]])
-    np.testing.assert_allclose(_peers.log_normalised(counts), expected, rtol=1e-6)
-    seen = _peers.log_normalised(sparse.csr_matrix(counts))
+    np.testing.assert_allclose(peers.log_normalised(counts), expected, rtol=1e-6)
+    seen = peers.log_normalised(sparse.csr_matrix(counts))
     np.testing.assert_allclose(seen.toarray(), expected, rtol=1e-6)
 
 
 def test_gaussian_noise_is_a_share_of_each_features_spread(rng):
     spread = np.array([1.0, 5.0])
-    noise = _peers.gaussian(np.ones((20_000, 2)), spread, rng=rng) - 1
+    noise = peers.gaussian(np.ones((20_000, 2)), spread, rng=rng) - 1
     np.testing.assert_allclose(noise.std(0), 0.2 * spread, rtol=0.05)
 
 
@@ -97,16 +89,16 @@ def test_gaussian_noise_is_a_share_of_each_features_spread(rng):
 def test_mask_drops_a_fifth_of_the_values_and_leaves_the_others(rng, form):
     cells = form(rng.integers(1, 9, size=(300, 50)).astype(np.float32))
     before = cells.copy()
-    made = _peers.dense(_peers.mask(cells, rng=rng))
+    made = peers.dense(peers.mask(cells, rng=rng))
     assert (made == 0).mean() == pytest.approx(0.2, abs=0.02)
-    np.testing.assert_array_equal(made[made > 0], _peers.dense(before)[made > 0])
-    np.testing.assert_array_equal(_peers.dense(cells), _peers.dense(before))
+    np.testing.assert_array_equal(made[made > 0], peers.dense(before)[made > 0])
+    np.testing.assert_array_equal(peers.dense(cells), peers.dense(before))
 
 
 @pytest.mark.parametrize("form", [np.asarray, sparse.csr_matrix])
 def test_mixup_lies_on_the_way_to_the_partner(rng, form):
     sources, partners = rng.random((2, 30, 4)).astype(np.float32)
-    made = _peers.dense(_peers.mixup(form(sources), form(partners), rng=rng))
+    made = peers.dense(peers.mixup(form(sources), form(partners), rng=rng))
     shares = (made - partners) / (sources - partners)
     np.testing.assert_allclose(shares, shares[:, :1].repeat(4, 1), atol=1e-3)
     assert 0.3 < shares[:, 0].mean() < 0.7
@@ -114,8 +106,8 @@ def test_mixup_lies_on_the_way_to_the_partner(rng, form):
 
 def test_mixup_partners_are_known_near_neighbours_and_never_the_cell_itself(trial, rng):
     train = trial.halves[0]
-    draw = _makers.Draw(train, train)
-    partners = _makers._partners(task(trial, {}), draw, rng=rng)
+    draw = makers.Draw(train, train)
+    partners = makers._partners(task(trial, {}), draw, rng=rng)
     assert set(partners) <= set(train)
     assert (partners != train).all()
     assert (trial.labels[partners] == trial.labels[train]).mean() > 0.8
@@ -125,7 +117,7 @@ def test_smote_lies_between_cells_of_the_wanted_type_in_the_wanted_order(rng):
     known = np.concatenate([rng.normal(0, 1, (20, 2)), rng.normal(50, 1, (9, 2))])
     labels = np.repeat(["a", "b"], [20, 9])
     wanted = np.array(["b", "a", "b", "a", "a"] * 10)
-    made = _peers.smote(known, labels, wanted=wanted, seed=0)
+    made = peers.smote(known, labels, wanted=wanted, seed=0)
     assert made.shape == (50, 2)
     np.testing.assert_array_equal(made[:, 0] > 25, wanted == "b")
     assert not (made[:, None] == known[None]).all(2).any()
@@ -134,7 +126,7 @@ def test_smote_lies_between_cells_of_the_wanted_type_in_the_wanted_order(rng):
 def test_smote_copies_the_only_cell_of_a_type():
     known = sparse.csr_matrix(np.array([[1.0, 2], [5, 5], [6, 6]]))
     wanted = np.array(["lone", "b", "lone"])
-    made = _peers.smote(known, np.array(["lone", "b", "b"]), wanted=wanted, seed=0)
+    made = peers.smote(known, np.array(["lone", "b", "b"]), wanted=wanted, seed=0)
     np.testing.assert_array_equal(made[[0, 2]].toarray(), [[1, 2], [1, 2]])
     assert 5 <= made[1].toarray()[0, 0] <= 6
 
@@ -143,7 +135,7 @@ def test_smoothed_poisson_has_the_neighbours_mean_profile_and_the_depth(rng):
     known = np.array([[1, 1, 0], [0, 30, 10], [9, 9, 9]])
     neighbors = np.tile([0, 1], (4_000, 1))
     depth = np.full(4_000, 200.0)
-    made = _peers.smoothed_poisson(known, neighbors, depth=depth, rng=rng).toarray()
+    made = peers.smoothed_poisson(known, neighbors, depth=depth, rng=rng).toarray()
     rate = 200 * np.mean([[0.5, 0.5, 0], [0, 0.75, 0.25]], axis=0)
     np.testing.assert_allclose(made.mean(0), rate, rtol=0.03)
     np.testing.assert_allclose(made.var(0), rate, rtol=0.1)
@@ -155,9 +147,9 @@ def test_smoothed_poisson_has_the_neighbours_mean_profile_and_the_depth(rng):
 )
 def test_every_simple_peer_makes_a_cell_for_each_source_near_its_type(trial, name):
     made, draw = made_by(name, trial)
-    seen = made if benchmark.GENERATORS[name].makes == "seen" else _peers.log_normalised(made)
+    seen = made if benchmark.GENERATORS[name].makes == "seen" else peers.log_normalised(made)
     train = trial.halves[0]
-    kept = _quality.types_kept(
+    kept = quality.types_kept(
         trial.cells.seen[train],
         trial.labels[train],
         seen,
@@ -184,7 +176,7 @@ def test_halves_share_no_cell_and_split_every_type(trial):
     np.testing.assert_array_equal(np.sort(np.concatenate([train, held_out])), np.arange(110))
     sizes = [pd.Series(trial.labels[half]).value_counts() for half in (train, held_out)]
     assert (sizes[0] - sizes[1]).abs().max() <= 1
-    assert set(train) != set(_trials.Trial(trial.dataset, 1).halves[0])
+    assert set(train) != set(trials.Trial(trial.dataset, 1).halves[0])
 
 
 def test_labelled_cells_are_training_cells_and_fill_every_type(trial):
@@ -193,7 +185,7 @@ def test_labelled_cells_are_training_cells_and_fill_every_type(trial):
     assert pd.Series(trial.labels[trial.labelled(5)]).value_counts().eq(5).all()
     assert pd.Series(trial.labels[trial.to_fill(5)]).value_counts().eq(95).all()
     assert set(trial.to_fill(25)) == set(trial.labelled(25))
-    assert not set(held_out) & set(_augmentation._more_labelled(trial, 5))
+    assert not set(held_out) & set(study._more_labelled(trial, 5))
 
 
 @pytest.mark.parametrize("name", ["knn_poisson", "smote"])
@@ -205,7 +197,7 @@ def test_makers_of_the_use_setting_never_know_test_cells_nor_further_labels(tria
 
 def job(trial, cache, *names, **changes):
     options = {"max_epochs": None, "timeout": 60.0, **changes}
-    return _trials.Job(trial=trial, names=names, cache=cache, **options)
+    return trials.Job(trial=trial, names=names, cache=cache, **options)
 
 
 def test_labels_reach_only_makers_that_use_them(trial, cache):
@@ -222,7 +214,7 @@ def test_one_training_serves_all_draws_of_the_same_known_cells(trial):
 
 def test_rows_that_share_a_worker_share_a_job_and_the_rest_have_their_own(trial, cache):
     names = ["mask", "scvi_prior", "scvi_posterior"]
-    jobs = _augmentation._jobs(trial, names, max_epochs=1, timeout=1, cache=cache)
+    jobs = study._jobs(trial, names, max_epochs=1, timeout=1, cache=cache)
     assert jobs["scvi_prior"] is jobs["scvi_posterior"]
     assert jobs["mask"].names == ("mask",)
 
@@ -232,7 +224,7 @@ def test_another_plan_or_setting_is_another_folder(trial, cache):
         job(trial, cache, "mask").folder,
         job(trial, cache, "mask", max_epochs=1).folder,
         job(trial, cache, "duplicate").folder,
-        job(_trials.Trial(trial.dataset, 1), cache, "mask").folder,
+        job(trials.Trial(trial.dataset, 1), cache, "mask").folder,
     }
     assert len(folders) == 4
 
@@ -245,7 +237,7 @@ def test_types_kept_are_weighted_by_cells_and_the_worst_has_twenty(rng):
     real = np.eye(3)[np.repeat([0, 1, 2], 30)] + rng.normal(0, 0.01, (90, 3))
     expected = np.repeat(["a", "b", "c"], [30, 20, 5])
     made = real[np.r_[0:30, 30:40, 0:10, 0:5]]
-    kept = _quality.types_kept(real, names, made, expected=expected, seed=0)
+    kept = quality.types_kept(real, names, made, expected=expected, seed=0)
     assert kept["type_kept_neighbors/c"] == 0
     assert kept["type_kept_neighbors_worst"] == kept["type_kept_logistic_worst"] == 0.5
     assert kept["type_kept_neighbors"] == pytest.approx(40 / 55)
@@ -262,18 +254,18 @@ def test_made_cells_of_the_right_type_help_and_of_the_wrong_type_harm(trial):
 
 def test_best_is_the_nearest_to_the_ideal_and_all_that_reach_the_floor():
     values = pd.Series({"real": 0.48, "mask": 0.51, "mixup": 0.52, "smote": 0.05})
-    assert _augmentation_report.best(values, "two_sample_auc").to_dict() == {
+    assert report.best(values, "two_sample_auc").to_dict() == {
         "real": False, "mask": True, "mixup": True, "smote": False,
     }  # fmt: skip
     worse = values.replace({0.51: 0.6, 0.52: 0.7})
-    assert worse.index[_augmentation_report.best(worse, "two_sample_auc")].tolist() == ["mask"]
+    assert worse.index[report.best(worse, "two_sample_auc")].tolist() == ["mask"]
 
 
 def test_real_cells_are_a_ceiling_of_use_and_the_zero_share_to_meet():
     values = pd.Series({"real": 0.5, "mask": 0.6, "mixup": 0.7})
-    use = _augmentation_report.best(values, "macro_f1_5")
+    use = report.best(values, "macro_f1_5")
     assert use.index[use].tolist() == ["mixup"]
-    zeros = _augmentation_report.best(values, "zero_share")
+    zeros = report.best(values, "zero_share")
     assert zeros.index[zeros].tolist() == ["mask"]
 
 
@@ -302,7 +294,7 @@ def test_floor_is_what_real_cells_score(written):
     assert found["novelty", "nearest_training_distance_ratio"] == pytest.approx(1, abs=0.2)
     assert found["novelty", "own_source_share"] == pytest.approx(1 / 55)
     assert found["use", "macro_f1_50"] > 0.9
-    assert set(found["in_sample"].index) == set(_augmentation_report._NAMES[:22])
+    assert set(found["in_sample"].index) == set(report._NAMES[:22])
 
 
 def test_copies_are_found_out(written):
@@ -373,8 +365,8 @@ def test_curves_take_the_settings_of_their_axis_alone():
         }
         for name, value in values.items()
     )
-    lines = _augmentation_report.curves_figure(results, "steps").axes[0].lines
+    lines = report.curves_figure(results, "steps").axes[0].lines
     assert next(list(line.get_ydata()) for line in lines if len(line.get_xdata())) == [0.9, 0.5]
     assert list(lines[-1].get_ydata()) == [0.4, 0.4]
     alone = results[~results["method"].str.contains("steps")]
-    assert _augmentation_report.curves_figure(alone, "steps") is None
+    assert report.curves_figure(alone, "steps") is None

@@ -4,15 +4,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from scdiffaug.benchmark._augmentation import augmentation
-    from scdiffaug.benchmark._embedding import embedding
+    from scdiffaug.benchmark._augmentation.study import augmentation
+    from scdiffaug.benchmark._embedding.study import embedding
     from scdiffaug.benchmark.methods import DEFAULT, GENERATORS, METHODS, Generator, Method
 
 __all__ = [
     "DEFAULT", "GENERATORS", "METHODS", "Generator", "Method", "augmentation", "embedding",
 ]  # fmt: skip
 
-_HOMES = {"augmentation": "_augmentation", "embedding": "_embedding"}
+_HOMES = {"augmentation": "_augmentation.study", "embedding": "_embedding.study"}
 
 
 # Lazy (PEP 562): worker processes of simple peers must not wait for torch.

@@ -174,7 +174,8 @@ DEFAULT = (
 class Generator(Method):
     """One row of the tables on made cells.
 
-    ``worker`` is a function of ``_makers.py``; rows that share it share what it trains.
+    ``worker`` is a key of ``_augmentation.makers.WORKERS``; rows that share it share what it
+    trains.
 
     Parameters
     ----------

@@ -10,8 +10,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from scdiffaug.benchmark import report
-from scdiffaug.benchmark._quality import Picture
+from scdiffaug.benchmark import pages
+from scdiffaug.benchmark._augmentation.quality import Picture
 from scdiffaug.benchmark.inputs import Dataset, describe
 from scdiffaug.benchmark.methods import GENERATORS
 
@@ -103,31 +103,31 @@ def write(
         What made all this.
     """
     out.mkdir(parents=True, exist_ok=True)
-    report.write_text(out / "results.csv", results.to_csv(index=False))
-    report.write_text(out / "summary.md", summary(results, datasets, command=command))
+    pages.write_text(out / "results.csv", results.to_csv(index=False))
+    pages.write_text(out / "summary.md", summary(results, datasets, command=command))
     for dataset in datasets:
         own = {method: each for (name, method), each in pictures.items() if name == dataset.name}
         for name, figure in _figures(own).items():
-            report.save(figure, out / f"{dataset.name}_{name}.png")
+            pages.save(figure, out / f"{dataset.name}_{name}.png")
     for setting in ("steps", "strength"):
         if curves := curves_figure(results, setting):
-            report.save(curves, out / f"quality_by_{setting}.png")
+            pages.save(curves, out / f"quality_by_{setting}.png")
 
 
 def summary(results: pd.DataFrame, datasets: Sequence[Dataset], *, command: str) -> str:
     """The tables in Markdown: for each dataset fidelity, types, novelty and use."""
     parts = [
         "# Augmentation benchmark",
-        f"Made by `{command}` on {report.hardware()}. Means over {results['seed'].nunique()} "
+        f"Made by `{command}` on {pages.hardware()}. Means over {results['seed'].nunique()} "
         "seeds, ± their standard deviation.",
-        report.markdown(describe(list(datasets))),
+        pages.markdown(describe(list(datasets))),
         _HOW_TO_READ,
     ]
     for name, of_dataset in results.groupby("dataset", sort=False):
         parts += [f"## {name}", *_dataset_tables(of_dataset)]
     if "versions" in results and (results["versions"].fillna("") != "").any():
-        parts += ["## Versions", report.versions(results)]
-    return "\n\n".join([*parts, *report.failures(results)]) + "\n"
+        parts += ["## Versions", pages.versions(results)]
+    return "\n\n".join([*parts, *pages.failures(results)]) + "\n"
 
 
 def _dataset_tables(results: pd.DataFrame) -> list[str]:
@@ -143,7 +143,7 @@ def _dataset_tables(results: pd.DataFrame) -> list[str]:
 
 
 def _titled(title: str, table: pd.DataFrame) -> list[str]:
-    return [] if table.empty else [f"### {title}", report.markdown(table.reset_index())]
+    return [] if table.empty else [f"### {title}", pages.markdown(table.reset_index())]
 
 
 def method_table(

@@ -15,14 +15,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from scdiffaug.benchmark import _makers, _peers, runner
-from scdiffaug.benchmark._makers import Draw
-from scdiffaug.benchmark._peers import Rows
-from scdiffaug.benchmark._quality import Cells, Exam
+from scdiffaug.benchmark import processes
+from scdiffaug.benchmark._augmentation import makers, peers
+from scdiffaug.benchmark._augmentation.makers import Draw
+from scdiffaug.benchmark._augmentation.peers import Rows
+from scdiffaug.benchmark._augmentation.quality import Cells, Exam
 from scdiffaug.benchmark._worker import Inputs, read_matrix
 from scdiffaug.benchmark.inputs import Dataset, pca_for
 from scdiffaug.benchmark.methods import GENERATORS, Generator
-from scdiffaug.benchmark.runner import Run
+from scdiffaug.benchmark.processes import Run
 from scdiffaug.metrics._spaces import dense
 from scdiffaug.storage import written_aside
 
@@ -107,7 +108,7 @@ class Trial:
 def as_cells(values: Any, kind: str) -> Cells:
     """Values with what they are compared as: log1p of 10,000 reads for counts."""
     if kind == "counts":
-        return Cells(_peers.log_normalised(values), values)
+        return Cells(peers.log_normalised(values), values)
     return Cells(values, None)
 
 
@@ -159,8 +160,8 @@ class Job:
     @cached_property
     def folder(self) -> Path:
         """Where the made cells are remembered."""
-        code = hashlib.sha256(inspect.getsource(_makers).encode())
-        code.update(inspect.getsource(_peers).encode())
+        code = hashlib.sha256(inspect.getsource(makers).encode())
+        code.update(inspect.getsource(peers).encode())
         decides = {
             **self.description,
             "inputs": self.trial.dataset.digest,
@@ -169,7 +170,7 @@ class Job:
             "versions": self.generator.versions(),
             "code": code.hexdigest(),
         }
-        return runner.named_by_hash(self.cache, self.generator.worker, decides)
+        return processes.named_by_hash(self.cache, self.generator.worker, decides)
 
     def run(self) -> Run:
         """Make the cells, or find them made; scores are left to :func:`scores_of`."""
@@ -185,8 +186,8 @@ class Job:
         with written_aside(self.folder) as aside:
             (aside / "job.json").write_text(json.dumps(described))
             np.savez(aside / "plan.npz", **self.plan)  # type: ignore[arg-type]
-            module = "scdiffaug.benchmark._makers"
-            runner.call([sys.executable, "-P", "-m", module, str(aside)], timeout=self.timeout)
+            module = makers.__name__
+            processes.call([sys.executable, "-P", "-m", module, str(aside)], timeout=self.timeout)
 
     def made(self, name: str, draw: str) -> Cells:
         """Cells of one row of the table and one draw."""

@@ -14,7 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from scdiffaug import metrics
-from scdiffaug.benchmark._peers import Rows
+from scdiffaug.benchmark._augmentation.peers import Rows
 from scdiffaug.metrics._inputs import Values
 from scdiffaug.metrics._spaces import dense, pca_of, stacked
 

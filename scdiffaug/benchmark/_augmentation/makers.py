@@ -1,4 +1,4 @@
-"""Makers of cells, and the process they run in: ``python -m scdiffaug.benchmark._makers FOLDER``.
+"""Makers of cells, and the process they run in: ``python -m``, this module, ``FOLDER``.
 
 The folder holds ``job.json`` (worker, rows of the table with their settings, seed, inputs) and
 ``plan.npz`` (for every draw the cells that may be known and the cells to start from; labels only
@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from scdiffaug.benchmark import _peers
-from scdiffaug.benchmark._peers import Rows
+from scdiffaug.benchmark._augmentation import peers
+from scdiffaug.benchmark._augmentation.peers import Rows
 from scdiffaug.benchmark._worker import Inputs, write_matrix, write_run
 from scdiffaug.metrics._inputs import Values
 from scdiffaug.metrics._spaces import dense, pca_of
@@ -70,7 +70,7 @@ class Task:
 def _nearest_known(task: Task, draw: Draw, *, k: int) -> Rows:
     """Positions in ``draw.known``, in 50 principal components of the known cells."""
     known, sources = task.seen[draw.known], task.seen[draw.sources]
-    return _peers.nearest(*pca_of(known, (known, sources), n_pcs=50, seed=task.seed), k=k)
+    return peers.nearest(*pca_of(known, (known, sources), n_pcs=50, seed=task.seed), k=k)
 
 
 def _partners(task: Task, draw: Draw, *, rng: np.random.Generator) -> Rows:
@@ -88,7 +88,7 @@ def _depth(task: Task, draw: Draw) -> NDArray[Any]:
 def _smoothed(task: Task, draw: Draw, neighbors: Rows) -> sparse.csr_matrix:
     rng = np.random.default_rng(task.seed)
     known, depth = task.values[draw.known], _depth(task, draw)
-    return _peers.smoothed_poisson(known, neighbors, depth=depth, rng=rng)
+    return peers.smoothed_poisson(known, neighbors, depth=depth, rng=rng)
 
 
 def _spread(task: Task, draw: Draw) -> NDArray[Any]:
@@ -97,15 +97,15 @@ def _spread(task: Task, draw: Draw) -> NDArray[Any]:
 
 Simple = Callable[[Task, Draw, np.random.Generator], Values]
 _SIMPLE: Mapping[str, Simple] = {
-    "duplicate": lambda task, draw, _: _peers.duplicate(task.values[draw.sources]),
-    "gaussian": lambda task, draw, rng: _peers.gaussian(
+    "duplicate": lambda task, draw, _: peers.duplicate(task.values[draw.sources]),
+    "gaussian": lambda task, draw, rng: peers.gaussian(
         task.seen[draw.sources], _spread(task, draw), rng=rng
     ),
-    "mask": lambda task, draw, rng: _peers.mask(task.values[draw.sources], rng=rng),
-    "mixup": lambda task, draw, rng: _peers.mixup(
+    "mask": lambda task, draw, rng: peers.mask(task.values[draw.sources], rng=rng),
+    "mixup": lambda task, draw, rng: peers.mixup(
         task.seen[draw.sources], task.seen[_partners(task, draw, rng=rng)], rng=rng
     ),
-    "smote": lambda task, draw, _: _peers.smote(
+    "smote": lambda task, draw, _: peers.smote(
         task.seen[draw.known],
         task.labels[draw.known],
         wanted=task.labels[draw.sources],
@@ -175,7 +175,7 @@ def scdiffaug(task: Task, variants: Variants) -> Made:
             for method, variant in variants.items():
                 if "smoothed" in variant:
                     y_known, y = (model.get_latent_representation(x) for x in (cells, sources))
-                    found = _peers.nearest(y_known, y, k=variant["smoothed"])
+                    found = peers.nearest(y_known, y, k=variant["smoothed"])
                     yield method, name, _smoothed(task, draw, found)
                 else:
                     yield method, name, model.augment(sources, seed=task.seed, **variant).X
@@ -194,7 +194,7 @@ def _read(folder: Path, job: Mapping[str, Any]) -> Task:
         plan = dict(stored)
     return Task(
         values=values,
-        seen=_peers.log_normalised(values) if job["kind"] == "counts" else values,
+        seen=peers.log_normalised(values) if job["kind"] == "counts" else values,
         kind=job["kind"],
         labels=plan.pop("labels", np.empty(0, dtype=str)),
         draws={

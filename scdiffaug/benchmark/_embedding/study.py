@@ -14,9 +14,11 @@ import pandas as pd
 from numpy.typing import NDArray
 from rich.progress import track
 
-from scdiffaug.benchmark import environments, methods, report, runner
+from scdiffaug.benchmark import environments, methods
+from scdiffaug.benchmark._embedding import report, runs
+from scdiffaug.benchmark._embedding.runs import Job
 from scdiffaug.benchmark.inputs import Dataset, prepare_all
-from scdiffaug.benchmark.runner import Job, Run
+from scdiffaug.benchmark.processes import Run
 
 logger = logging.getLogger("scdiffaug")
 _COLUMNS = [
@@ -93,8 +95,8 @@ def embedding(
     for dataset, name in track(pairs, "Embedding", disable=not show_progress):
         jobs = _jobs(dataset, name, n_seeds, tuned=tuned, timeout=timeout, cache=folder)
         for job in jobs:
-            rows += _rows(job, runner.run(job))
-        first = runner.embeddings(jobs[0])
+            rows += _rows(job, runs.run(job))
+        first = runs.embeddings(jobs[0])
         if "2d" in first:
             pictures[dataset.name, name] = first["2d"]
         if name == method_names[-1]:
@@ -124,7 +126,7 @@ def _jobs(
 
 
 def _trust(job: Job) -> float:
-    return runner.run(job).scores.get("2d", {}).get("trustworthiness", -np.inf)
+    return runs.run(job).scores.get("2d", {}).get("trustworthiness", -np.inf)
 
 
 def _rows(job: Job, run: Run) -> Iterator[dict[str, Any]]:

@@ -14,10 +14,11 @@ import pandas as pd
 from rich.progress import track
 
 from scdiffaug import metrics
-from scdiffaug.benchmark import _augmentation_report, _quality, environments, methods, runner
-from scdiffaug.benchmark._peers import Rows
-from scdiffaug.benchmark._quality import Picture, Scores
-from scdiffaug.benchmark._trials import FILLED, LABELLED, Job, Trial
+from scdiffaug.benchmark import environments, methods, processes
+from scdiffaug.benchmark._augmentation import quality, report
+from scdiffaug.benchmark._augmentation.peers import Rows
+from scdiffaug.benchmark._augmentation.quality import Picture, Scores
+from scdiffaug.benchmark._augmentation.trials import FILLED, LABELLED, Job, Trial
 from scdiffaug.benchmark.inputs import prepare_all
 from scdiffaug.benchmark.methods import GENERATORS
 
@@ -112,9 +113,7 @@ def augmentation(
         if trial.seed == 0:
             pictures |= _pictures(trial, jobs)
         results = pd.DataFrame(rows, columns=_COLUMNS)
-        _augmentation_report.write(
-            Path(out), results, datasets, pictures=pictures, command=command
-        )
+        report.write(Path(out), results, datasets, pictures=pictures, command=command)
     return results
 
 
@@ -151,7 +150,7 @@ def scores_of(job: Job, name: str) -> dict[str, Scores]:
     scores = {
         "in_sample": _alike(job, name, setting="in_sample", judges=everything, real=everything),
         "held_out": _alike(job, name, setting="held_out", judges=train, real=held_out),
-        "novelty": _quality.novelty(
+        "novelty": quality.novelty(
             job.trial.cells.seen[train],
             job.trial.cells.seen[held_out],
             job.made(name, "novelty").seen,
@@ -167,10 +166,10 @@ def scores_of(job: Job, name: str) -> dict[str, Scores]:
 def _alike(job: Job, name: str, *, setting: str, judges: Rows, real: Rows) -> Scores:
     """Fidelity to the real cells, and types kept as those judge who learn from ``judges``."""
     trial, made = job.trial, job.made(name, setting)
-    scores = _quality.fidelity(trial.cells[real], made, seed=trial.seed)
+    scores = quality.fidelity(trial.cells[real], made, seed=trial.seed)
     if GENERATORS[name].follows == "nothing":
         return scores
-    return scores | _quality.types_kept(
+    return scores | quality.types_kept(
         trial.cells.seen[judges],
         trial.labels[judges],
         made.seen,
@@ -188,13 +187,13 @@ def floor_of(trial: Trial) -> dict[str, Scores]:
     """The same scores of real cells in place of made ones."""
     (train, held_out), labels, seed = trial.halves, trial.labels, trial.seed
     seen = trial.cells.seen
-    like_new = _quality.fidelity(trial.cells[held_out], trial.cells[train], seed=seed)
+    like_new = quality.fidelity(trial.cells[held_out], trial.cells[train], seed=seed)
     like_new["zero_share"] = metrics.zero_share(seen[held_out])
-    like_new |= _quality.types_kept(
+    like_new |= quality.types_kept(
         seen[train], labels[train], seen[held_out], expected=labels[held_out], seed=seed
     )
     one, other = held_out[::2], held_out[1::2]
-    novelty = _quality.novelty(seen[train], seen[one], seen[other], sources=None, seed=seed)
+    novelty = quality.novelty(seen[train], seen[one], seen[other], sources=None, seed=seed)
     # Real cells have no source; this is the share by chance.
     novelty["own_source_share"] = 1 / len(train)
     use: Scores = {}
@@ -212,9 +211,9 @@ def _more_labelled(trial: Trial, k: int) -> Rows:
 def _reference_rows(trial: Trial, cache: Path) -> Iterator[dict[str, Any]]:
     """The floor and, for the use, the labelled cells alone."""
     decides = [trial.dataset.digest, *trial.labels]
-    folder = runner.named_by_hash(cache, "floor", {"of": decides, "seed": trial.seed})
-    floor = runner.remembered(folder / f"scores-{_PROTOCOL}.json", lambda: floor_of(trial))
-    none = runner.remembered(
+    folder = processes.named_by_hash(cache, "floor", {"of": decides, "seed": trial.seed})
+    floor = processes.remembered(folder / f"scores-{_PROTOCOL}.json", lambda: floor_of(trial))
+    none = processes.remembered(
         folder / f"none-{_PROTOCOL}.json",
         lambda: {"use": {f"macro_f1_{k}": e.macro_f1(None, []) for k, e in trial.exams.items()}},
     )
@@ -238,7 +237,7 @@ def _rows(trial: Trial, name: str, job: Job | None) -> Iterator[dict[str, Any]]:
     shared["versions"] = methods.as_words(run.versions)
     path = job.folder / f"scores-{_PROTOCOL}-{name}.json"
     try:
-        yield from _long(runner.remembered(path, lambda: scores_of(job, name)), shared)
+        yield from _long(processes.remembered(path, lambda: scores_of(job, name)), shared)
     except ValueError as error:
         yield from _failed(shared, f"made cells that cannot be scored: {error}")
 
@@ -267,7 +266,7 @@ def _pictures(trial: Trial, jobs: Mapping[str, Job | None]) -> dict[tuple[str, s
         if job and (job.folder / "run.json").exists() and not GENERATORS[name].is_variant
     }
     return {
-        (trial.dataset.name, name): _quality.picture(real, cells, seed=trial.seed)
+        (trial.dataset.name, name): quality.picture(real, cells, seed=trial.seed)
         for name, cells in found.items()
     }
 

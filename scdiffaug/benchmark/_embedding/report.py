@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import os
-import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from scdiffaug.benchmark import pages
+from scdiffaug.benchmark._embedding.margins import (
+    bootstrap_margin,
+    margins,
+    mean_scores,
+    of_metric,
+)
 from scdiffaug.benchmark.inputs import Dataset, describe
-from scdiffaug.benchmark.margins import bootstrap_margin, margins, mean_scores, of_metric
 from scdiffaug.benchmark.methods import METHODS
-from scdiffaug.storage import write_whole
+from scdiffaug.benchmark.pages import markdown
 
 HEADLINE = {"linear_svm_accuracy": "Linear SVM accuracy", "kmeans_accuracy": "k-means accuracy"}
 OURS = "scdiffaug"
@@ -47,10 +50,10 @@ def write(
         What made all this.
     """
     out.mkdir(parents=True, exist_ok=True)
-    write_text(out / "results.csv", results.to_csv(index=False))
-    write_text(out / "summary.md", summary(results, datasets, command=command))
-    save(embeddings_figure(pictures, datasets), out / "embeddings.png")
-    save(ranks_figure(results), out / "ranks.png")
+    pages.write_text(out / "results.csv", results.to_csv(index=False))
+    pages.write_text(out / "summary.md", summary(results, datasets, command=command))
+    pages.save(embeddings_figure(pictures, datasets), out / "embeddings.png")
+    pages.save(ranks_figure(results), out / "ranks.png")
 
 
 def summary(results: pd.DataFrame, datasets: Sequence[Dataset], *, command: str) -> str:
@@ -58,25 +61,16 @@ def summary(results: pd.DataFrame, datasets: Sequence[Dataset], *, command: str)
     described = describe(list(datasets))
     parts = [
         "# Embedding benchmark",
-        f"Made by `{command}` on {hardware()}. Means over {results['seed'].nunique()} seeds; "
-        "the best of a row is bold.",
+        f"Made by `{command}` on {pages.hardware()}. Means over {results['seed'].nunique()} "
+        "seeds; the best of a row is bold.",
         markdown(described),
     ]
     for metric in _headline_metrics(results):
         parts += [f"## {HEADLINE[metric]}, 2-D (%)", *_headline(results, metric)]
     if results["value"].notna().any():
         parts += ["## All metrics, mean over datasets", _all_metrics(results)]
-        parts += ["## Versions", versions(results)]
-    return "\n\n".join([*parts, *failures(results)]) + "\n"
-
-
-def failures(results: pd.DataFrame) -> list[str]:
-    """Runs without a result and why, in Markdown; nothing where there are none."""
-    failed = results[results["note"].fillna("") != ""]
-    if failed.empty:
-        return []
-    table = failed[["dataset", "method", "note"]].drop_duplicates()
-    return ["## Runs without a result", markdown(table)]
+        parts += ["## Versions", pages.versions(results)]
+    return "\n\n".join([*parts, *pages.failures(results)]) + "\n"
 
 
 def _headline_metrics(results: pd.DataFrame) -> list[str]:
@@ -127,12 +121,6 @@ def _all_metrics(results: pd.DataFrame) -> str:
     return markdown(text.join(n_datasets).reset_index())
 
 
-def versions(results: pd.DataFrame) -> str:
-    """Versions each method ran with, in Markdown."""
-    known = results[results["versions"].fillna("") != ""]
-    return markdown(known[["method", "versions"]].drop_duplicates())
-
-
 def embeddings_figure(
     pictures: Mapping[tuple[str, str], NDArray[np.floating[Any]]], datasets: Sequence[Dataset]
 ) -> Figure:
@@ -170,27 +158,3 @@ def ranks_figure(results: pd.DataFrame) -> Figure:
         ax.set(yticks=range(len(order)), yticklabels=order.index, title=HEADLINE[metric])
         ax.set_xlabel("rank (1 is best; bar: mean over datasets)")
     return figure
-
-
-def markdown(table: pd.DataFrame) -> str:
-    """A table in Markdown."""
-    cells = table.astype(str)
-    rows = [list(cells.columns), ["---"] * len(cells.columns), *cells.to_numpy().tolist()]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
-
-
-def hardware() -> str:
-    """What a benchmark runs on, in words."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{cores} cores ({platform.machine()}, {platform.system()})"
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all."""
-    write_whole(path, lambda aside: aside.write_text(text, encoding="utf-8"))
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG, whole or not at all, without a display."""
-    FigureCanvasAgg(figure)
-    write_whole(path, lambda aside: figure.savefig(aside, dpi=110))

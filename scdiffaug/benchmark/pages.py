@@ -1,0 +1,52 @@
+"""What the reports of all benchmarks are made of: tables in Markdown, and files."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from scdiffaug.storage import write_whole
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A table in Markdown."""
+    cells = table.astype(str)
+    rows = [list(cells.columns), ["---"] * len(cells.columns), *cells.to_numpy().tolist()]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def hardware() -> str:
+    """What a benchmark runs on, in words."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{cores} cores ({platform.machine()}, {platform.system()})"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all."""
+    write_whole(path, lambda aside: aside.write_text(text, encoding="utf-8"))
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG, whole or not at all, without a display."""
+    FigureCanvasAgg(figure)
+    write_whole(path, lambda aside: figure.savefig(aside, dpi=110))
+
+
+def failures(results: pd.DataFrame) -> list[str]:
+    """Runs without a result and why, in Markdown; nothing where there are none."""
+    failed = results[results["note"].fillna("") != ""]
+    if failed.empty:
+        return []
+    table = failed[["dataset", "method", "note"]].drop_duplicates()
+    return ["## Runs without a result", markdown(table)]
+
+
+def versions(results: pd.DataFrame) -> str:
+    """Versions each method ran with, in Markdown."""
+    known = results[results["versions"].fillna("") != ""]
+    return markdown(known[["method", "versions"]].drop_duplicates())

@@ -1,0 +1,68 @@
+"""Runs in processes of their own, remembered by the hash of all that decides their outcome."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scdiffaug.storage import write_whole
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What came of a job: scores of each representation, or why there are none."""
+
+    seconds: float
+    peak_mb: float
+    versions: dict[str, str]
+    scores: dict[str, dict[str, float]]
+    error: str = ""
+
+    @classmethod
+    def failed(cls, error: Exception) -> Run:
+        """Nothing came of it."""
+        nan = float("nan")
+        return cls(seconds=nan, peak_mb=nan, versions={}, scores={}, error=str(error))
+
+
+def named_by_hash(cache: Path, name: str, decides: Mapping[str, Any]) -> Path:
+    """Folder in which a run is remembered, given all that decides its outcome."""
+    digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+    return cache / "runs" / f"{name}-{digest[:16]}"
+
+
+def call(command: list[str], *, timeout: float) -> None:
+    """Run a worker; RuntimeError with its last line where it fails or takes too long."""
+    # Passive threads: a spinning OpenMP team of one library starves the next one's.
+    environment = os.environ | {"OMP_WAIT_POLICY": "passive", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    with tempfile.TemporaryFile("w+", errors="replace") as log:
+        try:
+            done = subprocess.run(
+                command, stdout=log, stderr=log, timeout=timeout, check=False, env=environment
+            )
+        except subprocess.TimeoutExpired:
+            raise RuntimeError(f"took longer than {timeout:g} s") from None
+        if done.returncode:
+            log.seek(0)
+            lines = [line.strip() for line in log if line.strip()]
+            raise RuntimeError(lines[-1] if lines else f"ended with status {done.returncode}")
+
+
+def remembered(
+    path: Path, compute: Callable[[], dict[str, dict[str, float]]]
+) -> dict[str, dict[str, float]]:
+    """Scores as a JSON file has them, computed and written there at first."""
+    if path.exists():
+        found: dict[str, dict[str, float]] = json.loads(path.read_text())
+        return found
+    scores = compute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, lambda aside: aside.write_text(json.dumps(scores)))
+    return scores
