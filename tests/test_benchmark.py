@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import sparse
+from sklearn.decomposition import PCA
 from typer.testing import CliRunner
 
 from scdiffaug import benchmark
@@ -68,6 +69,22 @@ def test_inputs_are_named_by_their_content(counts_file, tmp_path):
     adata.X[0, 0] += 1
     adata.write_h5ad(counts_file)
     assert prepared(counts_file, tmp_path).digest != one.digest
+
+
+def test_inputs_are_made_again_by_other_code_and_runs_only_of_other_inputs(
+    counts_file, tmp_path, monkeypatch
+):
+    one = prepared(counts_file, tmp_path)
+    code = tmp_path / "code.py"
+    code.touch()
+    monkeypatch.setattr(inputs, "_PREPARING", [code])
+    again = prepared(counts_file, tmp_path)
+    assert again.folder != one.folder
+    assert job(again, tmp_path).folder == job(one, tmp_path).folder
+    code.write_text("changed")
+    monkeypatch.setattr(inputs, "pca_for", lambda _, seed: PCA(3, random_state=seed))
+    changed = prepared(counts_file, tmp_path)
+    assert job(changed, tmp_path).folder != job(one, tmp_path).folder
 
 
 def test_larger_datasets_are_drawn_from(counts_file, tmp_path):

@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.decomposition import PCA
 
+import scdiffaug
 from scdiffaug.benchmark._worker import write_matrix
+from scdiffaug.benchmark.processes import digest_of
 from scdiffaug.contract import DataContract
 from scdiffaug.data import check_key
 from scdiffaug.features import Matrix, PrincipalAxes, to_dense
@@ -25,6 +27,11 @@ from scdiffaug.storage import written_aside
 
 # Folds of ten need ten cells of a type.
 MIN_CELLS_PER_TYPE = 10
+# Inputs are made again where one of these changed; runs only where the inputs did.
+_PREPARING = [
+    Path(scdiffaug.__file__).parent / name
+    for name in ("benchmark/inputs.py", "contract.py", "data.py", "features.py", "nn.py")
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +104,7 @@ def prepare(
     contract = _contract(adata, seed)
     _, values = contract.read(adata)
     digest = _digest(values, contract.space.kind, seed)
-    folder = cache / "inputs" / digest
+    folder = cache / "inputs" / f"{digest}-{digest_of(_PREPARING)}"
     if not folder.exists():
         with written_aside(folder) as aside:
             _write(aside, contract, values, seed=seed)
@@ -105,7 +112,7 @@ def prepare(
         name=path.stem,
         folder=folder,
         kind=contract.space.kind,
-        digest=digest,
+        digest=digest_of(sorted(folder.iterdir())),
         labels=adata.obs[label_key].to_numpy().astype(str),
         note=note,
     )

@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,14 @@ class Run:
         """Nothing came of it."""
         nan = float("nan")
         return cls(seconds=nan, peak_mb=nan, versions={}, scores={}, error=str(error))
+
+
+def digest_of(files: Iterable[Path]) -> str:
+    """Hash of what files hold."""
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def named_by_hash(cache: Path, name: str, decides: Mapping[str, Any]) -> Path:
