@@ -172,7 +172,7 @@ CASES: list[Case] = [
     *each(
         "metrics.linear_svm_accuracy",
         lambda bench, **options: metrics.linear_svm_accuracy(bench.z, bench.labels, **options),
-        {"n_folds": FROM_TWO},
+        {"n_folds": FROM_TWO, "max_cells": OPTIONAL_WHOLE},
     ),
     *each(
         "metrics.trustworthiness",

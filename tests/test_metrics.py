@@ -3,25 +3,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from scipy import sparse, stats
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from sklearn.model_selection import StratifiedKFold
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
+from small_cells import Array, blobs
 
 from scdiffaug import metrics
-from scdiffaug.metrics import embedding as embedding_module
-
-Array = NDArray[np.floating[Any]]
-
-
-def blobs(rng: np.random.Generator, *, spread: float, n: int = 120) -> tuple[Array, NDArray[Any]]:
-    """Cells of four types in the plane, of which two lie close together."""
-    centres = np.array([[0.0, 0.0], [4.0, 0.0], [0.0, 4.0], [1.0, 5.0]])
-    types = rng.integers(4, size=n)
-    return centres[types] + spread * rng.normal(size=(n, 2)), np.array(list("dacb"))[types]
+from scdiffaug.metrics import structure
 
 
 @pytest.mark.parametrize("spread", [0.1, 1.0, 5.0])
@@ -205,7 +196,7 @@ def test_trustworthiness_of_many_cells_is_that_of_a_seeded_draw(
 ) -> None:
     points = rng.normal(size=(90, 5))
     embedding = points[:, :2]
-    monkeypatch.setattr("scdiffaug.metrics.embedding._MOST_CELLS_RANKED", 60)
+    monkeypatch.setattr("scdiffaug.metrics.structure._MOST_CELLS_RANKED", 60)
     drawn = np.random.default_rng(7).choice(90, 60, replace=False)
     expected = 1 - untrustworthiness(points[drawn], embedding[drawn], 10)
     assert metrics.trustworthiness(points, embedding, seed=7) == pytest.approx(expected)
@@ -248,7 +239,7 @@ def test_random_triplet_accuracy_of_chance_and_of_a_copy(rng: np.random.Generato
 
 
 def test_triplets_are_three_different_cells_all_alike_often() -> None:
-    triplets = embedding_module._triplets(4, 24_000, 0)
+    triplets = structure._triplets(4, 24_000, 0)
     found, counts = np.unique(triplets, axis=0, return_counts=True)
     assert {tuple(row) for row in found} == set(itertools.permutations(range(4), 3))
     assert counts.min() > 850  # 1,000 expected; five standard deviations

@@ -3,15 +3,12 @@
 from scdiffaug.metrics.cell_types import type_kept, type_kept_per_type
 from scdiffaug.metrics.embedding import (
     adjusted_rand_index,
-    continuity,
     embedding_scores,
     kmeans_accuracy,
     knn_accuracy,
     linear_svm_accuracy,
     normalized_mutual_information,
-    random_triplet_accuracy,
     silhouette,
-    trustworthiness,
 )
 from scdiffaug.metrics.fidelity import (
     mixing,
@@ -30,12 +27,14 @@ from scdiffaug.metrics.genes import (
     gene_zero_share_difference,
     zero_share,
 )
+from scdiffaug.metrics.new_cells import new_cells_scores
 from scdiffaug.metrics.novelty import (
     duplicate_share,
     membership_auc,
     nearest_training_distance_ratio,
     own_source_share,
 )
+from scdiffaug.metrics.structure import continuity, random_triplet_accuracy, trustworthiness
 
 __all__ = [
     "adjusted_rand_index",
@@ -56,6 +55,7 @@ __all__ = [
     "mixing",
     "mmd",
     "nearest_training_distance_ratio",
+    "new_cells_scores",
     "normalized_mutual_information",
     "own_source_share",
     "precision_recall_density_coverage",

@@ -11,6 +11,7 @@ from scipy import sparse
 
 from scdiffaug._checks import check_whole
 
+Embedding: TypeAlias = NDArray[np.floating[Any]]
 Values: TypeAlias = NDArray[np.floating[Any]] | sparse.csr_matrix
 
 

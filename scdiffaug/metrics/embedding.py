@@ -1,4 +1,4 @@
-"""Scores of an embedding: against labels, and against the points that were embedded."""
+"""Scores of an embedding against labels, and all scores at once."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import linear_sum_assignment
-from sklearn import manifold
 from sklearn.cluster import KMeans
 from sklearn.metrics import (
     adjusted_rand_score,
@@ -15,32 +14,30 @@ from sklearn.metrics import (
     normalized_mutual_info_score,
     silhouette_score,
 )
-from sklearn.metrics.pairwise import paired_euclidean_distances
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import LabelEncoder, StandardScaler
 from sklearn.svm import SVC
-from sklearn.utils import gen_batches
 
 from scdiffaug._checks import check_whole
 from scdiffaug.metrics._inputs import (
+    Embedding,
     Values,
     checked_labels,
     require_cells,
     require_cells_per_label,
-    require_same_cells,
 )
-
-Embedding = NDArray[np.floating[Any]]
-
-# scikit-learn's trustworthiness holds three n × n tables: 0.6 GB at this many cells.
-_MOST_CELLS_RANKED = 5_000
-_TRIPLETS_AT_ONCE = 10_000
+from scdiffaug.metrics.structure import continuity, random_triplet_accuracy, trustworthiness
 
 
 def linear_svm_accuracy(
-    embedding: Embedding, labels: ArrayLike, *, n_folds: int = 10, seed: int = 0
+    embedding: Embedding,
+    labels: ArrayLike,
+    *,
+    n_folds: int = 10,
+    max_cells: int | None = None,
+    seed: int = 0,
 ) -> float:
     """Mean accuracy of a linear support vector machine over stratified folds, as Zang et al. 2023.
 
@@ -52,13 +49,18 @@ def linear_svm_accuracy(
         Shape ``(n, k)``.
     labels
         Shape ``(n,)``; each at least ``n_folds`` times.
-    n_folds, seed
-        Number of folds and seed of the split.
+    n_folds
+        Number of folds.
+    max_cells
+        Score as many cells drawn at random where there are more, without the labels that fewer
+        than ``n_folds`` of those have.
+    seed
+        Seed of the draw and of the split.
 
     Raises
     ------
     ValueError
-        If a label is rarer than the number of folds.
+        If a label is rarer than the number of folds, or ``max_cells`` leaves no two labels.
 
     Examples
     --------
@@ -70,9 +72,31 @@ def linear_svm_accuracy(
     """
     names = checked_labels(labels, embedding)
     require_cells_per_label(names, n_folds)
-    classifier = make_pipeline(StandardScaler(), SVC(kernel="linear"))
+    if max_cells is not None:
+        rows = _scored_rows(names, max_cells, n_folds=n_folds, seed=seed)
+        embedding, names = embedding[rows], names[rows]
     folds = StratifiedKFold(n_folds, shuffle=True, random_state=seed)
-    return float(cross_val_score(classifier, embedding, names, cv=folds).mean())
+    return float(cross_val_score(linear_svm(), embedding, names, cv=folds).mean())
+
+
+def linear_svm() -> Pipeline:
+    """The classifier of :func:`linear_svm_accuracy`, one against one, unfitted."""
+    return make_pipeline(StandardScaler(), SVC(kernel="linear"))
+
+
+def _scored_rows(
+    names: NDArray[Any], max_cells: int, *, n_folds: int, seed: int
+) -> NDArray[np.int64]:
+    check_whole("max_cells", max_cells)
+    if len(names) <= max_cells:
+        return np.arange(len(names))
+    rows = np.random.default_rng(seed).choice(len(names), max_cells, replace=False)
+    found, sizes = np.unique(names[rows], return_counts=True)
+    if (sizes >= n_folds).sum() < 2:
+        raise ValueError(
+            f"max_cells={max_cells} leaves fewer than two labels of {n_folds} cells: raise it."
+        )
+    return rows[np.isin(names[rows], found[sizes >= n_folds])]
 
 
 def knn_accuracy(
@@ -217,107 +241,15 @@ def silhouette(embedding: Embedding, labels: ArrayLike) -> float:
     return float(silhouette_score(embedding, names))
 
 
-def trustworthiness(
-    points: Values, embedding: Embedding, *, n_neighbors: int = 10, seed: int = 0
-) -> float:
-    """Share of the embedding's neighbours that were near before, by rank (Venna & Kaski 2001).
-
-    Above 5,000 cells it is that of 5,000 drawn by ``seed``, as scikit-learn's memory grows with
-    the square of the cells; neighbours are then those among the drawn.
-
-    Parameters
-    ----------
-    points
-        What was embedded, shape ``(n, d)``.
-    embedding
-        Shape ``(n, k)``.
-    n_neighbors
-        Neighbours looked at; fewer than half the cells.
-    seed
-        Seed of the draw.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from scdiffaug.metrics import trustworthiness
-    >>> line = np.arange(30.0)[:, None]
-    >>> trustworthiness(line, -line)
-    1.0
-    """
-    check_whole("n_neighbors", n_neighbors)
-    require_same_cells(points, embedding)
-    why = f"a rank of {n_neighbors} neighbours"
-    require_cells(embedding, 2 * n_neighbors + 1, name="embedding", why=why)
-    n_cells = embedding.shape[0]
-    drawn = np.arange(n_cells)
-    if n_cells > _MOST_CELLS_RANKED:
-        drawn = np.random.default_rng(seed).choice(n_cells, _MOST_CELLS_RANKED, replace=False)
-    return float(
-        manifold.trustworthiness(points[drawn], embedding[drawn], n_neighbors=n_neighbors)
-    )
-
-
-def continuity(
-    points: Values, embedding: Embedding, *, n_neighbors: int = 10, seed: int = 0
-) -> float:
-    """Share of the points' neighbours that are still near, by rank (Venna & Kaski 2001).
-
-    :func:`trustworthiness` with the two exchanged, on the same cells.
-
-    Parameters
-    ----------
-    points, embedding, n_neighbors, seed
-        As of :func:`trustworthiness`.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from scdiffaug.metrics import continuity
-    >>> line = np.arange(30.0)[:, None]
-    >>> continuity(line, -line)
-    1.0
-    """
-    require_same_cells(points, embedding)
-    return trustworthiness(embedding, points, n_neighbors=n_neighbors, seed=seed)
-
-
-def random_triplet_accuracy(
-    points: Values, embedding: Embedding, *, n_triplets: int = 100_000, seed: int = 0
-) -> float:
-    """Share of random triplets that keep which of two cells is the nearer to the third.
-
-    The global score of Wang et al. 2021 (PaCMAP); about 0.5 for an embedding that knows nothing.
-
-    Parameters
-    ----------
-    points
-        What was embedded, shape ``(n, d)``.
-    embedding
-        Shape ``(n, k)``.
-    n_triplets, seed
-        Triplets drawn, each of three different cells, and seed of the draw.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from scdiffaug.metrics import random_triplet_accuracy
-    >>> line = np.arange(30.0)[:, None]
-    >>> random_triplet_accuracy(line, -line)
-    1.0
-    """
-    check_whole("n_triplets", n_triplets)
-    require_same_cells(points, embedding)
-    require_cells(embedding, 3, name="embedding", why="a triplet")
-    triplets = _triplets(embedding.shape[0], n_triplets, seed)
-    return float(
-        (_first_is_nearer(points, triplets) == _first_is_nearer(embedding, triplets)).mean()
-    )
-
-
 def embedding_scores(
-    embedding: Embedding, labels: ArrayLike, *, points: Values | None = None, seed: int = 0
+    embedding: Embedding,
+    labels: ArrayLike,
+    *,
+    points: Values | None = None,
+    max_cells_svm: int | None = None,
+    seed: int = 0,
 ) -> dict[str, float]:
-    """Every score of this file with its default settings, under the name of its function.
+    """Every score of an embedding with its default settings, under the name of its function.
 
     Parameters
     ----------
@@ -327,6 +259,8 @@ def embedding_scores(
         Shape ``(n,)``; each at least ten times.
     points
         What was embedded, shape ``(n, d)``; without it the scores that need it are left out.
+    max_cells_svm
+        ``max_cells`` of :func:`linear_svm_accuracy`; the other scores are of all cells.
     seed
         Seed of the folds, of k-means, which runs once, and of the draws.
 
@@ -340,7 +274,9 @@ def embedding_scores(
     """
     codes, clusters = _codes_and_clusters(embedding, labels, seed)
     scores = {
-        "linear_svm_accuracy": linear_svm_accuracy(embedding, labels, seed=seed),
+        "linear_svm_accuracy": linear_svm_accuracy(
+            embedding, labels, max_cells=max_cells_svm, seed=seed
+        ),
         "knn_accuracy": knn_accuracy(embedding, labels, seed=seed),
         "kmeans_accuracy": _matched_accuracy(codes, clusters),
         "adjusted_rand_index": float(adjusted_rand_score(codes, clusters)),
@@ -364,22 +300,3 @@ def _codes_and_clusters(
 def _matched_accuracy(codes: NDArray[np.int64], clusters: NDArray[np.int32]) -> float:
     table = confusion_matrix(codes, clusters)
     return float(table[linear_sum_assignment(-table)].sum() / table.sum())
-
-
-def _triplets(n_cells: int, n_triplets: int, seed: int) -> NDArray[np.int64]:
-    """Rows of three different cells, shape ``(n_triplets, 3)``."""
-    rng = np.random.default_rng(seed)
-    anchor = rng.integers(n_cells, size=n_triplets)
-    one = rng.integers(1, n_cells, size=n_triplets)
-    other = rng.integers(1, n_cells - 1, size=n_triplets)
-    other += other >= one
-    return np.stack([anchor, (anchor + one) % n_cells, (anchor + other) % n_cells], axis=1)
-
-
-def _first_is_nearer(values: Values, triplets: NDArray[np.int64]) -> NDArray[np.bool_]:
-    parts = []
-    for batch in gen_batches(len(triplets), _TRIPLETS_AT_ONCE):
-        anchor, one, other = (values[cells] for cells in triplets[batch].T)
-        near, far = (paired_euclidean_distances(anchor, cell) for cell in (one, other))
-        parts.append(near < far)
-    return np.concatenate(parts)
