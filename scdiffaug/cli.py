@@ -3,21 +3,19 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from scdiffaug import __version__, _cli_files
+from scdiffaug import __version__, _cli_benchmark, _cli_files
 from scdiffaug._cli_errors import or_fail as _or_fail
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", add_completion=False)
-benchmark = typer.Typer(no_args_is_help=True, help="Compare methods on labelled data.")
-app.add_typer(benchmark, name="benchmark")
+app.add_typer(_cli_benchmark.benchmark, name="benchmark")
 data = typer.Typer(no_args_is_help=True, help="Find and download datasets.")
 app.add_typer(data, name="data")
-for _command in (_cli_files.embed, _cli_files.augment, _cli_files.report):
+for _command in (_cli_files.embed, _cli_files.augment, _cli_files.report, _cli_benchmark.paper):
     app.command()(_command)
 
 _Name = Annotated[str, typer.Argument(help="Name of a dataset, as `data list` shows it.")]
@@ -58,99 +56,6 @@ def demo(
     from scdiffaug._demo import run
 
     run(out, seed=seed)
-
-
-@benchmark.command()
-def embedding(
-    *,
-    data: Annotated[list[Path], typer.Option(dir_okay=False, help="An .h5ad file; repeatable.")],
-    label: Annotated[str, typer.Option(help="Column of obs with the types.")] = "cell_type",
-    methods: Annotated[
-        str, typer.Option(help="Names with commas; 'default' or 'all' for many.")
-    ] = "default",
-    seeds: Annotated[int, typer.Option(min=1, help="Runs of each method.")] = 3,
-    out: Annotated[Path, typer.Option(file_okay=False, help="Folder of the results.")] = Path(
-        "benchmark"
-    ),
-    max_cells: Annotated[
-        int | None, typer.Option(help="Draw as many cells from larger datasets.")
-    ] = None,
-    tuned: Annotated[
-        bool, typer.Option("--tuned", help="Tune every method on its grid, without labels.")
-    ] = False,
-    timeout: Annotated[float, typer.Option(help="Seconds after which a run is given up.")] = 3600,
-) -> None:
-    """Score 2-D embeddings of scDiffAug and its peers, and write tables and pictures."""
-    from scdiffaug.benchmark import DEFAULT, METHODS
-    from scdiffaug.benchmark import embedding as run
-
-    groups = {"default": DEFAULT, "all": tuple(METHODS)}
-    _or_fail(
-        lambda: run(
-            data,
-            label_key=label,
-            method_names=groups.get(methods, tuple(methods.split(","))),
-            n_seeds=seeds,
-            out=out,
-            max_cells=max_cells,
-            tuned=tuned,
-            timeout=timeout,
-        )
-    )
-    typer.echo(f"wrote {out / 'summary.md'}")
-
-
-@benchmark.command()
-def augmentation(
-    *,
-    data: Annotated[list[Path], typer.Option(dir_okay=False, help="An .h5ad file; repeatable.")],
-    label: Annotated[str, typer.Option(help="Column of obs with the types.")] = "cell_type",
-    methods: Annotated[str, typer.Option(help="Names with commas, or 'all'.")] = "all",
-    seeds: Annotated[int, typer.Option(min=1, help="Halves and runs of each method.")] = 3,
-    out: Annotated[Path, typer.Option(file_okay=False, help="Folder of the results.")] = Path(
-        "benchmark_augmentation"
-    ),
-    max_cells: Annotated[
-        int | None, typer.Option(help="Draw as many cells from larger datasets.")
-    ] = None,
-    max_epochs: Annotated[
-        int | None, typer.Option(min=1, help="Epochs of methods that train; their own by default.")
-    ] = None,
-    timeout: Annotated[
-        float, typer.Option(help="Seconds after which a process is given up.")
-    ] = 3600,
-) -> None:
-    """Score cells made by scDiffAug and its peers beside real ones, and write the report."""
-    from scdiffaug.benchmark import GENERATORS
-    from scdiffaug.benchmark import augmentation as run
-
-    _or_fail(
-        lambda: run(
-            data,
-            label_key=label,
-            method_names=tuple(GENERATORS) if methods == "all" else tuple(methods.split(",")),
-            n_seeds=seeds,
-            out=out,
-            max_cells=max_cells,
-            max_epochs=max_epochs,
-            timeout=timeout,
-        )
-    )
-    typer.echo(f"wrote {out / 'summary.md'}")
-
-
-@benchmark.command()
-def setup(
-    names: Annotated[
-        list[str] | None, typer.Argument(help="Environments: keras, dmt; all by default.")
-    ] = None,
-) -> None:
-    """Make the environments of peers whose dependencies clash with ours."""
-    from scdiffaug.benchmark import environments
-
-    cache = environments.default_cache()
-    for name in names or environments.NAMES:
-        typer.echo(_or_fail(partial(environments.make, name, cache)))
 
 
 @data.command("list")

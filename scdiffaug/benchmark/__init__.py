@@ -6,13 +6,22 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from scdiffaug.benchmark._augmentation.study import augmentation
     from scdiffaug.benchmark._embedding.study import embedding
+    from scdiffaug.benchmark._embedding.transform import EMBED_NEW, transform
+    from scdiffaug.benchmark._paper.study import paper
     from scdiffaug.benchmark.methods import DEFAULT, GENERATORS, METHODS, Generator, Method
 
 __all__ = [
-    "DEFAULT", "GENERATORS", "METHODS", "Generator", "Method", "augmentation", "embedding",
+    "DEFAULT", "EMBED_NEW", "GENERATORS", "METHODS", "Generator", "Method", "augmentation",
+    "embedding", "paper", "transform",
 ]  # fmt: skip
 
-_HOMES = {"augmentation": "_augmentation.study", "embedding": "_embedding.study"}
+_HOMES = {
+    "EMBED_NEW": "_embedding.transform",
+    "augmentation": "_augmentation.study",
+    "embedding": "_embedding.study",
+    "paper": "_paper.study",
+    "transform": "_embedding.transform",
+}
 
 
 # Lazy (PEP 562): worker processes of simple peers must not wait for torch.

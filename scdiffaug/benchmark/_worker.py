@@ -1,8 +1,9 @@
 """Runs one embedding method in a process of its own: ``python _worker.py JOB_FOLDER``.
 
 Stands alone, because the environments of some peers have no scdiffaug. The folder holds
-``job.json`` (method, seed, settings, threads) and the inputs; labels never come here. The worker
-adds ``embedding.npz`` and ``run.json`` (seconds, peak memory in MB, versions).
+``job.json`` (method, seed, settings, where the inputs are); labels come as ``labels.npy``, and
+only to the supervised ablation. The worker adds ``embedding.npz`` and ``run.json`` (seconds, peak
+memory in MB, versions).
 """
 
 from __future__ import annotations
@@ -51,10 +52,16 @@ class Inputs:
         these (``pca_log.npy``) and of these standardised (``pca_standardised.npy``) lie.
     kind
         Feature space of the values: counts, log or raw.
+    new
+        Cells to embed that the method must not learn from, in the same coordinates.
+    labels
+        Types, shape ``(n,)``, for the supervised ablation.
     """
 
     folder: Path
     kind: str
+    new: Inputs | None = None
+    labels: np.ndarray | None = None
 
     @property
     def values(self) -> Matrix:
@@ -72,9 +79,18 @@ class Inputs:
         return np.load(self.folder / f"pca_{scale}.npy")
 
 
+def _fitted(model: Any, inputs: Inputs, points: Callable[[Inputs], np.ndarray]) -> Embeddings:
+    """Cells in the plane and, where there are any, new cells by ``transform``."""
+    found = {"2d": model.fit_transform(points(inputs))}
+    if inputs.new is not None:
+        found["2d_new"] = model.transform(points(inputs.new))
+    return found
+
+
 def pca(inputs: Inputs, _seed: int) -> Embeddings:
     """The first two of the components the other methods start from."""
-    return {"2d": inputs.pca()[:, :2]}
+    found = {"2d": inputs.pca()[:, :2]}
+    return found if inputs.new is None else found | {"2d_new": inputs.new.pca()[:, :2]}
 
 
 def umap(
@@ -84,7 +100,7 @@ def umap(
     from umap import UMAP
 
     model = UMAP(n_neighbors=n_neighbors, min_dist=min_dist, random_state=seed, n_jobs=1)
-    return {"2d": model.fit_transform(inputs.pca(scale))}
+    return _fitted(model, inputs, lambda cells: cells.pca(scale))
 
 
 def densmap(
@@ -127,7 +143,11 @@ def pacmap(
     from pacmap import PaCMAP
 
     model = PaCMAP(n_neighbors=n_neighbors, FP_ratio=fp_ratio, random_state=seed)
-    return {"2d": model.fit_transform(inputs.pca(scale))}
+    points = inputs.pca(scale)
+    found = {"2d": model.fit_transform(points)}
+    if inputs.new is not None:
+        found["2d_new"] = model.transform(inputs.new.pca(scale), basis=points)
+    return found
 
 
 def localmap(
@@ -168,7 +188,7 @@ def pumap(inputs: Inputs, seed: int, *, n_neighbors: int = 15, epochs: int = 1) 
     model = ParametricUMAP(
         n_neighbors=n_neighbors, n_training_epochs=epochs, random_state=seed, verbose=False
     )
-    return {"2d": model.fit_transform(inputs.pca())}
+    return _fitted(model, inputs, Inputs.pca)
 
 
 def ivis(inputs: Inputs, seed: int, *, k: int = 15, model: str = "maaten") -> Embeddings:
@@ -180,11 +200,13 @@ def ivis(inputs: Inputs, seed: int, *, k: int = 15, model: str = "maaten") -> Em
     tf.random.set_seed(seed)
     np.random.seed(seed)  # noqa: NPY002 (ivis draws from the global stream)
     points = inputs.pca().astype(np.float32)
-    points = (points - points.min(0)) / (points.max(0) - points.min(0))
+    lowest, width = points.min(0), points.max(0) - points.min(0)
     with_network = Ivis(
         embedding_dims=2, k=k, model=model, n_epochs_without_progress=10, verbose=0
     )
-    return {"2d": with_network.fit_transform(points)}
+    return _fitted(
+        with_network, inputs, lambda cells: (cells.pca().astype(np.float32) - lowest) / width
+    )
 
 
 def dmtev(inputs: Inputs, seed: int, *, n_neighbors: int = 30, nu: float = 0.5) -> Embeddings:
@@ -231,8 +253,12 @@ def scdiffaug(inputs: Inputs, seed: int, **settings: Any) -> Embeddings:
     from scdiffaug import scDiffAug
 
     training = {"alpha", "propagation", "schedule", "startup", "max_epochs", "batch_size"}
+    cells = AnnData(inputs.values)
+    if inputs.labels is not None:
+        cells.obs["type"] = inputs.labels
+        scDiffAug.setup_anndata(cells, labels_key="type")
     model = scDiffAug(
-        AnnData(inputs.values),
+        cells,
         feature_space=inputs.kind,  # type: ignore[arg-type]
         seed=seed,
         **{key: value for key, value in settings.items() if key not in training},
@@ -241,10 +267,15 @@ def scdiffaug(inputs: Inputs, seed: int, **settings: Any) -> Embeddings:
         enable_progress_bar=False,
         **{key: value for key, value in settings.items() if key in training},
     )
-    return {
+    found = {
         "2d": model.get_latent_representation(representation="projection"),
         "80d": model.get_latent_representation(),
     }
+    if inputs.new is not None:
+        new = AnnData(inputs.new.values)
+        found["2d_new"] = model.get_latent_representation(new, representation="projection")
+        found["80d_new"] = model.get_latent_representation(new)
+    return found
 
 
 METHODS: Mapping[str, Callable[..., Embeddings]] = {
@@ -274,7 +305,12 @@ def _threads() -> int:
 def main(folder: Path) -> None:
     """Run the job of a folder."""
     job = json.loads((folder / "job.json").read_text())
-    inputs = Inputs(Path(job["inputs"]), job["kind"])
+    inputs = Inputs(
+        Path(job["inputs"]),
+        job["kind"],
+        new=Inputs(Path(job["new"]), job["kind"]) if "new" in job else None,
+        labels=np.load(folder / "labels.npy") if (folder / "labels.npy").exists() else None,
+    )
     start = time.perf_counter()
     embeddings = METHODS[job["method"]](inputs, job["seed"], **job["settings"])
     seconds = time.perf_counter() - start

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.decomposition import PCA
+from sklearn.model_selection import train_test_split
 
 import scdiffaug
+from scdiffaug._checks import check_number
 from scdiffaug.benchmark._worker import write_matrix
 from scdiffaug.benchmark.processes import digest_of
 from scdiffaug.contract import DataContract
@@ -96,26 +99,115 @@ def prepare(
     KeyError
         If there is no such column.
     """
+    return prepare_cells(
+        read(path), path.stem, label_key=label_key, cache=cache, max_cells=max_cells, seed=seed
+    )
+
+
+def read(path: Path) -> AnnData:
+    """Cells of a file; FileNotFoundError if there is none."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} not found: pass the path of an .h5ad file.")
-    adata = ad.read_h5ad(path)
-    check_key(adata, "label_key", label_key)
-    adata, note = _scorable(adata, label_key, max_cells=max_cells, seed=seed)
-    contract = _contract(adata, seed)
-    _, values = contract.read(adata)
-    digest = _digest(values, contract.space.kind, seed)
+    return ad.read_h5ad(path)
+
+
+def prepare_cells(
+    adata: AnnData,
+    name: str,
+    *,
+    label_key: str,
+    cache: Path,
+    max_cells: int | None = None,
+    seed: int = 0,
+) -> Dataset:
+    """:func:`prepare` of cells that are not in a file."""
+    cells, note = _scorable(adata, label_key, max_cells=max_cells, seed=seed)
+    contract = _contract(cells, seed)
+    return _prepared(cells, contract, name=name, label_key=label_key, note=note, cache=cache)
+
+
+def prepare_split(
+    path: Path,
+    *,
+    label_key: str,
+    cache: Path,
+    held_out: float,
+    max_cells: int | None = None,
+    seed: int = 0,
+) -> tuple[Dataset, Dataset]:
+    """Training cells as :func:`prepare` has them, and held-back cells in their coordinates.
+
+    Variable features, their scale and the principal components are those of the training cells.
+    The share is held back within each type, of which ten cells must be left to learn from.
+
+    Parameters
+    ----------
+    path, label_key, cache, max_cells
+        As of :func:`prepare`.
+    held_out
+        Share of the cells that is held back, one half at most.
+    seed
+        As of :func:`prepare`, and that of the split.
+
+    Returns
+    -------
+    Training cells and held-back cells.
+    """
+    check_number("held_out", held_out, above=0, at_most=0.5)
+    min_cells = math.ceil(MIN_CELLS_PER_TYPE / (1 - held_out))
+    adata, note = _scorable(
+        read(path), label_key, min_cells=min_cells, max_cells=max_cells, seed=seed
+    )
+    parts = train_test_split(
+        np.arange(adata.n_obs),
+        test_size=held_out,
+        stratify=adata.obs[label_key].astype(str),
+        random_state=seed,
+    )
+    training, new = (adata[np.sort(part)].copy() for part in parts)
+    contract = _contract(training, seed)
+    said = {"name": path.stem, "label_key": label_key, "note": note}
+    return (
+        _prepared(training, contract, **said, cache=cache, fitted_on=training),
+        _prepared(new, contract, **said, cache=cache, fitted_on=training),
+    )
+
+
+def _prepared(
+    adata: AnnData,
+    contract: DataContract,
+    *,
+    name: str,
+    label_key: str,
+    note: str,
+    cache: Path,
+    fitted_on: AnnData | None = None,
+) -> Dataset:
+    values = contract.read(adata)[1]
+    reference = None if fitted_on is None else contract.read(fitted_on)[1]
+    digest = _digest([values, reference], contract.space.kind, contract.seed)
     folder = cache / "inputs" / f"{digest}-{digest_of(_PREPARING)}"
     if not folder.exists():
         with written_aside(folder) as aside:
-            _write(aside, contract, values, seed=seed)
+            _write(aside, contract, values, reference=reference)
     return Dataset(
-        name=path.stem,
+        name=name,
         folder=folder,
         kind=contract.space.kind,
         digest=digest_of(sorted(folder.iterdir())),
         labels=adata.obs[label_key].to_numpy().astype(str),
         note=note,
     )
+
+
+def with_points(dataset: Dataset, points: NDArray[np.floating[Any]], *, cache: Path) -> Dataset:
+    """The cells of a dataset with other points, shape ``(n, k)``, as principal components."""
+    digest = _digest([points])
+    folder = cache / "inputs" / f"points-{digest}"
+    if not folder.exists():
+        with written_aside(folder) as aside:
+            np.save(aside / "pca_log.npy", points)
+    return replace(dataset, folder=folder, digest=digest)
 
 
 def prepare_all(
@@ -135,19 +227,25 @@ def prepare_all(
 
 
 def _scorable(
-    adata: AnnData, label_key: str, *, max_cells: int | None, seed: int
+    adata: AnnData,
+    label_key: str,
+    *,
+    min_cells: int = MIN_CELLS_PER_TYPE,
+    max_cells: int | None,
+    seed: int,
 ) -> tuple[AnnData, str]:
+    check_key(adata, "label_key", label_key)
     notes = []
     if max_cells is not None and adata.n_obs > max_cells:
         drawn = np.random.default_rng(seed).choice(adata.n_obs, max_cells, replace=False)
         notes.append(f"{max_cells} of {adata.n_obs} cells drawn at random")
         adata = adata[np.sort(drawn)]
     sizes = adata.obs[label_key].value_counts()
-    rare = sizes.index[sizes < MIN_CELLS_PER_TYPE]
+    rare = sizes.index[sizes < min_cells]
     kept = adata.obs[label_key].notna() & ~adata.obs[label_key].isin(rare)
     if not kept.all():
         left_out = f"{(~kept).sum()} cells without a type or of types of fewer than "
-        notes.append(f"{left_out}{MIN_CELLS_PER_TYPE} cells left out")
+        notes.append(f"{left_out}{min_cells} cells left out")
     return adata[kept].copy(), "; ".join(notes)
 
 
@@ -164,13 +262,22 @@ def _contract(adata: AnnData, seed: int) -> DataContract:
     )
 
 
-def _write(folder: Path, contract: DataContract, values: Matrix, *, seed: int) -> None:
+def _write(
+    folder: Path, contract: DataContract, values: Matrix, *, reference: Matrix | None
+) -> None:
     features = contract.features(values)
     write_matrix(folder / "values", values)
     write_matrix(folder / "features", features)
     np.save(folder / "selected.npy", np.asarray(contract.selected))
-    np.save(folder / "pca_log.npy", pca_for(features, seed=seed).fit_transform(to_dense(features)))
-    axes = PrincipalAxes.fit(features, seed=seed)
+    fitted_on = features if reference is None else contract.features(reference)
+    pca = pca_for(fitted_on, seed=contract.seed)
+    if reference is None:
+        points = pca.fit_transform(to_dense(features))
+    else:
+        # Late components of fit_transform are not those of transform: the solver is randomised.
+        points = pca.fit(to_dense(fitted_on)).transform(to_dense(features))
+    np.save(folder / "pca_log.npy", points)
+    axes = PrincipalAxes.fit(fitted_on, seed=contract.seed)
     np.save(folder / "pca_standardised.npy", axes.transform(features))
 
 
@@ -179,13 +286,17 @@ def pca_for(cells: Values, *, seed: int) -> PCA:
     return PCA(min(50, *(size - 1 for size in cells.shape)), random_state=seed)
 
 
-def _digest(values: Matrix, *settings: Any) -> str:
-    parts = [values]
-    if isinstance(values, sparse.csr_matrix):
-        parts = [values.data, values.indices, values.indptr]
-    digest = hashlib.sha256(repr((values.shape, settings)).encode())
-    for part in parts:
-        digest.update(np.ascontiguousarray(part).data)
+def _digest(matrices: Sequence[Matrix | None], *settings: Any) -> str:
+    digest = hashlib.sha256(repr(settings).encode())
+    for matrix in matrices:
+        if matrix is None:
+            continue
+        digest.update(repr(matrix.shape).encode())
+        parts = [matrix]
+        if isinstance(matrix, sparse.csr_matrix):
+            parts = [matrix.data, matrix.indices, matrix.indptr]
+        for part in parts:
+            digest.update(np.ascontiguousarray(part).data)
     return digest.hexdigest()[:16]
 
 

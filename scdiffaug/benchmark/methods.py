@@ -33,6 +33,10 @@ class Method:
         Settings tried by ``tuned=True`` beside the default, the same number for every method.
     is_ours
         Whether the row is scDiffAug or an ablation of it.
+    uses_labels
+        Whether it is shown the types of the cells it may learn from.
+    embeds_new
+        Whether, once fitted, it can embed cells that it has not seen.
     """
 
     worker: str
@@ -41,6 +45,8 @@ class Method:
     environment: str = "main"
     grid: tuple[Settings, ...] = ()
     is_ours: bool = False
+    uses_labels: bool = False
+    embeds_new: bool = False
 
     def versions(self) -> dict[str, str]:
         """Installed versions; empty where one is missing, or the method has its own environment.
@@ -64,11 +70,13 @@ def _ours(**settings: Any) -> Method:
         settings=settings,
         grid=() if settings else grid,
         is_ours=True,
+        uses_labels=settings.get("condition") == "labels",
+        embeds_new=True,
     )
 
 
 _MOVES_NO_EMBEDDING = {
-    "_cli_errors", "_cli_files", "_cli_paper", "_colours", "_demo", "_files", "_report_page",
+    "_cli_benchmark", "_cli_errors", "_cli_files", "_colours", "_demo", "_files", "_report_page",
     "_saved_fields", "_verdicts", "choosing", "cli", "generating", "pl", "report", "saved_model",
     "storage", "tl",
 }  # fmt: skip
@@ -86,11 +94,12 @@ OTHER_OBJECTIVES = ("infonce", "byol", "simsiam", "moco", "vicreg")
 
 METHODS: Mapping[str, Method] = {
     "scdiffaug": _ours(),
-    "pca": Method(worker="pca", packages=("scikit-learn",)),
+    "pca": Method(worker="pca", packages=("scikit-learn",), embeds_new=True),
     "umap": Method(
         worker="umap",
         packages=("umap-learn",),
         grid=({"n_neighbors": 30}, {"min_dist": 0.01}, {"min_dist": 0.5}),
+        embeds_new=True,
     ),
     "densmap": Method(
         worker="densmap",
@@ -106,6 +115,7 @@ METHODS: Mapping[str, Method] = {
         worker="pacmap",
         packages=("pacmap",),
         grid=({"n_neighbors": 20}, {"n_neighbors": 30}, {"fp_ratio": 4}),
+        embeds_new=True,
     ),
     "localmap": Method(
         worker="localmap",
@@ -114,7 +124,10 @@ METHODS: Mapping[str, Method] = {
     ),
     **{
         f"{name}_standardised": Method(
-            worker=name, packages=(package,), settings={"scale": "standardised"}
+            worker=name,
+            packages=(package,),
+            settings={"scale": "standardised"},
+            embeds_new=name in ("umap", "pacmap"),
         )
         for name, package in _ON_OUR_COMPONENTS.items()
     },
@@ -126,12 +139,14 @@ METHODS: Mapping[str, Method] = {
         packages=("umap-learn", "tensorflow-cpu"),
         environment="keras",
         grid=({"n_neighbors": 30}, {"epochs": 3}, {"n_neighbors": 10}),
+        embeds_new=True,
     ),
     "ivis": Method(
         worker="ivis",
         packages=("ivis", "tensorflow-cpu"),
         environment="keras",
         grid=({"k": 30}, {"k": 100}, {"model": "szubert"}),
+        embeds_new=True,
     ),
     "dmtev": Method(
         worker="dmtev",
@@ -152,7 +167,9 @@ METHODS: Mapping[str, Method] = {
     "scdiffaug_alpha0": _ours(alpha=0.0),
     "scdiffaug_no_diffusion": _ours(diffusion="none"),
     "scdiffaug_alternating": _ours(schedule="alternating"),
+    "scdiffaug_simclr": _ours(objective="infonce", diffusion="none"),
     "scdiffaug_random_condition": _ours(condition="random"),
+    "scdiffaug_label_condition": _ours(condition="labels"),
     **{f"scdiffaug_{name}": _ours(objective=name) for name in OTHER_OBJECTIVES},
     **{f"scdiffaug_{name}_alpha0": _ours(objective=name, alpha=0.0) for name in OTHER_OBJECTIVES},
 }
@@ -186,14 +203,11 @@ class Generator(Method):
         ``"values"`` as the data came, or ``"seen"``: logarithms where these were counts.
     follows
         What a made cell takes from the cell it is asked for.
-    uses_labels
-        Whether it is shown the types of the cells it may learn from.
     """
 
     kinds: tuple[str, ...] = ("counts", "log", "raw")
     makes: Literal["values", "seen"] = "values"
     follows: Literal["source", "type", "nothing"] = "source"
-    uses_labels: bool = False
 
     def unfit(self, kind: str) -> str:
         """Why it cannot make such values; empty where it can."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -24,6 +26,18 @@ def hardware() -> str:
     """What a benchmark runs on, in words."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return f"{cores} cores ({platform.machine()}, {platform.system()})"
+
+
+def command_line(study: str, data: Sequence[str | Path], options: Mapping[str, object]) -> str:
+    """The command line that does the same: options that are None or False are left out."""
+    words = ["scdiffaug", "benchmark", study]
+    words += [word for path in data for word in ("--data", str(path))]
+    for name, value in options.items():
+        if value is True:
+            words.append(f"--{name}")
+        elif value is not None and value is not False:
+            words += [f"--{name}", str(value)]
+    return shlex.join(words)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
@@ -14,7 +13,7 @@ import pandas as pd
 from rich.progress import track
 
 from scdiffaug import metrics
-from scdiffaug.benchmark import environments, methods, processes
+from scdiffaug.benchmark import environments, methods, pages, processes
 from scdiffaug.benchmark._augmentation import quality, report
 from scdiffaug.benchmark._augmentation.peers import Rows
 from scdiffaug.benchmark._augmentation.quality import Picture, Scores
@@ -103,8 +102,14 @@ def augmentation(
     pairs = list(product(datasets, range(n_seeds)))
     rows: list[dict[str, Any]] = []
     pictures: dict[tuple[str, str], Picture] = {}
-    words = {"label": label_key, "methods": ",".join(method_names), "seeds": n_seeds}
-    command = _command(data, {**words, "max-cells": max_cells, "max-epochs": max_epochs})
+    options = {
+        "label": label_key,
+        "methods": ",".join(method_names),
+        "seeds": n_seeds,
+        "max-cells": max_cells,
+        "max-epochs": max_epochs,
+    }
+    command = pages.command_line("augmentation", data, options)
     for dataset, seed in track(pairs, "Augmentation", disable=not show_progress):
         trial = Trial(dataset, seed)
         rows += _reference_rows(trial, folder)
@@ -269,11 +274,3 @@ def _pictures(trial: Trial, jobs: Mapping[str, Job | None]) -> dict[tuple[str, s
         (trial.dataset.name, name): quality.picture(real, cells, seed=trial.seed)
         for name, cells in found.items()
     }
-
-
-def _command(data: Sequence[str | Path], options: Mapping[str, object]) -> str:
-    words = ["scdiffaug", "benchmark", "augmentation"]
-    words += [word for path in data for word in ("--data", str(path))]
-    given = {name: value for name, value in options.items() if value is not None}
-    words += [word for name, value in given.items() for word in (f"--{name}", str(value))]
-    return shlex.join(words)

@@ -79,8 +79,35 @@ def bootstrap_margin(
             for dataset, peer in best_peer.items()
         ]
     )
+    return _interval(100 * per_dataset, rng)
+
+
+def paired_interval(
+    differences: pd.Series, *, n_resamples: int = 10_000, seed: int = 0
+) -> tuple[float, float]:
+    """95% interval of the mean over datasets of paired differences.
+
+    Parameters
+    ----------
+    differences
+        One for each dataset and seed, with ``dataset`` as a level of the index. Datasets are
+        resampled and, within these, seeds.
+    n_resamples, seed
+        Number of resamples and their seed.
+    """
+    rng = np.random.default_rng(seed)
+    per_dataset = np.stack(
+        [_resampled_mean(own, n_resamples, rng) for _, own in differences.groupby(level="dataset")]
+    )
+    return _interval(per_dataset, rng)
+
+
+def _interval(
+    per_dataset: NDArray[np.floating[Any]], rng: np.random.Generator
+) -> tuple[float, float]:
+    """Of the mean over resampled datasets; resampled means of each, shape ``(n, resamples)``."""
     drawn = rng.integers(len(per_dataset), size=per_dataset.shape)
-    means = 100 * np.take_along_axis(per_dataset, drawn, axis=0).mean(0)
+    means = np.take_along_axis(per_dataset, drawn, axis=0).mean(0)
     low, high = np.quantile(means, [0.025, 0.975])
     return float(low), float(high)
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -22,8 +25,38 @@ from scdiffaug.benchmark.inputs import Dataset, describe
 from scdiffaug.benchmark.methods import METHODS
 from scdiffaug.benchmark.pages import markdown
 
+_WORDS = {"2d": "2-D", "80d": "80-d"}
 HEADLINE = {"linear_svm_accuracy": "Linear SVM accuracy", "kmeans_accuracy": "k-means accuracy"}
 OURS = "scdiffaug"
+
+
+Pictures = Mapping[tuple[str, str], NDArray[np.floating[Any]]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """What a report says beside its numbers.
+
+    Parameters
+    ----------
+    title, command
+        What it is, and the command that makes it.
+    notes
+        Paragraphs under the heading.
+    names
+        Names of methods in tables and pictures, in this order; by default the registry's.
+    representations
+        Which embeddings have tables of their own.
+    picture
+        File of the embeddings.
+    """
+
+    title: str
+    command: str
+    notes: tuple[str, ...] = ()
+    names: Mapping[str, str] = field(default_factory=lambda: {name: name for name in METHODS})
+    representations: tuple[str, ...] = ("2d",)
+    picture: str = "embeddings.png"
 
 
 def write(
@@ -31,8 +64,8 @@ def write(
     results: pd.DataFrame,
     datasets: Sequence[Dataset],
     *,
-    pictures: Mapping[tuple[str, str], NDArray[np.floating[Any]]],
-    command: str,
+    pictures: Pictures,
+    page: Page,
 ) -> None:
     """Write the four files of a benchmark into a folder.
 
@@ -46,27 +79,30 @@ def write(
         What was embedded.
     pictures
         2-D embedding of each dataset and method.
-    command
-        What made all this.
+    page
+        What the report says beside its numbers.
     """
     out.mkdir(parents=True, exist_ok=True)
     pages.write_text(out / "results.csv", results.to_csv(index=False))
-    pages.write_text(out / "summary.md", summary(results, datasets, command=command))
-    pages.save(embeddings_figure(pictures, datasets), out / "embeddings.png")
-    pages.save(ranks_figure(results), out / "ranks.png")
+    pages.write_text(out / "summary.md", summary(results, datasets, page=page))
+    figure = embeddings_figure(pictures, datasets, names=page.names)
+    pages.save(figure, out / page.picture)
+    pages.save(ranks_figure(results, names=page.names), out / "ranks.png")
 
 
-def summary(results: pd.DataFrame, datasets: Sequence[Dataset], *, command: str) -> str:
+def summary(results: pd.DataFrame, datasets: Sequence[Dataset], *, page: Page) -> str:
     """The tables in Markdown: headline scores and margins, then all metrics and failures."""
-    described = describe(list(datasets))
     parts = [
-        "# Embedding benchmark",
-        f"Made by `{command}` on {pages.hardware()}. Means over {results['seed'].nunique()} "
+        f"# {page.title}",
+        f"Made by `{page.command}` on {pages.hardware()}. Means over {results['seed'].nunique()} "
         "seeds; the best of a row is bold.",
-        markdown(described),
+        *page.notes,
+        markdown(describe(list(datasets))),
     ]
-    for metric in _headline_metrics(results):
-        parts += [f"## {HEADLINE[metric]}, 2-D (%)", *_headline(results, metric)]
+    for metric, representation in product(_headline_metrics(results), page.representations):
+        parts += [f"## {HEADLINE[metric]}, {_WORDS[representation]} (%)"]
+        parts += [score_table(results, metric, representation=representation, names=page.names)]
+        parts += _margins(results, metric) if representation == "2d" else []
     if results["value"].notna().any():
         parts += ["## All metrics, mean over datasets", _all_metrics(results)]
         parts += ["## Versions", pages.versions(results)]
@@ -77,18 +113,32 @@ def _headline_metrics(results: pd.DataFrame) -> list[str]:
     return [metric for metric in HEADLINE if metric in set(results["metric"])]
 
 
-def _headline(results: pd.DataFrame, metric: str) -> list[str]:
-    scores = mean_scores(results, metric)
-    spread = _spread(results, metric).reindex_like(scores)
+def score_table(
+    results: pd.DataFrame,
+    metric: str,
+    *,
+    representation: str = "2d",
+    names: Mapping[str, str],
+) -> str:
+    """Datasets in rows and methods in columns: mean ± deviation over seeds, the best in bold."""
+    scores = mean_scores(results, metric, representation=representation)
+    spread = of_metric(results, metric, representation=representation).pivot_table(
+        index="dataset", columns="method", values="value", aggfunc="std"
+    )
+    spread = 100 * spread.reindex_like(scores).fillna(0)
     best = scores.eq(scores.max(axis=1), axis=0)
     text = scores.map("{:.1f}".format) + spread.map(" ± {:.1f}".format)
     text = text.where(~best, "**" + text + "**").where(scores.notna(), "–")
     text.loc["mean"] = scores.mean().map("{:.1f}".format)
-    columns = [name for name in METHODS if name in text]
-    parts = [markdown(text[columns].rename_axis("dataset").reset_index())]
+    columns = [name for name in names if name in text]
+    return markdown(text[columns].rename(columns=names).rename_axis("dataset").reset_index())
+
+
+def _margins(results: pd.DataFrame, metric: str) -> list[str]:
+    scores = mean_scores(results, metric)
     peers = [name for name in scores if not METHODS[name].is_ours]
     if OURS not in scores or not peers:
-        return parts
+        return []
     table = margins(scores, OURS, peers).dropna()
     low, high = bootstrap_margin(results, metric, ours=OURS, best_peer=table["best_peer"])
     verdict = (
@@ -96,15 +146,7 @@ def _headline(results: pd.DataFrame, metric: str) -> list[str]:
         f"{table['margin'].mean():+.1f} points (95% interval {low:+.1f} to {high:+.1f}), "
         f"worst {table['margin'].min():+.1f} ({table['margin'].idxmin()})."
     )
-    rounded = table.round(1).rename_axis("dataset").reset_index()
-    return [*parts, verdict, markdown(rounded)]
-
-
-def _spread(results: pd.DataFrame, metric: str) -> pd.DataFrame:
-    std = of_metric(results, metric).pivot_table(
-        index="dataset", columns="method", values="value", aggfunc="std"
-    )
-    return 100 * std.fillna(0)
+    return [verdict, markdown(table.round(1).rename_axis("dataset").reset_index())]
 
 
 def _all_metrics(results: pd.DataFrame) -> str:
@@ -122,10 +164,14 @@ def _all_metrics(results: pd.DataFrame) -> str:
 
 
 def embeddings_figure(
-    pictures: Mapping[tuple[str, str], NDArray[np.floating[Any]]], datasets: Sequence[Dataset]
+    pictures: Pictures,
+    datasets: Sequence[Dataset],
+    *,
+    names: Mapping[str, str],
+    behind: Pictures = MappingProxyType({}),
 ) -> Figure:
-    """Methods in columns, datasets in rows, one colour a type."""
-    methods = [name for name in METHODS if any(name == method for _, method in pictures)]
+    """Methods in columns, datasets in rows, one colour a type; grey are the cells ``behind``."""
+    methods = [name for name in names if any(name == method for _, method in pictures)]
     shape = (len(datasets), max(len(methods), 1))
     figure = Figure(figsize=(2 * shape[1], 2 * shape[0]), layout="constrained")
     axes = figure.subplots(*shape, squeeze=False)
@@ -134,15 +180,17 @@ def embeddings_figure(
         row[0].set_ylabel(dataset.name, fontsize=6)
         for ax, method in zip(row, methods, strict=False):
             ax.set(xticks=[], yticks=[])
+            if (dataset.name, method) in behind:
+                ax.scatter(*behind[dataset.name, method].T, c="0.85", s=1, lw=0, rasterized=True)
             points = pictures.get((dataset.name, method))
             if points is not None:
                 ax.scatter(*points.T, c=codes, s=1, lw=0, cmap="tab20", rasterized=True)
     for ax, method in zip(axes[0], methods, strict=False):
-        ax.set_title(method, fontsize=8)
+        ax.set_title(names[method], fontsize=8)
     return figure
 
 
-def ranks_figure(results: pd.DataFrame) -> Figure:
+def ranks_figure(results: pd.DataFrame, *, names: Mapping[str, str]) -> Figure:
     """Rank of every method on every dataset, a point each, and the mean rank."""
     figure = Figure(figsize=(9, 3.5), layout="constrained")
     metrics = _headline_metrics(results)
@@ -155,6 +203,8 @@ def ranks_figure(results: pd.DataFrame) -> Figure:
             color = "C1" if METHODS[method].is_ours else "C0"
             ax.plot(own, np.full(len(own), place), "o", ms=4, alpha=0.35, color=color)
             ax.plot(order[method], place, "|", ms=16, mew=2.5, color=color)
-        ax.set(yticks=range(len(order)), yticklabels=order.index, title=HEADLINE[metric])
+        ax.set(
+            yticks=range(len(order)), yticklabels=order.index.map(names), title=HEADLINE[metric]
+        )
         ax.set_xlabel("rank (1 is best; bar: mean over datasets)")
     return figure

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,14 +14,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scdiffaug import metrics
-from scdiffaug.benchmark import _worker, environments
+from scdiffaug.benchmark import _worker, environments, methods
 from scdiffaug.benchmark.inputs import Dataset
 from scdiffaug.benchmark.methods import METHODS, Method, Settings
 from scdiffaug.benchmark.processes import Run, call, named_by_hash, remembered
 from scdiffaug.storage import written_aside
 
+logger = logging.getLogger("scdiffaug")
+
 # Raised when a score changes its meaning, so that remembered ones are computed again.
 _PROTOCOL = 1
+COLUMNS = [
+    "dataset", "method", "representation", "seed", "metric", "value", "seconds", "peak_mb",
+    "settings", "versions", "note",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +44,10 @@ class Job:
         Folder of remembered runs.
     timeout
         Seconds after which a run is given up.
+    new
+        Cells that the method embeds without having learnt from them; they are scored then.
+    max_cells_svm
+        Score the linear SVM on as many cells drawn at random.
     """
 
     dataset: Dataset
@@ -44,6 +56,8 @@ class Job:
     settings: Settings
     cache: Path
     timeout: float
+    new: Dataset | None = None
+    max_cells_svm: int | None = None
 
     @property
     def method(self) -> Method:
@@ -55,7 +69,7 @@ class Job:
         """Where the run is remembered: named by the hash of all that decides its outcome."""
         environment = self.method.environment
         code = environments.requirements(environment) if environment != "main" else ""
-        decides = {
+        decides: dict[str, Any] = {
             "inputs": self.dataset.digest,
             "worker": self.method.worker,
             "settings": {**self.method.settings, **self.settings},
@@ -63,6 +77,10 @@ class Job:
             "versions": self.method.versions(),
             "environment": code,
         }
+        if self.new is not None:
+            decides["new"] = self.new.digest
+        if self.method.uses_labels:
+            decides["labels"] = self.dataset.labels.tolist()
         return named_by_hash(self.cache, self.name, decides)
 
 
@@ -89,7 +107,7 @@ def embeddings(job: Job) -> dict[str, NDArray[np.floating[Any]]]:
 
 def _embed(job: Job) -> None:
     interpreter = environments.python(job.method.environment, job.cache)
-    described = {
+    described: dict[str, Any] = {
         "method": job.method.worker,
         "seed": job.seed,
         "settings": {**job.method.settings, **job.settings},
@@ -97,18 +115,66 @@ def _embed(job: Job) -> None:
         "inputs": str(job.dataset.folder),
         "kind": job.dataset.kind,
     }
+    if job.new is not None:
+        described["new"] = str(job.new.folder)
     with written_aside(job.folder) as aside:
         (aside / "job.json").write_text(json.dumps(described))
+        if job.method.uses_labels:
+            np.save(aside / "labels.npy", job.dataset.labels)
         call([str(interpreter), "-P", _worker.__file__, str(aside)], timeout=job.timeout)
 
 
 def _scores(job: Job) -> dict[str, dict[str, float]]:
+    if (new := job.new) is not None:
+        path = job.folder / f"new_cells-{_PROTOCOL}.json"
+        return remembered(path, lambda: _scores_of_new(job, new))
+    drawn = "" if job.max_cells_svm is None else f"-svm{job.max_cells_svm}"
     return remembered(
-        job.folder / f"scores-{_PROTOCOL}.json",
+        job.folder / f"scores-{_PROTOCOL}{drawn}.json",
         lambda: {
             representation: metrics.embedding_scores(
-                embedding, job.dataset.labels, points=job.dataset.pca
+                embedding,
+                job.dataset.labels,
+                points=job.dataset.pca,
+                max_cells_svm=job.max_cells_svm,
             )
             for representation, embedding in embeddings(job).items()
         },
     )
+
+
+def _scores_of_new(job: Job, new: Dataset) -> dict[str, dict[str, float]]:
+    """Of training cells and, under names that end in ``_new``, of those held back."""
+    found, labels = embeddings(job), job.dataset.labels
+    scores: dict[str, dict[str, float]] = {}
+    for name in [name for name in found if not name.endswith("_new")]:
+        scores[name] = {
+            score.__name__: score(found[name], labels)
+            for score in (
+                metrics.linear_svm_accuracy, metrics.knn_accuracy, metrics.kmeans_accuracy
+            )
+        }  # fmt: skip
+        scores[f"{name}_new"] = metrics.new_cells_scores(
+            found[name], labels, new=found[f"{name}_new"], new_labels=new.labels
+        )
+    return scores
+
+
+def rows(job: Job, found: Run) -> Iterator[dict[str, Any]]:
+    """What came of a job: one row a score, or one that says why there is none."""
+    shared = {
+        "dataset": job.dataset.name,
+        "method": job.name,
+        "seed": job.seed,
+        "seconds": found.seconds,
+        "peak_mb": found.peak_mb,
+        "settings": methods.as_words({**job.method.settings, **job.settings}),
+        "versions": methods.as_words(found.versions),
+        "note": found.error,
+    }
+    for representation, scores in found.scores.items():
+        for metric, value in scores.items():
+            yield {**shared, "representation": representation, "metric": metric, "value": value}
+    if found.error:
+        logger.warning("%s on %s: %s", job.name, job.dataset.name, found.error)
+        yield {**shared, "representation": "", "metric": "", "value": np.nan}

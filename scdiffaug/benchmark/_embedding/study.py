@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import logging
-import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -14,17 +13,75 @@ import pandas as pd
 from numpy.typing import NDArray
 from rich.progress import track
 
-from scdiffaug.benchmark import environments, methods
+from scdiffaug.benchmark import environments, methods, pages
 from scdiffaug.benchmark._embedding import report, runs
 from scdiffaug.benchmark._embedding.runs import Job
 from scdiffaug.benchmark.inputs import Dataset, prepare_all
-from scdiffaug.benchmark.processes import Run
+from scdiffaug.benchmark.methods import METHODS
 
-logger = logging.getLogger("scdiffaug")
-_COLUMNS = [
-    "dataset", "method", "representation", "seed", "metric", "value", "seconds", "peak_mb",
-    "settings", "versions", "note",
-]  # fmt: skip
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How often and how long each method is run, and what of it is scored.
+
+    Parameters
+    ----------
+    n_seeds, tuned, max_cells_svm, timeout, show_progress
+        As of :func:`embedding`.
+    cache
+        Folder of remembered runs.
+    max_epochs
+        Epochs of ours; its own number by default.
+    """
+
+    n_seeds: int
+    cache: Path
+    timeout: float
+    tuned: bool = False
+    max_cells_svm: int | None = None
+    max_epochs: int | None = None
+    show_progress: bool = True
+
+    def job(
+        self, dataset: Dataset, name: str, seed: int, *, settings: methods.Settings | None = None
+    ) -> Job:
+        """One run of one method."""
+        given = dict(settings or {})
+        if self.max_epochs is not None and METHODS[name].is_ours:
+            given["max_epochs"] = self.max_epochs
+        return Job(
+            dataset=dataset,
+            name=name,
+            seed=seed,
+            settings=given,
+            cache=self.cache,
+            timeout=self.timeout,
+            max_cells_svm=self.max_cells_svm,
+        )
+
+    def jobs(self, dataset: Dataset, name: str) -> list[Job]:
+        """One run for each seed, with the best settings where they are tuned."""
+        settings: methods.Settings = {}
+        if self.tuned:
+            candidates = [
+                self.job(dataset, name, 0, settings=each) for each in ({}, *METHODS[name].grid)
+            ]
+            settings = max(candidates, key=_trust).settings
+        return [self.job(dataset, name, seed, settings=settings) for seed in range(self.n_seeds)]
+
+    @property
+    def notes(self) -> list[str]:
+        """What a report must say of it."""
+        notes = []
+        if self.max_cells_svm is not None:
+            notes.append(
+                f"Linear SVM: of {self.max_cells_svm} cells drawn at random with seed 0, whatever "
+                "their types, where a dataset has more; types of fewer than ten of these are left "
+                "out of it. All cells are embedded, and all other scores are of all cells."
+            )
+        if self.max_epochs is not None:
+            notes.append(f"Ours was trained for {self.max_epochs} epochs, not its default.")
+        return notes
 
 
 def embedding(
@@ -35,6 +92,7 @@ def embedding(
     n_seeds: int = 3,
     out: str | Path = "benchmark",
     max_cells: int | None = None,
+    max_cells_svm: int | None = None,
     tuned: bool = False,
     timeout: float = 3600,
     cache: str | Path | None = None,
@@ -61,6 +119,9 @@ def embedding(
         Folder of ``results.csv``, ``summary.md``, ``embeddings.png`` and ``ranks.png``.
     max_cells
         Draw as many cells at random from larger datasets.
+    max_cells_svm
+        Score the linear SVM, whose time grows with the square of the cells, on as many of them
+        drawn at random. Embeddings and other scores are of all cells.
     tuned
         Try every setting of each method's grid with seed 0 and keep the one whose embedding is
         the most trustworthy, which needs no labels.
@@ -85,79 +146,53 @@ def embedding(
     ValueError
         If a method is unknown, or two files have one name.
     """
-    methods.check(method_names, methods.METHODS)
+    methods.check(method_names, METHODS)
     folder = environments.default_cache() if cache is None else Path(cache)
     datasets = prepare_all(data, label_key=label_key, max_cells=max_cells, cache=folder)
-    pairs = list(product(datasets, method_names))
-    rows: list[dict[str, Any]] = []
+    plan = Plan(
+        n_seeds=n_seeds,
+        cache=folder,
+        timeout=timeout,
+        tuned=tuned,
+        max_cells_svm=max_cells_svm,
+        show_progress=show_progress,
+    )
+    options = {
+        "label": label_key,
+        "methods": ",".join(method_names),
+        "seeds": n_seeds,
+        "max-cells": max_cells,
+        "max-cells-svm": max_cells_svm,
+        "tuned": tuned,
+    }
+    command = pages.command_line("embedding", data, options)
+    page = report.Page(title="Embedding benchmark", command=command, notes=tuple(plan.notes))
+    return compare(datasets, method_names, plan, page=page, out=Path(out))
+
+
+def compare(
+    datasets: Sequence[Dataset],
+    method_names: Sequence[str],
+    plan: Plan,
+    *,
+    page: report.Page,
+    out: Path,
+) -> pd.DataFrame:
+    """Run methods on datasets, and write the report after each dataset."""
+    found: list[dict[str, Any]] = []
     pictures: dict[tuple[str, str], NDArray[np.floating[Any]]] = {}
-    command = _command(data, method_names, n_seeds, max_cells=max_cells, tuned=tuned)
-    for dataset, name in track(pairs, "Embedding", disable=not show_progress):
-        jobs = _jobs(dataset, name, n_seeds, tuned=tuned, timeout=timeout, cache=folder)
-        for job in jobs:
-            rows += _rows(job, runs.run(job))
+    pairs = list(product(datasets, method_names))
+    for dataset, name in track(pairs, page.title, disable=not plan.show_progress):
+        jobs = plan.jobs(dataset, name)
+        found += [row for job in jobs for row in runs.rows(job, runs.run(job))]
         first = runs.embeddings(jobs[0])
         if "2d" in first:
             pictures[dataset.name, name] = first["2d"]
         if name == method_names[-1]:
-            results = pd.DataFrame(rows, columns=_COLUMNS)
-            report.write(Path(out), results, datasets, pictures=pictures, command=command)
+            results = pd.DataFrame(found, columns=runs.COLUMNS)
+            report.write(out, results, datasets, pictures=pictures, page=page)
     return results
-
-
-def _jobs(
-    dataset: Dataset, name: str, n_seeds: int, *, tuned: bool, timeout: float, cache: Path
-) -> list[Job]:
-    def job(seed: int, settings: methods.Settings) -> Job:
-        return Job(
-            dataset=dataset,
-            name=name,
-            seed=seed,
-            settings=settings,
-            cache=cache,
-            timeout=timeout,
-        )
-
-    settings: methods.Settings = {}
-    if tuned:
-        candidates = [job(0, each) for each in ({}, *methods.METHODS[name].grid)]
-        settings = max(candidates, key=_trust).settings
-    return [job(seed, settings) for seed in range(n_seeds)]
 
 
 def _trust(job: Job) -> float:
     return runs.run(job).scores.get("2d", {}).get("trustworthiness", -np.inf)
-
-
-def _rows(job: Job, run: Run) -> Iterator[dict[str, Any]]:
-    shared = {
-        "dataset": job.dataset.name,
-        "method": job.name,
-        "seed": job.seed,
-        "seconds": run.seconds,
-        "peak_mb": run.peak_mb,
-        "settings": methods.as_words({**job.method.settings, **job.settings}),
-        "versions": methods.as_words(run.versions),
-        "note": run.error,
-    }
-    for representation, scores in run.scores.items():
-        for metric, value in scores.items():
-            yield {**shared, "representation": representation, "metric": metric, "value": value}
-    if run.error:
-        logger.warning("%s on %s: %s", job.name, job.dataset.name, run.error)
-        yield {**shared, "representation": "", "metric": "", "value": np.nan}
-
-
-def _command(
-    data: Sequence[str | Path],
-    method_names: Sequence[str],
-    n_seeds: int,
-    *,
-    max_cells: int | None,
-    tuned: bool,
-) -> str:
-    words = ["scdiffaug", "benchmark", "embedding"]
-    words += [word for path in data for word in ("--data", str(path))]
-    words += ["--methods", ",".join(method_names), "--seeds", str(n_seeds)]
-    words += [] if max_cells is None else ["--max-cells", str(max_cells)]
-    return shlex.join([*words, *(["--tuned"] if tuned else [])])

@@ -1,0 +1,189 @@
+"""``scdiffaug benchmark`` and ``paper``; what they run is imported only when it runs."""
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from scdiffaug._cli_errors import or_fail
+
+benchmark = typer.Typer(no_args_is_help=True, help="Compare methods on labelled data.")
+
+_Data = Annotated[list[Path], typer.Option(dir_okay=False, help="An .h5ad file; repeatable.")]
+_Label = Annotated[str, typer.Option(help="Column of obs with the types.")]
+_Seeds = Annotated[int, typer.Option(min=1, help="Runs of each method.")]
+_Out = Annotated[Path, typer.Option(file_okay=False, help="Folder of the results.")]
+_MaxCells = Annotated[int | None, typer.Option(help="Draw as many cells from larger datasets.")]
+_MaxCellsSvm = Annotated[
+    int | None,
+    typer.Option(help="Score the linear SVM on as many cells drawn at random. Default: all."),
+]
+_Timeout = Annotated[float, typer.Option(help="Seconds after which a run is given up.")]
+_MaxEpochs = Annotated[
+    int | None, typer.Option(min=1, help="Epochs of methods that train. Default: their own.")
+]
+
+
+@benchmark.command()
+def embedding(
+    *,
+    data: _Data,
+    label: _Label = "cell_type",
+    methods: Annotated[
+        str, typer.Option(help="Names with commas; 'default' or 'all' for many.")
+    ] = "default",
+    seeds: _Seeds = 3,
+    out: _Out = Path("benchmark"),
+    max_cells: _MaxCells = None,
+    max_cells_svm: _MaxCellsSvm = None,
+    tuned: Annotated[
+        bool, typer.Option("--tuned", help="Tune every method on its grid, without labels.")
+    ] = False,
+    timeout: _Timeout = 3600,
+) -> None:
+    """Score 2-D embeddings of scDiffAug and its peers, and write tables and pictures."""
+    from scdiffaug.benchmark import DEFAULT, METHODS
+    from scdiffaug.benchmark import embedding as run
+
+    groups = {"default": DEFAULT, "all": tuple(METHODS)}
+    or_fail(
+        lambda: run(
+            data,
+            label_key=label,
+            method_names=groups.get(methods, tuple(methods.split(","))),
+            n_seeds=seeds,
+            out=out,
+            max_cells=max_cells,
+            max_cells_svm=max_cells_svm,
+            tuned=tuned,
+            timeout=timeout,
+        )
+    )
+    _say(out)
+
+
+@benchmark.command()
+def transform(
+    *,
+    data: _Data,
+    label: _Label = "cell_type",
+    held_out: Annotated[float, typer.Option(help="Share of the cells that is held back.")] = 0.2,
+    methods: Annotated[
+        str, typer.Option(help="Names with commas; 'default' for all that can.")
+    ] = "default",
+    seeds: _Seeds = 3,
+    out: _Out = Path("benchmark_transform"),
+    max_cells: _MaxCells = None,
+    timeout: _Timeout = 3600,
+) -> None:
+    """Score embeddings of held-back cells beside those of the cells that were learnt from."""
+    from scdiffaug.benchmark import EMBED_NEW
+    from scdiffaug.benchmark import transform as run
+
+    or_fail(
+        lambda: run(
+            data,
+            label_key=label,
+            held_out=held_out,
+            method_names=EMBED_NEW if methods == "default" else tuple(methods.split(",")),
+            n_seeds=seeds,
+            out=out,
+            max_cells=max_cells,
+            timeout=timeout,
+        )
+    )
+    _say(out)
+
+
+@benchmark.command()
+def augmentation(
+    *,
+    data: _Data,
+    label: _Label = "cell_type",
+    methods: Annotated[str, typer.Option(help="Names with commas, or 'all'.")] = "all",
+    seeds: Annotated[int, typer.Option(min=1, help="Halves and runs of each method.")] = 3,
+    out: _Out = Path("benchmark_augmentation"),
+    max_cells: _MaxCells = None,
+    max_epochs: _MaxEpochs = None,
+    timeout: _Timeout = 3600,
+) -> None:
+    """Score cells made by scDiffAug and its peers beside real ones, and write the report."""
+    from scdiffaug.benchmark import GENERATORS
+    from scdiffaug.benchmark import augmentation as run
+
+    or_fail(
+        lambda: run(
+            data,
+            label_key=label,
+            method_names=tuple(GENERATORS) if methods == "all" else tuple(methods.split(",")),
+            n_seeds=seeds,
+            out=out,
+            max_cells=max_cells,
+            max_epochs=max_epochs,
+            timeout=timeout,
+        )
+    )
+    _say(out)
+
+
+@benchmark.command()
+def setup(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Environments: keras, dmt; all by default.")
+    ] = None,
+) -> None:
+    """Make the environments of peers whose dependencies clash with ours."""
+    from scdiffaug.benchmark import environments
+
+    cache = environments.default_cache()
+    for name in names or environments.NAMES:
+        typer.echo(or_fail(partial(environments.make, name, cache)))
+
+
+def paper(
+    what: Annotated[
+        str, typer.Argument(help="table2, table4, table5, figure3 or figure4.", metavar="WHAT")
+    ],
+    *,
+    out: Annotated[
+        Path | None, typer.Option(file_okay=False, help="Folder. Default: paper_WHAT.")
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Runs of each method. Default: 3; 1 of figure3.")
+    ] = None,
+    max_cells: Annotated[
+        int, typer.Option(help="Draw as many cells from larger datasets.")
+    ] = 60_000,
+    max_cells_svm: _MaxCellsSvm = None,
+    max_epochs: Annotated[
+        int | None, typer.Option(min=1, help="Epochs of ours. Default: its own number.")
+    ] = None,
+    timeout: _Timeout = 3600,
+) -> None:
+    """Make a table or figure of the paper on those of its datasets that are here.
+
+    Files are looked for in SCDIFFAUG_DATA_DIR and among those that `data fetch` brought. Where
+    HCL, Gast, SAM or MCA is missing, a smaller dataset of its kind stands in and is named so.
+
+    Example: scdiffaug paper table4 --out table4
+    """
+    from scdiffaug.benchmark import paper as run
+
+    place = Path(f"paper_{what}") if out is None else out
+    or_fail(
+        lambda: run(
+            what,
+            out=place,
+            n_seeds=seeds,
+            max_cells=max_cells,
+            max_cells_svm=max_cells_svm,
+            max_epochs=max_epochs,
+            timeout=timeout,
+        )
+    )
+    _say(place)
+
+
+def _say(out: Path) -> None:
+    typer.echo(f"wrote {out / 'summary.md'}")

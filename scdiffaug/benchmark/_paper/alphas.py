@@ -1,0 +1,97 @@
+"""Figure 4: scores against α, the probability that a positive is a generated cell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import product
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from rich.progress import track
+
+from scdiffaug.benchmark import pages
+from scdiffaug.benchmark._embedding import runs
+from scdiffaug.benchmark._embedding.margins import of_metric
+from scdiffaug.benchmark._embedding.runs import Job
+from scdiffaug.benchmark._embedding.study import Plan
+from scdiffaug.benchmark.inputs import Dataset, describe
+from scdiffaug.training import TrainingOptions
+
+GRID = (0.0, 0.05, 0.1, 0.15, 0.2, 0.4, 0.8)
+# Metric, representation and what the panel is called.
+_PANELS = (
+    ("linear_svm_accuracy", "2d", "linear SVM, 2-D (%)"),
+    ("kmeans_accuracy", "2d", "k-means, 2-D (%)"),
+    ("linear_svm_accuracy", "80d", "linear SVM, 80-d (%)"),
+)
+# Rows of the benchmark are asked for by their names, so that their runs are remembered once.
+_KNOWN: Mapping[float, str] = {0.0: "scdiffaug_alpha0", TrainingOptions.alpha: "scdiffaug"}
+
+
+def figure(
+    datasets: Sequence[Dataset], plan: Plan, *, notes: Sequence[str], command: str, out: Path
+) -> pd.DataFrame:
+    """Run the grid, draw a box over the seeds for each α, and write the report."""
+    rows = []
+    grid = list(product(datasets, GRID, range(plan.n_seeds)))
+    for dataset, alpha, seed in track(grid, "Figure 4", disable=not plan.show_progress):
+        job = at_alpha(plan, dataset, alpha, seed=seed)
+        rows += [{**row, "alpha": alpha} for row in runs.rows(job, runs.run(job))]
+    results = pd.DataFrame(rows, columns=[*runs.COLUMNS, "alpha"])
+    out.mkdir(parents=True, exist_ok=True)
+    pages.write_text(out / "results.csv", results.to_csv(index=False))
+    pages.save(boxes(results, [dataset.name for dataset in datasets]), out / "figure4.png")
+    parts = [
+        "# Figure 4: the share of generated positives",
+        f"Made by `{command}` on {pages.hardware()}. Mean ± deviation over {plan.n_seeds} seeds.",
+        *notes,
+        pages.markdown(describe(list(datasets))),
+        *(text for panel in _PANELS for text in _table(results, panel)),
+        *pages.failures(results),
+    ]
+    pages.write_text(out / "summary.md", "\n\n".join(parts) + "\n")
+    return results
+
+
+def at_alpha(plan: Plan, dataset: Dataset, alpha: float, *, seed: int) -> Job:
+    """A run of ours with some α."""
+    if alpha in _KNOWN:
+        return plan.job(dataset, _KNOWN[alpha], seed)
+    return plan.job(dataset, "scdiffaug", seed, settings={"alpha": alpha})
+
+
+def boxes(results: pd.DataFrame, names: Sequence[str]) -> Figure:
+    """Scores in rows, datasets in columns: a box over the seeds for each α."""
+    figure = Figure(figsize=(2.6 * len(names) + 0.6, 2.2 * len(_PANELS)), layout="constrained")
+    axes = figure.subplots(len(_PANELS), len(names), squeeze=False)
+    for row, (metric, representation, title) in zip(axes, _PANELS, strict=True):
+        scores = of_metric(results, metric, representation=representation)
+        row[0].set_ylabel(title, fontsize=7)
+        for ax, name in zip(row, names, strict=True):
+            _draw_boxes(ax, scores[scores["dataset"] == name])
+    for ax, name in zip(axes[0], names, strict=True):
+        ax.set_title(name, fontsize=7)
+    for ax in axes[-1]:
+        ax.set_xlabel("α", fontsize=7)
+    return figure
+
+
+def _draw_boxes(ax: Axes, scores: pd.DataFrame) -> None:
+    by_alpha = {alpha: 100 * own["value"].to_numpy() for alpha, own in scores.groupby("alpha")}
+    if by_alpha:
+        ax.boxplot(
+            list(by_alpha.values()),
+            tick_labels=[f"{alpha:g}" for alpha in by_alpha],
+            medianprops={"color": "C1"},
+        )
+    ax.tick_params(labelsize=6)
+
+
+def _table(results: pd.DataFrame, metric: str, representation: str, title: str) -> tuple[str, str]:
+    scores = of_metric(results, metric, representation=representation)
+    values = (100 * scores["value"]).groupby([scores["alpha"], scores["dataset"]], sort=False)
+    text = values.mean().map("{:.1f}".format) + values.std().fillna(0).map(" ± {:.1f}".format)
+    table = text.unstack("dataset").fillna("–").rename_axis("α").reset_index()
+    return f"## {title}", pages.markdown(table)
