@@ -89,7 +89,8 @@ def _draw_boxes(ax: Axes, scores: pd.DataFrame) -> None:
     ax.tick_params(labelsize=6)
 
 
-def _table(results: pd.DataFrame, metric: str, representation: str, title: str) -> tuple[str, str]:
+def _table(results: pd.DataFrame, panel: tuple[str, str, str]) -> tuple[str, str]:
+    metric, representation, title = panel
     scores = of_metric(results, metric, representation=representation)
     values = (100 * scores["value"]).groupby([scores["alpha"], scores["dataset"]], sort=False)
     text = values.mean().map("{:.1f}".format) + values.std().fillna(0).map(" ± {:.1f}".format)
