@@ -1,9 +1,14 @@
 """What the tests of scores share: small cells, and distances by the book."""
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
+from anndata import AnnData
 from numpy.typing import NDArray
+from scipy import sparse
 
 Array = NDArray[np.floating[Any]]
 
@@ -24,3 +29,20 @@ def blobs(rng: np.random.Generator, *, spread: float, n: int = 120) -> tuple[Arr
     centres = np.array([[0.0, 0.0], [4.0, 0.0], [0.0, 4.0], [1.0, 5.0]])
     types = rng.integers(4, size=n)
     return centres[types] + spread * rng.normal(size=(n, 2)), np.array(list("dacb"))[types]
+
+
+def write_counts(path: Path, sizes: Mapping[str, int]) -> Path:
+    """An .h5ad file of types of such sizes, each with a profile of its own."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(list(sizes), list(sizes.values()))
+    profile_of = {name: rng.gamma(0.7, size=40) for name in sizes}
+    profiles = np.stack([profile_of[name] for name in labels])
+    rate = 3 * profiles * rng.uniform(0.7, 1.4, size=(len(labels), 1)) + 0.1
+    adata = AnnData(
+        sparse.csr_matrix(rng.poisson(rate).astype(np.float32)),
+        obs=pd.DataFrame(
+            {"cell_type": pd.Categorical(labels)}, index=[f"c{i}" for i in range(len(labels))]
+        ),
+    )
+    adata.write_h5ad(path)
+    return path

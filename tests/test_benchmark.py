@@ -6,11 +6,11 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import sparse
 from sklearn.decomposition import PCA
+from small_cells import write_counts
 from typer.testing import CliRunner
 
-from scdiffaug import benchmark
+from scdiffaug import benchmark, metrics
 from scdiffaug.benchmark import _worker, environments, inputs, methods
 from scdiffaug.benchmark._embedding import margins, runs
 from scdiffaug.benchmark.processes import Run
@@ -21,18 +21,7 @@ from scdiffaug.objectives import OBJECTIVES
 @pytest.fixture
 def counts_file(tmp_path):
     """60 cells of two types and 3 of a rare one, as counts."""
-    rng = np.random.default_rng(0)
-    labels = np.repeat(["a", "b", "rare"], [30, 30, 3])
-    rate = np.where(labels[:, None] == "a", 1.0, 4.0) * rng.uniform(0.5, 2, size=(63, 40))
-    adata = ad.AnnData(
-        sparse.csr_matrix(rng.poisson(rate).astype(np.float32)),
-        obs=pd.DataFrame(
-            {"cell_type": pd.Categorical(labels)}, index=[f"c{i}" for i in range(63)]
-        ),
-    )
-    path = tmp_path / "small.h5ad"
-    adata.write_h5ad(path)
-    return path
+    return write_counts(tmp_path / "small.h5ad", {"a": 30, "b": 30, "rare": 3})
 
 
 def prepared(path, cache, **options):
@@ -125,6 +114,20 @@ def test_a_failing_run_says_why_and_leaves_nothing(counts_file, tmp_path):
     assert list((tmp_path / "runs").iterdir()) == []
 
 
+def test_the_linear_svm_of_a_draw_is_remembered_apart_and_said(counts_file, tmp_path):
+    dataset = prepared(counts_file, tmp_path)
+    whole, drawn = (runs.run(job(dataset, tmp_path, max_cells_svm=n)) for n in (None, 30))
+    points = runs.embeddings(job(dataset, tmp_path))["2d"]
+    expected = metrics.linear_svm_accuracy(points, dataset.labels, max_cells=30)
+    assert drawn.scores["2d"] == whole.scores["2d"] | {"linear_svm_accuracy": expected}
+    out = tmp_path / "out"
+    options = {"method_names": ["pca"], "n_seeds": 1, "max_cells_svm": 30}
+    benchmark.embedding([counts_file], **options, out=out, cache=tmp_path)
+    summary = (out / "summary.md").read_text()
+    assert "Linear SVM: of 30 cells drawn at random with seed 0" in summary
+    assert "--max-cells-svm 30" in summary
+
+
 def test_a_run_that_takes_too_long_is_given_up(counts_file, tmp_path):
     this = job(prepared(counts_file, tmp_path), tmp_path, timeout=0.01)
     assert "took longer than 0.01 s" in runs.run(this).error
@@ -203,6 +206,17 @@ def test_bootstrap_interval_holds_the_mean_and_shrinks_without_spread():
     assert (
         margins.mean_scores(both, "kmeans_accuracy", representation="80d").loc["y", "ours"] == 70
     )
+
+
+def test_paired_differences_are_resampled_by_dataset_and_seed():
+    index = pd.MultiIndex.from_product([["x", "y"], [0, 1, 2]], names=["dataset", "seed"])
+    same = pd.Series([1.0, 1, 1, 3, 3, 3], index=index)
+    # Two datasets without spread over seeds: all means are 1, 2 or 3.
+    assert margins.paired_interval(same) == (1, 3)
+    assert margins.paired_interval(same.loc[["x"]]) == (1, 1)
+    low, high = margins.paired_interval(pd.Series([-1.0, 0, 1, -1, 0, 1], index=index))
+    assert -1 <= low < -0.4
+    assert 0.4 < high <= 1
 
 
 def test_command_writes_all_files_and_reports_failures(counts_file, tmp_path, monkeypatch):
