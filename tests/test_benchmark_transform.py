@@ -4,6 +4,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import sparse
 from small_cells import write_counts
 from typer.testing import CliRunner
 
@@ -45,7 +46,7 @@ def test_training_cells_are_prepared_without_a_look_at_the_others(counts_file, t
     is_training = (adata.X.toarray()[:, None] == known[None]).all(2).any(1)
     values = adata.X.toarray()
     values[~is_training, :3] = 900
-    adata.X = values
+    adata.X = sparse.csr_matrix(values)
     adata.write_h5ad(counts_file)
     again, other = split(counts_file, tmp_path)
     np.testing.assert_array_equal(again.pca, training.pca)
