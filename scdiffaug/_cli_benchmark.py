@@ -97,6 +97,38 @@ def transform(
 
 
 @benchmark.command()
+def alpha(
+    *,
+    data: _Data,
+    label: _Label = "cell_type",
+    shares: Annotated[
+        str, typer.Option(help="Shares of the cells to train on, with commas.")
+    ] = "1,0.1",
+    seeds: Annotated[int, typer.Option(min=1, help="Pairs of runs.")] = 5,
+    out: _Out = Path("benchmark_alpha"),
+    max_cells_svm: _MaxCellsSvm = None,
+    max_epochs: _MaxEpochs = None,
+    timeout: _Timeout = 3600,
+) -> None:
+    """Does diffusion help? Score the default against training without generated positives."""
+    from scdiffaug.benchmark import alpha as run
+
+    or_fail(
+        lambda: run(
+            data,
+            label_key=label,
+            shares=[float(share) for share in shares.split(",")],
+            n_seeds=seeds,
+            out=out,
+            max_cells_svm=max_cells_svm,
+            max_epochs=max_epochs,
+            timeout=timeout,
+        )
+    )
+    _say(out)
+
+
+@benchmark.command()
 def augmentation(
     *,
     data: _Data,

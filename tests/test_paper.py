@@ -151,7 +151,7 @@ def test_figure_4_has_a_box_over_the_seeds_for_each_alpha(paper, dataset):
     assert len(jobs) == 3 * len(asked) == 3 * len(alphas.GRID)
     results = pd.read_csv(out / "results.csv")
     panels = alphas.boxes(results, [dataset.name]).axes
-    assert len(panels) == 3
+    assert len(panels) == 4
     names = [text.get_text() for text in panels[0].get_xticklabels()]
     assert names == ["0", "0.05", "0.1", "0.15", "0.2", "0.4", "0.8"]
     medians = [line for line in panels[0].lines if line.get_color() == "C1"]

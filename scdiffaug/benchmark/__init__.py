@@ -5,18 +5,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from scdiffaug.benchmark._augmentation.study import augmentation
+    from scdiffaug.benchmark._embedding.alpha import alpha
     from scdiffaug.benchmark._embedding.study import embedding
     from scdiffaug.benchmark._embedding.transform import EMBED_NEW, transform
     from scdiffaug.benchmark._paper.study import paper
     from scdiffaug.benchmark.methods import DEFAULT, GENERATORS, METHODS, Generator, Method
 
 __all__ = [
-    "DEFAULT", "EMBED_NEW", "GENERATORS", "METHODS", "Generator", "Method", "augmentation",
-    "embedding", "paper", "transform",
+    "DEFAULT", "EMBED_NEW", "GENERATORS", "METHODS", "Generator", "Method", "alpha",
+    "augmentation", "embedding", "paper", "transform",
 ]  # fmt: skip
 
 _HOMES = {
     "EMBED_NEW": "_embedding.transform",
+    "alpha": "_embedding.alpha",
     "augmentation": "_augmentation.study",
     "embedding": "_embedding.study",
     "paper": "_paper.study",

@@ -30,6 +30,21 @@ HEADLINE = {"linear_svm_accuracy": "Linear SVM accuracy", "kmeans_accuracy": "k-
 OURS = "scdiffaug"
 
 
+@dataclass(frozen=True)
+class Panel:
+    """One score of one embedding, as the studies of α draw it."""
+
+    metric: str
+    representation: str
+    title: str
+
+
+PANELS = (
+    Panel("linear_svm_accuracy", "2d", "linear SVM, 2-D"),
+    Panel("kmeans_accuracy", "2d", "k-means, 2-D"),
+    Panel("linear_svm_accuracy", "80d", "linear SVM, 80-d"),
+    Panel("kmeans_accuracy", "80d", "k-means, 80-d"),
+)
 Pictures = Mapping[tuple[str, str], NDArray[np.floating[Any]]]
 
 

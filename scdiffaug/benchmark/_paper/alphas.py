@@ -14,18 +14,13 @@ from rich.progress import track
 from scdiffaug.benchmark import pages
 from scdiffaug.benchmark._embedding import runs
 from scdiffaug.benchmark._embedding.margins import of_metric
+from scdiffaug.benchmark._embedding.report import PANELS, Panel
 from scdiffaug.benchmark._embedding.runs import Job
 from scdiffaug.benchmark._embedding.study import Plan
 from scdiffaug.benchmark.inputs import Dataset, describe
 from scdiffaug.training import TrainingOptions
 
 GRID = (0.0, 0.05, 0.1, 0.15, 0.2, 0.4, 0.8)
-# Metric, representation and what the panel is called.
-_PANELS = (
-    ("linear_svm_accuracy", "2d", "linear SVM, 2-D (%)"),
-    ("kmeans_accuracy", "2d", "k-means, 2-D (%)"),
-    ("linear_svm_accuracy", "80d", "linear SVM, 80-d (%)"),
-)
 # Rows of the benchmark are asked for by their names, so that their runs are remembered once.
 _KNOWN: Mapping[float, str] = {0.0: "scdiffaug_alpha0", TrainingOptions.alpha: "scdiffaug"}
 
@@ -48,7 +43,7 @@ def figure(
         f"Made by `{command}` on {pages.hardware()}. Mean ± deviation over {plan.n_seeds} seeds.",
         *notes,
         pages.markdown(describe(list(datasets))),
-        *(text for panel in _PANELS for text in _table(results, panel)),
+        *(text for panel in PANELS for text in _table(results, panel)),
         *pages.failures(results),
     ]
     pages.write_text(out / "summary.md", "\n\n".join(parts) + "\n")
@@ -64,11 +59,11 @@ def at_alpha(plan: Plan, dataset: Dataset, alpha: float, *, seed: int) -> Job:
 
 def boxes(results: pd.DataFrame, names: Sequence[str]) -> Figure:
     """Scores in rows, datasets in columns: a box over the seeds for each α."""
-    figure = Figure(figsize=(2.6 * len(names) + 0.6, 2.2 * len(_PANELS)), layout="constrained")
-    axes = figure.subplots(len(_PANELS), len(names), squeeze=False)
-    for row, (metric, representation, title) in zip(axes, _PANELS, strict=True):
-        scores = of_metric(results, metric, representation=representation)
-        row[0].set_ylabel(title, fontsize=7)
+    figure = Figure(figsize=(2.6 * len(names) + 0.6, 2.2 * len(PANELS)), layout="constrained")
+    axes = figure.subplots(len(PANELS), len(names), squeeze=False)
+    for row, panel in zip(axes, PANELS, strict=True):
+        scores = of_metric(results, panel.metric, representation=panel.representation)
+        row[0].set_ylabel(f"{panel.title} (%)", fontsize=7)
         for ax, name in zip(row, names, strict=True):
             _draw_boxes(ax, scores[scores["dataset"] == name])
     for ax, name in zip(axes[0], names, strict=True):
@@ -89,10 +84,9 @@ def _draw_boxes(ax: Axes, scores: pd.DataFrame) -> None:
     ax.tick_params(labelsize=6)
 
 
-def _table(results: pd.DataFrame, panel: tuple[str, str, str]) -> tuple[str, str]:
-    metric, representation, title = panel
-    scores = of_metric(results, metric, representation=representation)
+def _table(results: pd.DataFrame, panel: Panel) -> tuple[str, str]:
+    scores = of_metric(results, panel.metric, representation=panel.representation)
     values = (100 * scores["value"]).groupby([scores["alpha"], scores["dataset"]], sort=False)
     text = values.mean().map("{:.1f}".format) + values.std().fillna(0).map(" ± {:.1f}".format)
     table = text.unstack("dataset").fillna("–").rename_axis("α").reset_index()
-    return f"## {title}", pages.markdown(table)
+    return f"## {panel.title} (%)", pages.markdown(table)

@@ -1,0 +1,218 @@
+"""Does diffusion help? The default α against α = 0, on all cells and on a part of them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from matplotlib.figure import Figure
+from rich.progress import track
+
+from scdiffaug._checks import check_number
+from scdiffaug.benchmark import environments, pages
+from scdiffaug.benchmark._embedding import runs
+from scdiffaug.benchmark._embedding.margins import of_metric, paired_interval
+from scdiffaug.benchmark._embedding.report import OURS, PANELS, Panel
+from scdiffaug.benchmark._embedding.study import Plan
+from scdiffaug.benchmark.inputs import Dataset, prepare_cells, read
+
+logger = logging.getLogger("scdiffaug")
+
+_WITHOUT = "scdiffaug_alpha0"
+_HOW_TO_READ = """\
+Differences are default α less α = 0, in points, paired by dataset and seed: both runs have the \
+same cells, initial weights and first half of training. Of a share below 1 each seed draws cells \
+of its own. Intervals are of a bootstrap over datasets and, within these, seeds."""
+
+
+def alpha(
+    data: Sequence[str | Path],
+    *,
+    label_key: str = "cell_type",
+    shares: Sequence[float] = (1.0, 0.1),
+    n_seeds: int = 5,
+    out: str | Path = "benchmark_alpha",
+    max_cells_svm: int | None = None,
+    max_epochs: int | None = None,
+    timeout: float = 3600,
+    cache: str | Path | None = None,
+    show_progress: bool = True,
+) -> pd.DataFrame:
+    """Train with generated positives and without, and score the paired differences.
+
+    Parameters
+    ----------
+    data
+        ``.h5ad`` files.
+    label_key
+        Column of obs with the types, which score and train nothing. Those of fewer than ten
+        cells are left out.
+    shares
+        Shares of the cells to train on, drawn at random, whatever their types.
+    n_seeds
+        Pairs of runs, with seeds 0, 1, ...
+    out
+        Folder of ``results.csv``, ``summary.md`` and ``differences.png``.
+    max_epochs
+        Epochs; the model's own number by default.
+    max_cells_svm, timeout, cache, show_progress
+        As of :func:`embedding`.
+
+    Returns
+    -------
+    The table of :func:`embedding` with the column ``share``; its methods are ``scdiffaug`` and
+    ``scdiffaug_alpha0``.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a file is missing.
+    KeyError
+        If a file has no such column of labels.
+    ValueError
+        If a share is not above 0 and at most 1.
+    """
+    for share in shares:
+        check_number("shares", share, above=0, at_most=1)
+    plan = Plan(
+        n_seeds=n_seeds,
+        cache=environments.default_cache() if cache is None else Path(cache),
+        timeout=timeout,
+        max_cells_svm=max_cells_svm,
+        max_epochs=max_epochs,
+        show_progress=show_progress,
+    )
+    options = {
+        "label": label_key,
+        "shares": ",".join(map(str, shares)),
+        "seeds": n_seeds,
+        "max-cells-svm": max_cells_svm,
+        "max-epochs": max_epochs,
+    }
+    command = pages.command_line("alpha", data, options)
+    rows: list[dict[str, Any]] = []
+    paths = [Path(each) for each in data]
+    for path, share in track(list(product(paths, shares)), "Alpha", disable=not show_progress):
+        adata = read(path)
+        for seed in range(n_seeds):
+            found = _pair(adata, path.stem, plan, share=share, seed=seed, label_key=label_key)
+            rows += [{**row, "share": share} for row in found]
+        results = pd.DataFrame(rows, columns=[*runs.COLUMNS, "share"])
+        _write(Path(out), results, notes=plan.notes, command=command)
+    return results
+
+
+def _pair(
+    adata: AnnData, name: str, plan: Plan, *, share: float, seed: int, label_key: str
+) -> Iterator[dict[str, Any]]:
+    """Scores of both runs on one draw of the cells, or one row that says why there are none."""
+    # The components of all cells have the seed of the other benchmarks, whose runs then serve.
+    drawing = 0 if share == 1 else seed
+    n_cells = round(share * adata.n_obs)
+    try:
+        dataset = prepare_cells(
+            adata, name, label_key=label_key, cache=plan.cache, max_cells=n_cells, seed=drawing
+        )
+        _check_types(dataset)
+    except ValueError as error:
+        why = f"{n_cells} cells: {error}"
+        logger.warning("%s, %s", name, why)
+        yield {"dataset": name, "method": OURS, "seed": seed, "value": np.nan, "note": why}
+        return
+    for method in (_WITHOUT, OURS):
+        job = plan.job(dataset, method, seed)
+        yield from runs.rows(job, runs.run(job))
+
+
+def _check_types(dataset: Dataset) -> None:
+    if len(np.unique(dataset.labels)) < 2:
+        raise ValueError("fewer than two types have ten cells: draw a larger share.")
+
+
+def differences(results: pd.DataFrame, panel: Panel) -> pd.Series:
+    """Default α less α = 0 in points, by share, dataset and seed."""
+    chosen = of_metric(results, panel.metric, representation=panel.representation)
+    scores = chosen.pivot_table(
+        index=["share", "dataset", "seed"], columns="method", values="value", sort=False
+    )
+    paired = scores.reindex(columns=[OURS, _WITHOUT]).dropna()
+    return 100 * (paired[OURS] - paired[_WITHOUT])
+
+
+def _write(out: Path, results: pd.DataFrame, *, notes: Sequence[str], command: str) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    pages.write_text(out / "results.csv", results.to_csv(index=False))
+    pages.save(differences_figure(results), out / "differences.png")
+    parts = [
+        "# Does diffusion help?",
+        f"Made by `{command}` on {pages.hardware()}.",
+        _HOW_TO_READ,
+        *notes,
+        pages.markdown(_verdicts(results)),
+        "## Mean over seeds, by dataset",
+        pages.markdown(_by_dataset(results)),
+        "## Versions",
+        pages.versions(results),
+        *pages.failures(results),
+    ]
+    pages.write_text(out / "summary.md", "\n\n".join(parts) + "\n")
+
+
+def _verdicts(results: pd.DataFrame) -> pd.DataFrame:
+    rows = []
+    for panel in PANELS:
+        for share, own in differences(results, panel).groupby(level="share", sort=False):
+            low, high = paired_interval(own)
+            means = own.groupby(level="dataset").mean()
+            rows.append(
+                {
+                    "score": panel.title,
+                    "share of cells": f"{share:.0%}",
+                    "mean difference": f"{means.mean():+.2f}",
+                    "95% interval": f"{low:+.2f} to {high:+.2f}",
+                    "excludes zero": "yes" if low > 0 or high < 0 else "no",
+                    "datasets better": f"{(means > 0).sum()} of {len(means)}",
+                    "pairs better": f"{(own > 0).sum()} of {len(own)}",
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def _by_dataset(results: pd.DataFrame) -> pd.DataFrame:
+    columns = {}
+    for panel in PANELS:
+        groups = differences(results, panel).groupby(level=["share", "dataset"], sort=False)
+        text = groups.mean().map("{:+.1f}".format)
+        columns[panel.title] = text + groups.std().fillna(0).map(" ± {:.1f}".format)
+    return pd.DataFrame(columns).rename_axis(["share", "dataset"]).reset_index()
+
+
+def differences_figure(results: pd.DataFrame) -> Figure:
+    """A point for each pair, the mean of each dataset a bar; shares in rows, scores in columns."""
+    shares = results["share"].unique()
+    names = results["dataset"].unique()
+    size = (2.6 * len(PANELS) + 1, (0.22 * len(names) + 0.9) * len(shares))
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(len(shares), len(PANELS), squeeze=False, sharey=True)
+    for row, share in zip(axes, shares, strict=True):
+        row[0].set_ylabel(f"{share:.0%} of the cells", fontsize=7)
+        row[0].set_yticks(range(len(names)), names)
+        for ax, panel in zip(row, PANELS, strict=True):
+            found = differences(results[results["share"] == share], panel)
+            for place, name in enumerate(names):
+                own = found[found.index.get_level_values("dataset") == name]
+                ax.plot(own, np.full(len(own), place), "o", ms=3, alpha=0.5, color="C0")
+                ax.plot(own.mean(), place, "|", ms=12, mew=2, color="C1")
+            ax.axvline(0, color="0.6", lw=0.8)
+            ax.tick_params(labelsize=6)
+    for ax, panel in zip(axes[0], PANELS, strict=True):
+        ax.set_title(panel.title, fontsize=7)
+    for ax in axes[-1]:
+        ax.set_xlabel("default α less α = 0, points", fontsize=7)
+    return figure
