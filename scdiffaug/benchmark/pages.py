@@ -40,6 +40,12 @@ def command_line(study: str, data: Sequence[str | Path], options: Mapping[str, o
     return shlex.join(words)
 
 
+def n_seeds(results: pd.DataFrame) -> str:
+    """How many seeds there are, in words."""
+    n = results["seed"].nunique()
+    return f"{n} seed" if n == 1 else f"{n} seeds"
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file, whole or not at all."""
     write_whole(path, lambda aside: aside.write_text(text, encoding="utf-8"))

@@ -118,8 +118,8 @@ def summary(results: pd.DataFrame, datasets: Sequence[Dataset], *, command: str)
     """The tables in Markdown: for each dataset fidelity, types, novelty and use."""
     parts = [
         "# Augmentation benchmark",
-        f"Made by `{command}` on {pages.hardware()}. Means over {results['seed'].nunique()} "
-        "seeds, ± their standard deviation.",
+        f"Made by `{command}` on {pages.hardware()}. Means over {pages.n_seeds(results)}, ± their "
+        "standard deviation.",
         pages.markdown(describe(list(datasets))),
         _HOW_TO_READ,
     ]

@@ -109,8 +109,8 @@ def summary(results: pd.DataFrame, datasets: Sequence[Dataset], *, page: Page) -
     """The tables in Markdown: headline scores and margins, then all metrics and failures."""
     parts = [
         f"# {page.title}",
-        f"Made by `{page.command}` on {pages.hardware()}. Means over {results['seed'].nunique()} "
-        "seeds; the best of a row is bold.",
+        f"Made by `{page.command}` on {pages.hardware()}. Means over {pages.n_seeds(results)}; "
+        "the best of a row is bold.",
         *page.notes,
         markdown(describe(list(datasets))),
     ]

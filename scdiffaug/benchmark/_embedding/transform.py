@@ -153,8 +153,7 @@ def summary(results: pd.DataFrame, firsts: Sequence[Job], *, command: str) -> st
     described.insert(2, "held-back cells", [len(labels) for labels in new_labels])
     parts = [
         "# Embedding new cells",
-        f"Made by `{command}` on {pages.hardware()}. Means over {results['seed'].nunique()} "
-        "seeds.",
+        f"Made by `{command}` on {pages.hardware()}. Means over {pages.n_seeds(results)}.",
         _HOW_TO_READ,
         markdown(described),
     ]

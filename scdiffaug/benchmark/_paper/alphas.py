@@ -40,7 +40,8 @@ def figure(
     pages.save(boxes(results, [dataset.name for dataset in datasets]), out / "figure4.png")
     parts = [
         "# Figure 4: the share of generated positives",
-        f"Made by `{command}` on {pages.hardware()}. Mean ± deviation over {plan.n_seeds} seeds.",
+        f"Made by `{command}` on {pages.hardware()}. Means over {pages.n_seeds(results)}, ± "
+        "their standard deviation.",
         *notes,
         pages.markdown(describe(list(datasets))),
         *(text for panel in PANELS for text in _table(results, panel)),

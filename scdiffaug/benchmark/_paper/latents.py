@@ -32,6 +32,11 @@ _NAMES = {
     "scdiffaug": "DiffAug",
 }
 
+_HOW_TO_READ = (
+    "Scores and seconds are those of the t-SNE of each latent space; trustworthiness, continuity "
+    "and triplets compare it with that space."
+)
+
 
 def figure(
     datasets: Sequence[Dataset], plan: Plan, *, notes: Sequence[str], command: str, out: Path
@@ -55,7 +60,7 @@ def figure(
     page = Page(
         title="Figure 3: t-SNE of latent spaces",
         command=command,
-        notes=("Scores and seconds are those of the t-SNE of each latent space.", *notes),
+        notes=(_HOW_TO_READ, *notes),
         names=_NAMES,
         picture="figure3.png",
     )

@@ -28,12 +28,15 @@ class Table:
         Its heading.
     names
         The paper's name of each of our methods.
+    notes
+        What these are.
     representations
         Which embeddings are scored in tables of their own.
     """
 
     title: str
     names: Mapping[str, str]
+    notes: tuple[str, ...] = ()
     representations: tuple[str, ...] = ("2d", "80d")
 
 
@@ -50,6 +53,7 @@ TABLES: Mapping[str, Table] = {
             "scdiffaug_random_condition": "random",
             "scdiffaug": "semantic",
         },
+        notes=("The types (only here are they ever trained on), noise, or y.",),
     ),
     "table5": Table(
         title="Table 5: parts of the method",
@@ -60,6 +64,11 @@ TABLES: Mapping[str, Table] = {
             "scdiffaug_alternating": "EM",
             "scdiffaug": "joint",
         },
+        notes=(
+            "SimCLR: InfoNCE, no generator. No diffusion: the soft contrastive loss, no generator. "
+            "No scl: InfoNCE with the generator. EM: both losses, one of them every other epoch. "
+            "Joint: both at every step, the default.",
+        ),
     ),
 }
 NAMES = (*TABLES, "figure3", "figure4")
@@ -135,7 +144,7 @@ def paper(
     page = Page(
         title=table.title,
         command=command,
-        notes=notes,
+        notes=(*table.notes, *notes),
         names=table.names,
         representations=table.representations,
     )
