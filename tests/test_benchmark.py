@@ -11,8 +11,8 @@ from small_cells import write_counts
 from typer.testing import CliRunner
 
 from scdiffaug import benchmark, metrics
-from scdiffaug.benchmark import _worker, environments, inputs, methods
-from scdiffaug.benchmark._embedding import margins, runs
+from scdiffaug.benchmark import _worker, environments, inputs, margins, methods
+from scdiffaug.benchmark._embedding import runs
 from scdiffaug.benchmark.processes import Run
 from scdiffaug.cli import app
 from scdiffaug.objectives import OBJECTIVES

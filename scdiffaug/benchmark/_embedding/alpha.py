@@ -17,18 +17,19 @@ from rich.progress import track
 from scdiffaug._checks import check_number
 from scdiffaug.benchmark import environments, pages
 from scdiffaug.benchmark._embedding import runs
-from scdiffaug.benchmark._embedding.margins import of_metric, paired_interval
 from scdiffaug.benchmark._embedding.report import OURS, PANELS, Panel
 from scdiffaug.benchmark._embedding.study import Plan
 from scdiffaug.benchmark.inputs import Dataset, prepare_cells, read
+from scdiffaug.benchmark.margins import of_metric, paired_interval
 
 logger = logging.getLogger("scdiffaug")
 
 _WITHOUT = "scdiffaug_alpha0"
 _HOW_TO_READ = """\
 Differences are default α less α = 0, in points, paired by dataset and seed: both runs have the \
-same cells, initial weights and first half of training. Of a share below 1 each seed draws cells \
-of its own. Intervals are of a bootstrap over datasets and, within these, seeds."""
+same cells, initial weights and training up to the first generated positive. Of a share below 1 \
+each seed draws cells of its own. Intervals are of a bootstrap over datasets and, within these, \
+seeds."""
 
 
 def alpha(

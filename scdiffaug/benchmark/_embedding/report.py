@@ -15,13 +15,13 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from scdiffaug.benchmark import pages
-from scdiffaug.benchmark._embedding.margins import (
+from scdiffaug.benchmark.inputs import Dataset, describe
+from scdiffaug.benchmark.margins import (
     bootstrap_margin,
     margins,
     mean_scores,
     of_metric,
 )
-from scdiffaug.benchmark.inputs import Dataset, describe
 from scdiffaug.benchmark.methods import METHODS
 from scdiffaug.benchmark.pages import markdown
 

@@ -12,9 +12,9 @@ from rich.progress import track
 
 from scdiffaug.benchmark import environments, methods, pages
 from scdiffaug.benchmark._embedding import report, runs
-from scdiffaug.benchmark._embedding.margins import paired_interval
 from scdiffaug.benchmark._embedding.runs import Job
 from scdiffaug.benchmark.inputs import describe, prepare_split
+from scdiffaug.benchmark.margins import paired_interval
 from scdiffaug.benchmark.methods import METHODS
 from scdiffaug.benchmark.pages import markdown
 

@@ -13,11 +13,11 @@ from rich.progress import track
 
 from scdiffaug.benchmark import pages
 from scdiffaug.benchmark._embedding import runs
-from scdiffaug.benchmark._embedding.margins import of_metric
 from scdiffaug.benchmark._embedding.report import PANELS, Panel
 from scdiffaug.benchmark._embedding.runs import Job
 from scdiffaug.benchmark._embedding.study import Plan
 from scdiffaug.benchmark.inputs import Dataset, describe
+from scdiffaug.benchmark.margins import of_metric
 from scdiffaug.training import TrainingOptions
 
 GRID = (0.0, 0.05, 0.1, 0.15, 0.2, 0.4, 0.8)

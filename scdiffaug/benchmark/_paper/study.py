@@ -65,9 +65,9 @@ TABLES: Mapping[str, Table] = {
             "scdiffaug": "joint",
         },
         notes=(
-            "SimCLR: InfoNCE, no generator. No diffusion: the soft contrastive loss, no generator. "
-            "No scl: InfoNCE with the generator. EM: both losses, one of them every other epoch. "
-            "Joint: both at every step, the default.",
+            "SimCLR: InfoNCE without a generator. No diffusion: the soft contrastive loss without "
+            "one. No scl: InfoNCE with one. EM: one of both losses every other epoch. Joint: both "
+            "at every step, the default.",
         ),
     ),
 }
