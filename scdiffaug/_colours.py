@@ -28,7 +28,6 @@ GREY = "#BDBDBD"
 HIGHLIGHT = "#D55E00"
 _PALETTES = (OKABE_ITO, palettes.default_20, palettes.default_28, palettes.default_102)
 _MISSING = "missing"
-_ROWS_OF_LEGEND = 20
 
 
 class Colouring(Protocol):
@@ -68,17 +67,7 @@ class Categories:
         """Add a legend outside the axes, in columns."""
         handles = [*extra, *(legend_handle(*entry) for entry in self.palette.items())]
         if handles:
-            ax.legend(
-                handles=handles,
-                ncols=math.ceil(len(handles) / _ROWS_OF_LEGEND),
-                loc="center left",
-                bbox_to_anchor=(1.02, 0.5),
-                borderaxespad=0,
-                columnspacing=1,
-                fontsize="small",
-                frameon=False,
-                handletextpad=0.2,
-            )
+            legend_beside(ax, handles)
 
 
 @dataclass(frozen=True)
@@ -149,6 +138,26 @@ def read_values(cells: AnnData, field: str, *, name: str = "adata") -> pd.Series
     return values.astype("category").cat.rename_categories(str)
 
 
+def legend_beside(ax: Axes, handles: Sequence[Line2D], *, n_rows: int = 20) -> None:
+    """Add a legend outside the axes, on their right, in columns of ``n_rows``."""
+    ax.legend(
+        handles=handles,
+        ncols=math.ceil(len(handles) / n_rows),
+        loc="center left",
+        bbox_to_anchor=(1.02, 0.5),
+        borderaxespad=0,
+        columnspacing=1,
+        fontsize="small",
+        frameon=False,
+        handletextpad=0.2,
+    )
+
+
+def palette_of(n: int) -> Sequence[str]:
+    """The palette that tells ``n`` categories apart best; there are at most 102 colours."""
+    return next((p for p in _PALETTES if len(p) >= n), _PALETTES[-1])
+
+
 def legend_handle(label: str, colour: str, *, filled: bool = True) -> Line2D:
     """A circle and its label."""
     face = colour if filled else "none"
@@ -161,7 +170,7 @@ def _palette(values: pd.Series, given: Sequence[str] | None) -> dict[str, str]:
     """Colour of each category that occurs, those given where they fit."""
     names = list(values.cat.categories)
     if given is None or len(given) != len(names) or not all(map(is_color_like, given)):
-        given = next((p for p in _PALETTES if len(p) >= len(names)), _PALETTES[-1])
+        given = palette_of(len(names))
     occurring = set(values)
     palette = {
         name: colour

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from scdiffaug._colours import GREY, HIGHLIGHT
+from scdiffaug._drawing import draw_agreement
 
 Array = NDArray[np.floating[Any]]
 
@@ -178,13 +179,8 @@ def _draw_projection(ax: Axes, projection: tuple[Array, Array]) -> None:
 
 
 def _draw_means(ax: Axes, means: tuple[Array, Array]) -> None:
-    ends = [min(map(np.min, means)), max(map(np.max, means))]
-    ax.plot(ends, ends, color=GREY, linewidth=1)
-    ax.scatter(means[0], means[1], s=5, color=HIGHLIGHT, linewidths=0)
-    ax.set(
-        xlabel="real cells", ylabel="new cells", title="means of features, as the model sees them"
-    )
-    ax.spines[["top", "right"]].set_visible(False)
+    draw_agreement(ax, *means, color=HIGHLIGHT, size=5)
+    ax.set_title("means of features, as the model sees them")
 
 
 def _draw_histogram(ax: Axes, values: tuple[Array, Array], label: str) -> None:

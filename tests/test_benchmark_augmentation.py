@@ -349,10 +349,11 @@ def test_unknown_methods_are_refused(counts_file, cache, tmp_path):
 
 def test_curves_take_the_settings_of_their_axis_alone():
     values = {
-        "scdiffaug": 0.5,
-        "scdiffaug_steps_1": 0.9,
-        "scdiffaug_strength_0.1": 0.2,
-        "real": 0.4,
+        "scdiffaug": (0.5, "steps=16 strength=1.0"),
+        "scdiffaug_steps_1": (0.9, "steps=1 strength=1.0"),
+        "scdiffaug_strength_0.1": (0.2, "steps=16 strength=0.1"),
+        "scdiffaug_ddim": (0.1, "steps=16 strength=1.0 sampler=ddim"),
+        "real": (0.4, ""),
     }
     results = pd.DataFrame(
         {
@@ -362,8 +363,9 @@ def test_curves_take_the_settings_of_their_axis_alone():
             "metric": "two_sample_auc",
             "type": "",
             "value": value,
+            "settings": settings,
         }
-        for name, value in values.items()
+        for name, (value, settings) in values.items()
     )
     lines = report.curves_figure(results, "steps").axes[0].lines
     assert next(list(line.get_ydata()) for line in lines if len(line.get_xdata())) == [0.9, 0.5]

@@ -9,16 +9,17 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from scdiffaug import _results
+
 
 def of_metric(results: pd.DataFrame, metric: str, *, representation: str = "2d") -> pd.DataFrame:
     """Rows of one metric and one representation."""
-    return results[(results["metric"] == metric) & (results["representation"] == representation)]
+    return _results.of_metric(results, metric, setting=representation)
 
 
 def mean_scores(results: pd.DataFrame, metric: str, *, representation: str = "2d") -> pd.DataFrame:
     """Mean of the scores over seeds, datasets in rows and methods in columns, in percent."""
-    chosen = of_metric(results, metric, representation=representation)
-    return 100 * chosen.pivot_table(index="dataset", columns="method", values="value")
+    return 100 * _results.mean_scores(results, metric, setting=representation)
 
 
 def margins(scores: pd.DataFrame, ours: str, peers: Sequence[str]) -> pd.DataFrame:

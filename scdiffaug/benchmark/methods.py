@@ -76,9 +76,9 @@ def _ours(**settings: Any) -> Method:
 
 
 _MOVES_NO_EMBEDDING = {
-    "_cli_benchmark", "_cli_errors", "_cli_files", "_colours", "_demo", "_files", "_report_page",
-    "_saved_fields", "_verdicts", "choosing", "cli", "generating", "pl", "report", "saved_model",
-    "storage", "tl",
+    "_cli_benchmark", "_cli_errors", "_cli_files", "_colours", "_demo", "_drawing", "_files",
+    "_report_page", "_results", "_saved_fields", "_verdicts", "choosing", "cli", "generating",
+    "report", "saved_model", "storage", "tl",
 }  # fmt: skip
 
 # Rows that say how much of a margin is the input: the components that our encoder sees.

@@ -46,8 +46,7 @@ def gene_zero_share_difference(real: Values, made: Values) -> float:
     0.75
     """
     require_same_features(real, made, names=("real", "made"))
-    share_real, share_made = (1 - _n_nonzero(x, axis=0) / x.shape[0] for x in (real, made))
-    return float(np.abs(share_real - share_made).mean())
+    return float(np.abs(zero_shares(real) - zero_shares(made)).mean())
 
 
 def gene_mean_correlation(real: Values, made: Values) -> float:
@@ -71,8 +70,7 @@ def gene_mean_correlation(real: Values, made: Values) -> float:
     1.0
     """
     require_same_features(real, made, names=("real", "made"))
-    mean_real, mean_made = (np.asarray(x.mean(0)).ravel() for x in (real, made))
-    return _pearson(mean_real, mean_made)
+    return _pearson(means(real), means(made))
 
 
 def gene_variance_correlation(real: Values, made: Values) -> float:
@@ -98,7 +96,7 @@ def gene_variance_correlation(real: Values, made: Values) -> float:
     1.0
     """
     require_same_features(real, made, names=("real", "made"))
-    return _pearson(_variance(real), _variance(made))
+    return _pearson(variances(real), variances(made))
 
 
 def gene_variance_ratio(real: Values, made: Values) -> float:
@@ -124,7 +122,7 @@ def gene_variance_ratio(real: Values, made: Values) -> float:
     9.0
     """
     require_same_features(real, made, names=("real", "made"))
-    of_real, of_made = _variance(real), _variance(made)
+    of_real, of_made = variances(real), variances(made)
     if not (varies := of_real > 0).any():
         raise ValueError("real has no gene that varies: pass more than one cell, not all equal.")
     return float(np.median(of_made[varies] / of_real[varies]))
@@ -163,7 +161,7 @@ def gene_gene_correlation_agreement(
     require_same_features(real, made, names=("real", "made"))
     for cells, name in ((real, "real"), (made, "made")):
         require_cells(cells, 2, name=name, why="a correlation")
-    top = np.argsort(-_variance(real), kind="stable")[:n_genes]
+    top = np.argsort(-variances(real), kind="stable")[:n_genes]
     if len(top) < 2:
         raise ValueError(
             f"real and made are compared in {len(top)} genes, but pairs need two: raise n_genes."
@@ -213,15 +211,26 @@ def detected_genes_distance(real: Values, made: Values) -> float:
     return _ks(*(_n_nonzero(x, axis=1) for x in (real, made)))
 
 
-def _n_nonzero(x: Values, *, axis: int) -> NDArray[np.int64]:
-    # Not getnnz: it counts zeros that are stored.
-    return np.asarray((x != 0).sum(axis)).ravel()
+def means(x: Values) -> Array:
+    """Mean of each gene, shape ``(d,)``."""
+    return np.asarray(x.mean(0)).ravel()
 
 
-def _variance(x: Values) -> Array:
+def variances(x: Values) -> Array:
+    """Variance of each gene, shape ``(d,)``."""
     if sparse.issparse(x):
         return mean_variance_axis(sparse.csr_matrix(x, dtype=np.float64), axis=0)[1]
     return np.asarray(x, dtype=np.float64).var(0)
+
+
+def zero_shares(x: Values) -> Array:
+    """Share of exact zeros of each gene, shape ``(d,)``."""
+    return 1 - _n_nonzero(x, axis=0) / x.shape[0]
+
+
+def _n_nonzero(x: Values, *, axis: int) -> NDArray[np.int64]:
+    # Not getnnz: it counts zeros that are stored.
+    return np.asarray((x != 0).sum(axis)).ravel()
 
 
 def _pearson(one: Array, other: Array) -> float:

@@ -10,45 +10,15 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from scdiffaug import pl
+from scdiffaug._colours import OKABE_ITO
+from scdiffaug._drawing import draw_agreement
+from scdiffaug._results import IDEAL, Along, along
 from scdiffaug.benchmark import pages
 from scdiffaug.benchmark._augmentation.quality import Picture
 from scdiffaug.benchmark.inputs import Dataset, describe
 from scdiffaug.benchmark.methods import GENERATORS
 
-# What each score would be at best; None: what it is for real cells.
-IDEAL: Mapping[str, float | None] = {
-    "two_sample_auc": 0.5,
-    "two_sample_auc_pca": 0.5,
-    "mmd": 0,
-    "wasserstein_2": 0,
-    "precision": 1,
-    "recall": 1,
-    "density": 1,
-    "coverage": 1,
-    "mixing": 1,
-    "gene_mean_correlation": 1,
-    "gene_variance_correlation": 1,
-    "gene_variance_ratio": 1,
-    "gene_gene_pearson": 1,
-    "gene_gene_difference": 0,
-    "zero_share": None,
-    "gene_zero_share_difference": 0,
-    "detected_genes_distance": 0,
-    "depth_distance": 0,
-    "type_kept_neighbors": 1,
-    "type_kept_neighbors_worst": 1,
-    "type_kept_logistic": 1,
-    "type_kept_logistic_worst": 1,
-    "nearest_training_distance_ratio": 1,
-    "duplicates_exact": 0,
-    "duplicates_near": 0,
-    "own_source_share": 0,
-    "membership_auc": 0.5,
-    "macro_f1_5": 1,
-    "macro_f1_10": 1,
-    "macro_f1_25": 1,
-    "macro_f1_50": 1,
-}
 _NAMES = list(IDEAL)
 _TABLES = {
     "distribution": _NAMES[:9],
@@ -242,8 +212,7 @@ def _draw_cells(ax: Axes, real: Picture, made: Picture) -> None:
 
 
 def _means(ax: Axes, real: Picture, made: Picture) -> None:
-    ax.scatter(real.gene_means, made.gene_means, s=2, lw=0, rasterized=True)
-    ax.axline((0, 0), slope=1, c="0.5", lw=0.5)
+    draw_agreement(ax, real.gene_means, made.gene_means, color=OKABE_ITO[0], size=2)
     ax.set_xlabel("mean of real", fontsize=6)
     ax.set_ylabel("mean of made", fontsize=6)
 
@@ -259,37 +228,13 @@ def _draw_depths(ax: Axes, real: Picture, made: Picture) -> None:
     ax.set_yticks([])
 
 
-def curves_figure(results: pd.DataFrame, setting: str) -> Figure | None:
+def curves_figure(results: pd.DataFrame, setting: Along) -> Figure | None:
     """Quality of ours against ``"steps"`` or ``"strength"``; None where one value was run."""
-    other = {"steps": "strength", "strength": "steps"}[setting]
-    usual = GENERATORS["scdiffaug"].settings
-    places = {
-        name: each.settings[setting]
-        for name, each in GENERATORS.items()
-        if each.settings.get(other) == usual[other] and "sampler" not in each.settings
-    }
-    chosen = results[results["method"].isin(places) & (results["type"] == "")]
-    chosen = chosen[chosen["value"].notna()].assign(at=chosen["method"].map(places))
-    if chosen["at"].nunique() < 2:
+    rows = along(results, setting)
+    metrics = [name for name in _ON_CURVES if name in set(rows["metric"])]
+    if rows["at"].nunique() < 2 or not metrics:
         return None
-    figure = Figure(figsize=(4 * len(_ON_CURVES), 3), layout="constrained")
-    for ax, metric in zip(figure.subplots(1, len(_ON_CURVES)), _ON_CURVES, strict=True):
-        _draw_curves(ax, chosen[chosen["metric"] == metric])
-        _draw_floors(ax, results, metric)
-        ax.set(title=metric, xlabel=setting, xscale="log" if setting == "steps" else "linear")
-    figure.axes[0].legend(fontsize=6, title="dotted: real", title_fontsize=6)
+    figure = Figure(figsize=(4 * len(metrics), 3), layout="constrained")
+    axes = figure.subplots(1, len(metrics), squeeze=False)[0]
+    pl.benchmark_quality(results, along=setting, metrics=metrics, ax=axes, show=False)
     return figure
-
-
-def _draw_curves(ax: Axes, chosen: pd.DataFrame) -> None:
-    for place, (dataset, own) in enumerate(chosen.groupby("dataset", sort=False)):
-        for name, style in (("in_sample", "o--"), ("held_out", "o-")):
-            curve = own[own["setting"] == name].groupby("at")["value"].mean()
-            ax.plot(curve.index, curve, style, ms=3, c=f"C{place}", label=f"{dataset} {name}")
-
-
-def _draw_floors(ax: Axes, results: pd.DataFrame, metric: str) -> None:
-    floor = results[(results["method"] == "real") & (results["setting"] == "held_out")]
-    floor = floor[(floor["metric"] == metric) & (floor["type"] == "")]
-    for place, (_, own) in enumerate(floor.groupby("dataset", sort=False)):
-        ax.axhline(own["value"].mean(), ls=":", lw=1, c=f"C{place}")

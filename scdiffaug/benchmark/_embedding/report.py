@@ -14,6 +14,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from scdiffaug import pl
 from scdiffaug.benchmark import pages
 from scdiffaug.benchmark.inputs import Dataset, describe
 from scdiffaug.benchmark.margins import (
@@ -206,20 +207,14 @@ def embeddings_figure(
 
 
 def ranks_figure(results: pd.DataFrame, *, names: Mapping[str, str]) -> Figure:
-    """Rank of every method on every dataset, a point each, and the mean rank."""
-    figure = Figure(figsize=(9, 3.5), layout="constrained")
+    """Rank of every method on every dataset by each headline metric."""
     metrics = _headline_metrics(results)
+    n_methods = results["method"].nunique()
+    size = (4.5 * max(len(metrics), 1), 1.2 + 0.28 * n_methods)
+    figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(1, max(len(metrics), 1), squeeze=False)[0]
     for ax, metric in zip(axes, metrics, strict=False):
-        ranks = mean_scores(results, metric).rank(axis=1, ascending=False)
-        order = ranks.mean().sort_values(ascending=False)
-        for place, method in enumerate(order.index):
-            own = ranks[method].dropna()
-            color = "C1" if METHODS[method].is_ours else "C0"
-            ax.plot(own, np.full(len(own), place), "o", ms=4, alpha=0.35, color=color)
-            ax.plot(order[method], place, "|", ms=16, mew=2.5, color=color)
-        ax.set(
-            yticks=range(len(order)), yticklabels=order.index.map(names), title=HEADLINE[metric]
-        )
-        ax.set_xlabel("rank (1 is best; bar: mean over datasets)")
+        pl.benchmark_ranks(results, metric=metric, ax=ax, show=False)
+        ax.set_yticklabels([names[label.get_text()] for label in ax.get_yticklabels()])
+        ax.set_title(HEADLINE[metric])
     return figure

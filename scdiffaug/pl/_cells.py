@@ -1,30 +1,24 @@
-"""Plots: embeddings, training curves and augmented cells, with scanpy's conventions."""
+"""Cells in two dimensions: real ones, and augmented ones over them."""
 
 from __future__ import annotations
 
-import math
-import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 from anndata import AnnData
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from scdiffaug._checks import check_is, check_number
-from scdiffaug._colours import GREY, HIGHLIGHT, OKABE_ITO, colouring, legend_handle
+from scdiffaug._colours import GREY, HIGHLIGHT, colouring, legend_handle
+from scdiffaug.pl._figure import check_axes, new_axes, result
 
 if TYPE_CHECKING:
     from scdiffaug.model import scDiffAug
 
 Points: TypeAlias = NDArray[np.floating[Any]]
-Drawn = TypeVar("Drawn", Axes, list[Axes])
 
-_BACKENDS_WITHOUT_WINDOW = {"agg", "cairo", "pdf", "pgf", "ps", "svg", "template"}
 _FAINT = (1, 1, 1, 0.4)
 _AXIS_NAMES = {"scdiffaug_2d": "scDiffAug", "umap": "UMAP", "pca": "PC", "tsne": "t-SNE"}
 
@@ -88,12 +82,12 @@ def embedding(
     _check_cells("adata", adata)
     _check_look(ax, size)
     points, colours = _points(adata, basis), colouring(adata, color)
-    drawn = _axes() if ax is None else ax
+    drawn = _square_axes() if ax is None else ax
     size = _marker_size(len(points)) if size is None else size
     _scatter(drawn, points, colours.rgba(adata), order=colours.order(adata), size=size)
     _frame(drawn, basis, title or color)
     colours.explain(drawn)
-    return _result(drawn, new=ax is None, show=show, return_fig=return_fig)
+    return result(drawn, new=ax is None, show=show, return_fig=return_fig)
 
 
 def augmentation(
@@ -154,7 +148,7 @@ def augmentation(
     real, made = _projection(adata, model), _projection(new, model)
     colours = colouring(adata, color)
     rgba_made = colours.rgba(new, name="new") if color else HIGHLIGHT
-    drawn = _axes() if ax is None else ax
+    drawn = _square_axes() if ax is None else ax
     size = _marker_size(len(real)) if size is None else size
     faint = colours.rgba(adata) * _FAINT
     _scatter(drawn, real, faint, order=colours.order(adata), size=size)
@@ -163,64 +157,7 @@ def augmentation(
     _frame(drawn, "X_scdiffaug_2d", title or color)
     ring = legend_handle("augmented", "black" if color else HIGHLIGHT, filled=False)
     colours.explain(drawn, legend_handle("real", GREY), ring)
-    return _result(drawn, new=ax is None, show=show, return_fig=return_fig)
-
-
-def history(
-    model: scDiffAug,
-    *,
-    keys: Sequence[str] | None = None,
-    color: str = OKABE_ITO[0],
-    ax: Axes | Sequence[Axes] | None = None,
-    show: bool | None = None,
-    return_fig: bool = False,
-) -> list[Axes] | Figure | None:
-    """Draw the training curves of a model, each in a panel of its own.
-
-    Parameters
-    ----------
-    model
-        A trained model.
-    keys
-        Which of ``model.history``; all by default.
-    color
-        Colour of the curves.
-    ax
-        Where to draw, one for each curve; by default a new figure.
-    show, return_fig
-        As in :func:`embedding`.
-
-    Returns
-    -------
-    The figure if ``return_fig``, nothing if it was shown, else the axes.
-
-    Raises
-    ------
-    KeyError
-        If a key is missing.
-    RuntimeError
-        If the model is not trained.
-    ValueError
-        If there are not as many axes as curves.
-
-    Examples
-    --------
-    >>> import scdiffaug
-    >>> model = scdiffaug.scDiffAug(scdiffaug.datasets.pbmc68k_reduced())
-    >>> model.train(max_epochs=2, enable_progress_bar=False)
-    >>> axes = scdiffaug.pl.history(model, keys=["loss", "diffusion"], show=False)
-    >>> [ax.get_title() for ax in axes]
-    ['loss', 'diffusion']
-    """
-    curves = _curves(model, keys)
-    axes = _panels(len(curves)) if ax is None else list(np.ravel(np.asarray(ax, dtype=object)))
-    if len(axes) != len(curves):
-        raise ValueError(f"ax has {len(axes)} axes for {len(curves)} curves: pass one for each.")
-    for panel, (key, curve) in zip(axes, curves.items(), strict=True):
-        panel.plot(curve.index, curve[key], color=color, linewidth=1)
-        panel.set(title=key.replace("_", " "), xlabel=curve.index.name or "epoch")
-        panel.spines[["top", "right"]].set_visible(False)
-    return _result(axes, new=ax is None, show=show, return_fig=return_fig)
+    return result(drawn, new=ax is None, show=show, return_fig=return_fig)
 
 
 def _check_cells(name: str, cells: object) -> None:
@@ -228,8 +165,7 @@ def _check_cells(name: str, cells: object) -> None:
 
 
 def _check_look(ax: object, size: object) -> None:
-    if ax is not None:
-        check_is("ax", ax, Axes, advice="pass matplotlib's axes")
+    check_axes(ax)
     if size is not None:
         check_number("size", size, above=0)
 
@@ -257,33 +193,11 @@ def _first_two(points: Points, name: str) -> Points:
     return points[:, :2]
 
 
-def _curves(model: scDiffAug, keys: Sequence[str] | None) -> dict[str, pd.DataFrame]:
-    recorded = model.history
-    if isinstance(keys, str):
-        raise TypeError(f"keys={keys!r} must be a list of names: pass [{keys!r}].")
-    if not recorded:
-        raise RuntimeError("The model has no history: call model.train() first.")
-    missing = [key for key in keys or () if key not in recorded]
-    if missing:
-        raise KeyError(f"keys={missing} not found in model.history: it has {list(recorded)}.")
-    return {key: recorded[key] for key in keys or recorded}
-
-
-def _axes() -> Axes:
-    ax = plt.subplots(figsize=(4, 4), layout="constrained")[1]
+def _square_axes() -> Axes:
+    ax = new_axes()
     # Centred, square axes would leave half of their room on the side away from the legend.
     ax.set_anchor("W")
     return ax
-
-
-def _panels(n: int) -> list[Axes]:
-    n_columns = min(n, 3)
-    shape = math.ceil(n / n_columns), n_columns
-    size = (2.8 * shape[1], 2.2 * shape[0])
-    axes = plt.subplots(*shape, figsize=size, layout="constrained", squeeze=False)[1].ravel()
-    for empty in axes[n:]:
-        empty.remove()
-    return list(axes[:n])
 
 
 def _marker_size(n_cells: int) -> float:
@@ -303,32 +217,3 @@ def _frame(ax: Axes, basis: str, title: str | None) -> None:
     name = _AXIS_NAMES.get(name, name)
     ax.set(xticks=[], yticks=[], xlabel=f"{name} 1", ylabel=f"{name} 2", title=title or "")
     ax.set_box_aspect(1)
-
-
-def _result(
-    drawn: Drawn, *, new: bool, show: bool | None, return_fig: bool
-) -> Drawn | Figure | None:
-    first = drawn if isinstance(drawn, Axes) else drawn[0]
-    figure = first.figure.figure
-    if new and isinstance(drawn, Axes):
-        _make_room(figure, drawn)
-    if return_fig:
-        return figure
-    if show or (show is None and new and _is_interactive()):
-        plt.show()
-        return None
-    return drawn
-
-
-def _make_room(figure: Figure, ax: Axes) -> None:
-    """Widen a figure by a legend beside the axes, which would otherwise squeeze the cells."""
-    legend = ax.get_legend()
-    if legend is not None:
-        beyond = legend.get_window_extent().x1 - ax.get_window_extent().x1
-        width, height = figure.get_size_inches()
-        figure.set_size_inches(width + max(beyond, 0) / figure.dpi, height)
-
-
-def _is_interactive() -> bool:
-    """Whether someone is at a prompt, in a notebook too, before a backend that can show."""
-    return hasattr(sys, "ps1") and plt.get_backend().lower() not in _BACKENDS_WITHOUT_WINDOW

@@ -1,0 +1,145 @@
+"""Whether genes of augmented cells look like those of real ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from anndata import AnnData
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from scdiffaug import data, metrics
+from scdiffaug._checks import check_choice, check_is, check_whole
+from scdiffaug._colours import HIGHLIGHT, OKABE_ITO
+from scdiffaug._drawing import draw_agreement
+from scdiffaug.features import FeatureSpace, Matrix
+from scdiffaug.metrics import genes
+from scdiffaug.pl._figure import panels, result
+
+Array = NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True)
+class _Statistic:
+    """A number of each gene, and a score of how far those of new cells agree."""
+
+    of: Callable[[Matrix], Array]
+    score: Callable[[Matrix, Matrix], float]
+    title: str
+
+
+_STATISTICS: Mapping[str, _Statistic] = {
+    "mean": _Statistic(genes.means, metrics.gene_mean_correlation, "mean, r = {:.3f}"),
+    "variance": _Statistic(
+        genes.variances, metrics.gene_variance_correlation, "variance, r = {:.3f}"
+    ),
+    "zero_share": _Statistic(
+        genes.zero_shares, metrics.gene_zero_share_difference, "zeros, difference {:.3f}"
+    ),
+}
+
+
+def gene_agreement(
+    adata: AnnData,
+    new: AnnData,
+    *,
+    layer: str | None = None,
+    keys: Sequence[str] = tuple(_STATISTICS),
+    n_names: int = 3,
+    color: str = OKABE_ITO[0],
+    ax: Axes | Sequence[Axes] | None = None,
+    show: bool | None = None,
+    return_fig: bool = False,
+) -> list[Axes] | Figure | None:
+    """Draw what each gene is like in augmented cells against what it is like in real ones.
+
+    A point a gene, equal on the grey line; the genes furthest from it are named, the furthest
+    first. Titles have the Pearson correlation over genes or, for shares of zeros, the mean
+    difference. Counts are compared as log1p of 10,000 reads per cell, other values too as the
+    model sees them.
+
+    Parameters
+    ----------
+    adata, new
+        Real and augmented cells, the genes of ``adata`` in both; left unchanged.
+    layer
+        Layer of both; by default X.
+    keys
+        Which of ``"mean"``, ``"variance"`` and ``"zero_share"``, a panel each.
+    n_names
+        How many genes are named in each panel.
+    color
+        Colour of the genes.
+    ax
+        Where to draw, one for each key; by default a new figure.
+    show, return_fig
+        As in :func:`embedding`.
+
+    Returns
+    -------
+    The figure if ``return_fig``, nothing if it was shown, else the axes.
+
+    Raises
+    ------
+    KeyError
+        If the layer is missing.
+    TypeError
+        If an argument is of the wrong type.
+    ValueError
+        If genes are missing or values of another kind in ``new``; if a key is unknown, or there
+        are not as many axes as keys.
+
+    Examples
+    --------
+    >>> import scdiffaug
+    >>> adata = scdiffaug.datasets.pbmc68k_reduced()
+    >>> axes = scdiffaug.pl.gene_agreement(adata, adata[::2], show=False)
+    >>> [ax.get_title() for ax in axes][2]
+    'zeros, difference 0.010'
+    """
+    _check_keys(keys)
+    check_whole("n_names", n_names, at_least=0)
+    real, made = _as_seen(adata, new, layer)
+    axes = panels(ax, len(keys), of="keys")
+    for panel, key in zip(axes, keys, strict=True):
+        statistic = _STATISTICS[key]
+        values = statistic.of(real), statistic.of(made)
+        size = float(np.clip(4000 / len(values[0]), 3, 15))
+        draw_agreement(panel, *values, color=color, size=size)
+        _name_furthest(panel, *values, names=adata.var_names, n_names=n_names)
+        panel.set_title(statistic.title.format(statistic.score(real, made)))
+    return result(axes, new=ax is None, show=show, return_fig=return_fig)
+
+
+def _check_keys(keys: Sequence[str]) -> None:
+    if isinstance(keys, str):
+        raise TypeError(f"keys={keys!r} must be a list of names: pass [{keys!r}].")
+    for key in keys:
+        check_choice("keys", key, list(_STATISTICS))
+
+
+def _as_seen(adata: AnnData, new: AnnData, layer: str | None) -> tuple[Matrix, Matrix]:
+    """Values of the same genes of both, as the networks see them."""
+    for name, cells in (("adata", adata), ("new", new)):
+        check_is(name, cells, AnnData, advice="pass annotated cells")
+    real = data.read_matrix(adata, layer)
+    made = data.read_matrix(data.align_features(new, adata.var_names), layer)
+    space = FeatureSpace.decide(real)
+    FeatureSpace.decide(made, space.kind)
+    return space.transform(real), space.transform(made)
+
+
+def _name_furthest(
+    ax: Axes, real: Array, made: Array, *, names: Sequence[str], n_names: int
+) -> None:
+    """Colour the genes furthest from the line and name them in the corner away from it."""
+    furthest = np.argsort(-np.abs(real - made), kind="stable")[:n_names]
+    ax.scatter(real[furthest], made[furthest], s=12, color=HIGHLIGHT, linewidths=0)
+    # Beside their points names would lie on each other.
+    text = "\n".join(names[gene] for gene in furthest)
+    at_corner = {"ha": "left", "va": "top", "transform": ax.transAxes}
+    ax.text(0.03, 0.98, text, at_corner, fontsize="x-small", color=HIGHLIGHT)
