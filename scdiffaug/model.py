@@ -207,6 +207,13 @@ class scDiffAug(GeneratingModel):
             If an argument is of the wrong type.
         ValueError
             If adata is empty, names repeat, or labels or batches are missing.
+
+        Examples
+        --------
+        >>> import scdiffaug
+        >>> adata = scdiffaug.datasets.pbmc68k_reduced()
+        >>> adata.layers["counts"] = adata.X.copy()
+        >>> scdiffaug.scDiffAug.setup_anndata(adata, layer="counts")
         """
         data.check_setup(adata, layer, labels_key=labels_key, batch_key=batch_key)
         data.check_graph(adata, neighbors_key)
@@ -279,6 +286,14 @@ class scDiffAug(GeneratingModel):
             If an argument is out of range, or the model was loaded without cells.
         SystemExit
             With status 143, if the process was told to end (SIGTERM).
+
+        Examples
+        --------
+        >>> import scdiffaug
+        >>> model = scdiffaug.scDiffAug(scdiffaug.datasets.pbmc68k_reduced())
+        >>> model.train(max_epochs=2, enable_progress_bar=False)
+        >>> len(model.history["loss"])
+        2
         """
         if self.adata is None:
             raise ValueError("The model was loaded without cells: pass adata=... to load.")
@@ -359,6 +374,14 @@ class scDiffAug(GeneratingModel):
             If an argument is out of range or unknown, or features of the model are missing.
         IndexError
             If there is no cell at an index.
+
+        Examples
+        --------
+        >>> import scdiffaug
+        >>> model = scdiffaug.scDiffAug(scdiffaug.datasets.pbmc68k_reduced())
+        >>> model.train(max_epochs=2, enable_progress_bar=False)
+        >>> model.get_latent_representation(representation="projection").shape
+        (700, 2)
         """
         check_choice("representation", representation, get_args(Representation))
         check_whole("batch_size", batch_size)

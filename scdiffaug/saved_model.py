@@ -59,6 +59,13 @@ class SavedModel(BaseModelClass):
             If an argument is of the wrong type.
         ValueError
             If weights are NaN or infinite, or there is no AnnData to save.
+
+        Examples
+        --------
+        >>> import scdiffaug
+        >>> model = scdiffaug.scDiffAug(scdiffaug.datasets.pbmc68k_reduced())
+        >>> model.train(max_epochs=2, enable_progress_bar=False)
+        >>> model.save("my_model")
         """
         check_path("dir_path", dir_path)
         check_flag("overwrite", overwrite)
@@ -109,6 +116,16 @@ class SavedModel(BaseModelClass):
             If an argument is of the wrong type.
         ValueError
             If the files are damaged or of another version, or features of the model are missing.
+
+        Examples
+        --------
+        >>> import scdiffaug
+        >>> adata = scdiffaug.datasets.pbmc68k_reduced()
+        >>> model = scdiffaug.scDiffAug(adata)
+        >>> model.train(max_epochs=2, enable_progress_bar=False)
+        >>> model.save("my_model")
+        >>> scdiffaug.scDiffAug.load("my_model").get_latent_representation(adata).shape
+        (700, 80)
         """
         check_path("dir_path", dir_path)
         _, _, target = parse_device_args(accelerator, device, return_device="torch")

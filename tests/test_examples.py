@@ -17,11 +17,13 @@ import scdiffaug
 from scdiffaug import model
 
 GUIDE = Path(__file__).parents[1] / "docs" / "guide"
+API = GUIDE.with_name("api")
 PUBLIC = ["tl", "pl", "datasets", "metrics", "benchmark"]
 
 
-def _public_objects() -> Iterator[Any]:
-    yield scdiffaug.scDiffAug
+def _public() -> Iterator[tuple[str, Any]]:
+    """Functions, classes and methods that users may call, each with its name in the docs."""
+    yield from _with_methods("scDiffAug", scdiffaug.scDiffAug)
     for name in PUBLIC:
         module: ModuleType = importlib.import_module(f"scdiffaug.{name}")
         names = getattr(module, "__all__", None) or [
@@ -29,20 +31,20 @@ def _public_objects() -> Iterator[Any]:
             if inspect.isfunction(value) and value.__module__ == module.__name__
             and not key.startswith("_")
         ]  # fmt: skip
-        yield from (getattr(module, key) for key in names)
+        for key in names:
+            if callable(thing := getattr(module, key)):
+                yield from _with_methods(f"{name}.{key}", thing)
 
 
-def _examples() -> list[doctest.DocTest]:
-    finder, found = doctest.DocTestFinder(recurse=False), []
-    for thing in _public_objects():
-        methods = [
-            value for key, value in inspect.getmembers(thing)
-            if not key.startswith("_") and getattr(value, "__module__", "").startswith("scdiffaug")
-        ] if inspect.isclass(thing) else []  # fmt: skip
-        for documented in (thing, *methods):
-            name = getattr(documented, "__qualname__", type(documented).__qualname__)
-            found += finder.find(documented, name, globs={})
-    return [example for example in found if example.examples]
+def _with_methods(name: str, thing: Any) -> Iterator[tuple[str, Any]]:
+    yield name, thing
+    if inspect.isclass(thing):
+        for key, value in inspect.getmembers(thing, inspect.isroutine):
+            if not key.startswith("_") and value.__module__.startswith("scdiffaug"):
+                yield f"{name}.{key}", value
+
+
+OBJECTS = dict(_public())
 
 
 @pytest.fixture(autouse=True)
@@ -52,11 +54,21 @@ def _somewhere_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
     plt.close("all")
 
 
-@pytest.mark.parametrize("example", _examples(), ids=lambda example: example.name)
-def test_docstring(example: doctest.DocTest) -> None:
+@pytest.mark.parametrize("name", OBJECTS)
+def test_docstring(name: str) -> None:
+    (example,) = doctest.DocTestFinder(recurse=False, exclude_empty=False).find(
+        OBJECTS[name], name, globs={}
+    )
     failed, tried = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE).run(example)
-    assert tried
+    assert tried, f"{name} has no example"
     assert not failed
+
+
+@pytest.mark.skipif(not API.is_dir(), reason="the docs are not in the source distribution")
+def test_every_public_name_is_on_a_page_of_the_api() -> None:
+    pages = "".join(page.read_text() for page in API.glob("*.md"))
+    listed = set(re.findall(r"^(?:\.\. auto\w+:: |   )([\w.]+)$", pages, re.M))
+    assert {name for name in OBJECTS if name.count(".") < 2} <= listed
 
 
 @pytest.mark.skipif(not GUIDE.is_dir(), reason="the guide is not in the source distribution")

@@ -37,6 +37,12 @@ class Method:
         Whether it is shown the types of the cells it may learn from.
     embeds_new
         Whether, once fitted, it can embed cells that it has not seen.
+
+    Examples
+    --------
+    >>> from scdiffaug.benchmark import METHODS
+    >>> METHODS["umap"].packages
+    ('umap-learn',)
     """
 
     worker: str
@@ -52,6 +58,12 @@ class Method:
         """Installed versions; empty where one is missing, or the method has its own environment.
 
         Of scdiffaug itself the source is hashed too: a changed line is another method.
+
+        Examples
+        --------
+        >>> from scdiffaug.benchmark import METHODS
+        >>> list(METHODS["umap"].versions())
+        ['umap-learn']
         """
         if self.environment != "main":
             return {}
@@ -203,6 +215,12 @@ class Generator(Method):
         ``"values"`` as the data came, or ``"seen"``: logarithms where these were counts.
     follows
         What a made cell takes from the cell it is asked for.
+
+    Examples
+    --------
+    >>> from scdiffaug.benchmark import GENERATORS
+    >>> GENERATORS["scdiffaug_steps_4"].settings
+    {'steps': 4, 'strength': 1.0}
     """
 
     kinds: tuple[str, ...] = ("counts", "log", "raw")
@@ -210,7 +228,14 @@ class Generator(Method):
     follows: Literal["source", "type", "nothing"] = "source"
 
     def unfit(self, kind: str) -> str:
-        """Why it cannot make such values; empty where it can."""
+        """Why it cannot make such values; empty where it can.
+
+        Examples
+        --------
+        >>> from scdiffaug.benchmark import GENERATORS
+        >>> GENERATORS["knn_poisson"].unfit("log")
+        'makes counts values, not log'
+        """
         return "" if kind in self.kinds else f"makes {' or '.join(self.kinds)} values, not {kind}"
 
     @property

@@ -30,6 +30,12 @@ class File:
         Checksums in hexadecimal.
     note
         Where it comes from, why something is not known.
+
+    Examples
+    --------
+    >>> import scdiffaug
+    >>> [file.name for file in scdiffaug.datasets.registry()["pbmc3k"].files]
+    ['pbmc3k_named.h5ad']
     """
 
     name: str
@@ -64,6 +70,13 @@ class Entry:
         Names of the files that the loader reads, in its order.
     files
         All files.
+
+    Examples
+    --------
+    >>> import scdiffaug
+    >>> entry = scdiffaug.datasets.registry()["pbmc3k"]
+    >>> entry.n_cells, entry.n_features, entry.label_key
+    (2638, 13714, 'cell_type')
     """
 
     name: str

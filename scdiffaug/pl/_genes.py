@@ -99,7 +99,7 @@ def gene_agreement(
     >>> adata = scdiffaug.datasets.pbmc68k_reduced()
     >>> axes = scdiffaug.pl.gene_agreement(adata, adata[::2], show=False)
     >>> [ax.get_title() for ax in axes][2]
-    'zeros, difference 0.010'
+    'zeros, difference 0.012'
     """
     _check_keys(keys)
     check_whole("n_names", n_names, at_least=0)

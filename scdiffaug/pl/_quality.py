@@ -118,6 +118,8 @@ def _of(rows: pd.DataFrame, dataset: str, metric: str) -> pd.DataFrame:
 def _draw_curves(ax: Axes, rows: pd.DataFrame, colour: str) -> None:
     for setting, style in _STYLES.items():
         curve = _results.scored(rows, setting=setting).groupby("at")["value"]
+        if not len(curve):
+            continue
         mean, spread = curve.mean(), curve.std()
         ax.plot(mean.index, mean, style, marker="o", markersize=3, color=colour)
         band = (mean - spread, mean + spread)

@@ -95,6 +95,22 @@ def augmentation(
         If a file has no such column of labels.
     ValueError
         If a method is unknown, two files have one name, or a dataset has too few cells.
+
+    Examples
+    --------
+    >>> import scdiffaug
+    >>> from scdiffaug import benchmark
+    >>> scdiffaug.datasets.pbmc68k_reduced().write_h5ad("pbmc.h5ad")
+    >>> results = benchmark.augmentation(
+    ...     ["pbmc.h5ad"],
+    ...     method_names=["mask"],
+    ...     n_seeds=1,
+    ...     max_cells=200,
+    ...     cache="cache",
+    ...     show_progress=False,
+    ... )
+    >>> results["method"].unique().tolist()
+    ['real', 'none', 'mask']
     """
     methods.check(method_names, GENERATORS)
     folder = environments.default_cache() if cache is None else Path(cache)
