@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 
 # Of scikit-learn, the narrowest of the generators that seeds go to.
@@ -102,3 +102,17 @@ def check_is(name: str, value: object, wanted: type, *, advice: str) -> None:
         raise TypeError(
             f"{name} must be of type {wanted.__name__}, found {type(value).__name__}: {advice}."
         )
+
+
+def check_cells(name: str, value: object) -> None:
+    """Check annotated cells; TypeError, with the modalities where it is a MuData."""
+    # Here, since `scdiffaug --help` checks arguments too and must not wait for anndata.
+    from anndata import AnnData
+
+    modalities = getattr(value, "mod", None)
+    if isinstance(modalities, Mapping):
+        raise TypeError(
+            f"{name} is a MuData with the modalities {list(modalities)}: pass one of them, e.g. "
+            f"mdata[{next(iter(modalities), 'rna')!r}]."
+        )
+    check_is(name, value, AnnData, advice="put the matrix into anndata.AnnData(x)")

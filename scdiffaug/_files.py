@@ -202,6 +202,11 @@ def _check_place(out: Path, suffix: Literal[".h5ad", ".html"], *, overwrite: boo
 def _read(path: Path) -> AnnData:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not a file: name an .h5ad file.")
+    if path.suffix == ".h5mu":
+        raise ValueError(
+            f"{path} holds several modalities (MuData): save the one that you want as a file of "
+            "its own, e.g. with mdata['rna'].write_h5ad('rna.h5ad')."
+        )
     try:
         return anndata.read_h5ad(path)
     except Exception as error:

@@ -12,7 +12,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from scipy import sparse
 
-from scdiffaug._checks import check_is
+from scdiffaug._checks import check_cells
 from scdiffaug.features import FeatureSpace, Matrix, stored_values, to_dense
 
 
@@ -65,7 +65,7 @@ def _as_float32(source: Any, place: str) -> Matrix:
 
 def check_frame(adata: AnnData) -> None:
     """Raise TypeError where it is no AnnData, ValueError where it is empty or names repeat."""
-    check_is("adata", adata, AnnData, advice="put the matrix into anndata.AnnData(x)")
+    check_cells("adata", adata)
     if adata.n_obs == 0 or adata.n_vars == 0:
         raise ValueError(f"adata is empty: found {adata.n_obs} cells x {adata.n_vars} features.")
     for field, names in (("obs_names", adata.obs_names), ("var_names", adata.var_names)):

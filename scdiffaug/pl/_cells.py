@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from scdiffaug._checks import check_is, check_number
+from scdiffaug._checks import check_cells, check_number
 from scdiffaug._colours import GREY, HIGHLIGHT, colouring, legend_handle
 from scdiffaug.pl._figure import check_axes, new_axes, result
 
@@ -79,7 +79,7 @@ def embedding(
     >>> len(ax.get_legend().get_texts())
     10
     """
-    _check_cells("adata", adata)
+    check_cells("adata", adata)
     _check_look(ax, size)
     points, colours = _points(adata, basis), colouring(adata, color)
     drawn = _square_axes() if ax is None else ax
@@ -142,8 +142,8 @@ def augmentation(
     >>> [text.get_text() for text in ax.get_legend().get_texts()]
     ['real', 'augmented']
     """
-    _check_cells("adata", adata)
-    _check_cells("new", new)
+    check_cells("adata", adata)
+    check_cells("new", new)
     _check_look(ax, size)
     real, made = _projection(adata, model), _projection(new, model)
     colours = colouring(adata, color)
@@ -158,10 +158,6 @@ def augmentation(
     ring = legend_handle("augmented", "black" if color else HIGHLIGHT, filled=False)
     colours.explain(drawn, legend_handle("real", GREY), ring)
     return result(drawn, new=ax is None, show=show, return_fig=return_fig)
-
-
-def _check_cells(name: str, cells: object) -> None:
-    check_is(name, cells, AnnData, advice="pass annotated cells")
 
 
 def _check_look(ax: object, size: object) -> None:

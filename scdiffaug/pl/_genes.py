@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from scdiffaug import data, metrics
-from scdiffaug._checks import check_choice, check_is, check_whole
+from scdiffaug._checks import check_cells, check_choice, check_whole
 from scdiffaug._colours import HIGHLIGHT, OKABE_ITO
 from scdiffaug._drawing import draw_agreement
 from scdiffaug.features import FeatureSpace, Matrix
@@ -125,7 +125,7 @@ def _check_keys(keys: Sequence[str]) -> None:
 def _as_seen(adata: AnnData, new: AnnData, layer: str | None) -> tuple[Matrix, Matrix]:
     """Values of the same genes of both, as the networks see them."""
     for name, cells in (("adata", adata), ("new", new)):
-        check_is(name, cells, AnnData, advice="pass annotated cells")
+        check_cells(name, cells)
     real = data.read_matrix(adata, layer)
     made = data.read_matrix(data.align_features(new, adata.var_names), layer)
     space = FeatureSpace.decide(real)
