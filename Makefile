@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: demo test lint types floors wheel docs clean
+.PHONY: demo test lint types floors dist docs clean
 .NOTPARALLEL:
 
 demo: $(VENV)/.runtime
@@ -25,9 +25,10 @@ types: $(VENV)/.dev
 floors: $(VENV)/.dev
 	$(BIN)/lint-imports
 
-wheel: $(VENV)/.dev
+# The wheel is built from the sdist, which shows that this is whole.
+dist: $(VENV)/.dev
 	rm -rf dist
-	$(BIN)/python -m build --wheel
+	$(BIN)/python -m build
 
 docs: $(VENV)/.docs
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
