@@ -8,8 +8,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from scdiffaug._colours import GREY
-
 Array = NDArray[np.floating[Any]]
 
 
@@ -26,7 +24,7 @@ def draw_agreement(ax: Axes, real: Array, made: Array, *, color: str, size: floa
         Colour of the points; their area in square points.
     """
     ends = [min(real.min(), made.min()), max(real.max(), made.max())]
-    ax.plot(ends, ends, color=GREY, linewidth=1)
+    ax.plot(ends, ends, color="0.75", linewidth=1)
     ax.scatter(real, made, s=size, color=color, linewidths=0, rasterized=True)
     ax.set(xlabel="real cells", ylabel="new cells")
     ax.spines[["top", "right"]].set_visible(False)
