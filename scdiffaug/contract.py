@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 from anndata import AnnData
 from numpy.typing import NDArray
+from scipy import sparse
 
 from scdiffaug import data, neighbors
 from scdiffaug.data import to_tensor
@@ -206,6 +207,15 @@ class PairBatches:
 
     def __len__(self) -> int:
         return len(batch_bounds(self.x.shape[0], self.batch_size)) - 1
+
+    def digest(self) -> str:
+        """sha256 of the cells in their order, and of their labels."""
+        x: Any = self.x
+        parts = (x.indptr, x.indices, x.data) if sparse.issparse(x) else (x,)
+        found = hashlib.sha256()
+        for part in (*parts, self.labels):
+            found.update(np.ascontiguousarray(part).data)
+        return found.hexdigest()
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
         order = self.rng.permutation(self.x.shape[0])

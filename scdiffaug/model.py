@@ -6,7 +6,9 @@ import logging
 import math
 import warnings
 from collections.abc import Sequence
-from typing import Literal, get_args
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -23,12 +25,20 @@ from scvi.model._utils import parse_device_args
 
 from scdiffaug import augmentation, data
 from scdiffaug._checks import check_choice, check_flag, check_number, check_seed, check_whole
-from scdiffaug.contract import DataContract, batch_bounds
+from scdiffaug.checkpoint import Checkpoints, check_place
+from scdiffaug.contract import DataContract, PairBatches, batch_bounds
 from scdiffaug.generating import GeneratingModel
 from scdiffaug.module import Condition, choose_diffusion
 from scdiffaug.objectives import ObjectiveName
 from scdiffaug.propagation import propagate_projection
-from scdiffaug.training import Precision, Schedule, TrainingOptions, default_epochs, fit
+from scdiffaug.training import (
+    Precision,
+    Schedule,
+    TrainingOptions,
+    best_precision,
+    default_epochs,
+    fit,
+)
 
 logger = logging.getLogger("scdiffaug")
 
@@ -248,6 +258,8 @@ class scDiffAug(GeneratingModel):
         learning_rate: float = 1e-3,
         weight_decay: float = 1e-2,
         enable_progress_bar: bool = True,
+        checkpoint_dir: str | Path | None = None,
+        resume: bool = False,
     ) -> None:
         """Train encoder and generator.
 
@@ -275,15 +287,24 @@ class scDiffAug(GeneratingModel):
             Peak of the one-cycle schedule; decay of AdamW.
         enable_progress_bar
             Show progress.
+        checkpoint_dir
+            Folder for a checkpoint, replaced at the ends of epochs, once a minute at most, and
+            after the last.
+        resume
+            Go on from the checkpoint of a run that was interrupted; begin where there is none.
+            On CPU the result is that of a run without interruption, bit by bit.
 
         Raises
         ------
+        FileExistsError
+            If there is a checkpoint and ``resume`` is false.
         FloatingPointError
             If the loss becomes NaN or infinite.
         TypeError
             If an argument is of the wrong type.
         ValueError
-            If an argument is out of range, or the model was loaded without cells.
+            If an argument is out of range, or the model was loaded without cells; if the
+            checkpoint is damaged, or of a run with other cells or arguments.
         SystemExit
             With status 143, if the process was told to end (SIGTERM).
 
@@ -303,6 +324,7 @@ class scDiffAug(GeneratingModel):
         check_choice("precision", precision, get_args(Precision))
         check_number("propagation", propagation, at_least=0)
         check_flag("enable_progress_bar", enable_progress_bar)
+        check_place(checkpoint_dir, resume=resume)
         batch_size = min(batch_size, self.adata.n_obs)
         max_epochs = max_epochs or default_epochs(self.adata.n_obs, batch_size)
         options = TrainingOptions(
@@ -322,6 +344,11 @@ class scDiffAug(GeneratingModel):
         )
         self.module.fit_axes(axes)
         self.module.fit_scale(batches.x)
+        precision = best_precision(accelerator) if precision == "auto" else precision
+        checkpoints = None
+        if checkpoint_dir is not None:
+            said = {"max_epochs": max_epochs, "accelerator": accelerator, "precision": precision}
+            checkpoints = Checkpoints(Path(checkpoint_dir), self._run(batches, options) | said)
         self.history_ = fit(
             self.module,
             batches,
@@ -331,6 +358,7 @@ class scDiffAug(GeneratingModel):
             devices=devices,
             precision=precision,
             enable_progress_bar=enable_progress_bar,
+            checkpoints=checkpoints,
         )
         self.to_device(device)
         if propagation:
@@ -343,6 +371,17 @@ class scDiffAug(GeneratingModel):
                 seed=self._contract.seed,
             )
         self.is_trained_ = True
+
+    def _run(self, batches: PairBatches, options: TrainingOptions) -> dict[str, Any]:
+        """What decides the outcome of a training run, whose checkpoint no other may resume."""
+        model = {**self._module_config, "n_neighbors": self._contract.n_neighbors}
+        return {
+            "cells": batches.digest(),
+            "features": self._contract.to_dict()["var_names_sha256"],
+            "batch_size": batches.batch_size,
+            **asdict(options),
+            **model,
+        }
 
     @torch.inference_mode()
     def get_latent_representation(

@@ -149,8 +149,8 @@ def read_weights(
         weights = safetensors.torch.load(content)
     except (safetensors.SafetensorError, KeyError, ValueError, RuntimeError) as error:
         raise damaged(folder, f"{_WEIGHTS} is not of this format ({error})") from error
-    if difference := _difference(weights, expected):
-        raise damaged(folder, f"{_WEIGHTS} {difference}")
+    if differs := difference(weights, expected):
+        raise damaged(folder, f"{_WEIGHTS} {differs}")
     return weights
 
 
@@ -166,7 +166,7 @@ def _content(folder: Path, name: str, *, at_most: int) -> bytes:
     return content
 
 
-def _difference(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str | None:
+def difference(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str | None:
     """What is wrong with the weights, in words."""
     for word, names in (("lacks", expected.keys() - weights), ("adds", weights.keys() - expected)):
         if names:

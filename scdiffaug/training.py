@@ -7,13 +7,14 @@ import math
 import signal
 import threading
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any, Literal, get_args
 
 import lightning.pytorch as pl
+import numpy as np
 import pandas as pd
 import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -21,10 +22,14 @@ from scvi.train import Trainer
 from torch import Tensor
 
 from scdiffaug._checks import check_choice, check_number, check_whole
+from scdiffaug.checkpoint import Checkpoints, Progress
+from scdiffaug.contract import PairBatches
 from scdiffaug.module import DiffAugModule, Tensors
 
 Schedule = Literal["joint", "alternating"]
 Precision = Literal["auto", "32-true", "bf16-mixed"]
+logger = logging.getLogger("scdiffaug")
+
 _STEPS_UP_TO_10K_CELLS = 800
 _EMA_DECAY = 0.998
 # The generator converges slower than the encoder (benchmarks/NOTES.md, experiment 4).
@@ -112,6 +117,9 @@ class DiffAugPlan(pl.LightningModule):
         self.records: list[dict[str, float]] = []
         self._epoch: list[Tensors] = []
         self._rng: torch.Generator | None = None
+        self._optimizer: torch.optim.Optimizer | None = None
+        self._resumed: Progress | None = None
+        self._steps_before = 0
 
     def configure_optimizers(self) -> Any:
         """AdamW with a one-cycle learning rate."""
@@ -120,6 +128,10 @@ class DiffAugPlan(pl.LightningModule):
         groups = [{"params": group} for group in self.module.parameter_groups()]
         optimizer = torch.optim.AdamW(groups, weight_decay=options.weight_decay, fused=True)
         schedule = one_cycle(optimizer, rates[: len(groups)], n_steps=options.n_steps)
+        if self._resumed is not None:
+            _set_moments(optimizer, self._resumed.tensors)
+            _set_step(schedule, self._steps_before)
+        self._optimizer = optimizer
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
@@ -128,12 +140,47 @@ class DiffAugPlan(pl.LightningModule):
     def on_train_start(self) -> None:
         """Start the stream of random numbers on the device that uses it."""
         self._rng = torch.Generator(self.device).manual_seed(self.options.seed)
+        if self._resumed is not None:
+            state = bytes.fromhex(self._resumed.generators["noise"])
+            self._rng.set_state(torch.frombuffer(bytearray(state), dtype=torch.uint8))
+
+    @property
+    def step(self) -> int:
+        """Optimiser steps done, those before a checkpoint included."""
+        return self._steps_before + self.global_step
+
+    def tensors(self) -> Tensors:
+        """All tensors that training changes: weights, averages and the optimiser's moments."""
+        weights = {f"module.{name}": part for name, part in self.module.state_dict().items()}
+        parameters = [part for group in self.module.parameter_groups() for part in group]
+        states = {} if self._optimizer is None else self._optimizer.state
+        moments = {
+            f"optimizer.{place}.{name}": moment
+            for place, parameter in enumerate(parameters)
+            for name, moment in (_first_moments(parameter) | states.get(parameter, {})).items()
+        }
+        return weights | moments
+
+    def progress(self, order: np.random.Generator) -> Progress:
+        """What a checkpoint holds, the generator of the order of the cells included."""
+        assert self._rng is not None
+        noise = self._rng.get_state().numpy().tobytes().hex()
+        generators = {"order": order.bit_generator.state, "noise": noise}
+        return Progress(records=self.records, generators=generators, tensors=self.tensors())
+
+    def resume(self, progress: Progress, *, steps_per_epoch: int) -> None:
+        """Take over the weights of a checkpoint, and all else once training starts."""
+        self.records, self._resumed = progress.records, progress
+        self._steps_before = len(progress.records) * steps_per_epoch
+        self.module.load_state_dict(
+            {name: progress.tensors[f"module.{name}"] for name in self.module.state_dict()}
+        )
 
     def training_step(self, batch: Tensors, _batch_idx: int) -> Tensor:
         """Loss of one batch."""
         rng = self._rng
         assert rng is not None
-        started = self.global_step >= self.options.startup * self.options.n_steps
+        started = self.step >= self.options.startup * self.options.n_steps
         batch["views"], share = self.module.make_views(
             batch,
             alpha=self.options.alpha if started else 0.0,
@@ -155,7 +202,7 @@ class DiffAugPlan(pl.LightningModule):
             return embedding
         if self.options.schedule == "joint":
             return embedding + generator
-        return embedding if self.current_epoch % 2 == 0 else generator
+        return embedding if len(self.records) % 2 == 0 else generator
 
     def configure_gradient_clipping(
         self, optimizer: torch.optim.Optimizer, *_: Any, **__: Any
@@ -167,8 +214,7 @@ class DiffAugPlan(pl.LightningModule):
 
     def on_train_batch_end(self, *_: Any) -> None:
         """Average the generator; early steps count less, as in Karras et al. 2022."""
-        step = self.global_step
-        self.module.update_ema(min(_EMA_DECAY, (1 + step) / (10 + step)))
+        self.module.update_ema(min(_EMA_DECAY, (1 + self.step) / (10 + self.step)))
 
     def on_train_epoch_end(self) -> None:
         """Record means over the epoch, and stop where the loss is not finite.
@@ -186,7 +232,7 @@ class DiffAugPlan(pl.LightningModule):
         self.records.append(means)
         if not math.isfinite(means["loss"]):
             raise FloatingPointError(
-                f"The loss became {means['loss']} in epoch {self.current_epoch}: lower "
+                f"The loss became {means['loss']} in epoch {len(self.records) - 1}: lower "
                 "learning_rate, or check the data for extreme values."
             )
 
@@ -197,34 +243,89 @@ class DiffAugPlan(pl.LightningModule):
         return {name: table[[name]] for name in table}
 
 
+def _first_moments(parameter: Tensor) -> Tensors:
+    """AdamW's state of a parameter before its first step."""
+    zeros = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
+    return {"step": torch.zeros(()), **zeros}
+
+
+def _set_moments(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    state: dict[int, Tensors] = {}
+    for key, moment in tensors.items():
+        if key.startswith("optimizer."):
+            _, place, name = key.split(".")
+            state.setdefault(int(place), {})[name] = moment
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+
+def _set_step(schedule: torch.optim.lr_scheduler.LRScheduler, step: int) -> None:
+    """Rates and momenta of one-cycle are functions of the step alone."""
+    schedule.load_state_dict({"last_epoch": step - 1, "_step_count": step})
+    schedule.step()
+
+
+class _Keeping(pl.Callback):
+    """Writes checkpoints when epochs are over."""
+
+    def __init__(
+        self, plan: DiffAugPlan, order: np.random.Generator, checkpoints: Checkpoints
+    ) -> None:
+        self._plan, self._order, self._checkpoints = plan, order, checkpoints
+
+    def on_train_epoch_start(self, *_: Any) -> None:
+        """Write where the last epoch ended, if that is due."""
+        if self._plan.records and self._checkpoints.is_due():
+            self._checkpoints.write(self._plan.progress(self._order))
+
+    def on_train_end(self, trainer: pl.Trainer, _: pl.LightningModule) -> None:
+        """Write where training ended, unless Ctrl-C ended it within an epoch."""
+        if not trainer.should_stop:
+            self._checkpoints.write(self._plan.progress(self._order))
+
+
 def fit(
     module: DiffAugModule,
-    batches: Iterable[Tensors],
+    batches: PairBatches,
     options: TrainingOptions,
     *,
     max_epochs: int,
     accelerator: str,
     devices: int | list[int] | str,
-    precision: Precision,
+    precision: Literal["32-true", "bf16-mixed"],
     enable_progress_bar: bool,
+    checkpoints: Checkpoints | None,
 ) -> dict[str, pd.DataFrame]:
     """Train a module in place and return its history; SystemExit of status 143 on SIGTERM."""
     plan = DiffAugPlan(module, options)
+    callbacks: list[pl.Callback] = []
+    if checkpoints is not None:
+        _go_on(plan, batches, checkpoints)
+        callbacks.append(_Keeping(plan, batches.rng, checkpoints))
     with _without_chatter():
         trainer = Trainer(
-            max_epochs=max_epochs,
+            max_epochs=max_epochs - len(plan.records),
             accelerator=accelerator,
             devices=devices,
-            precision=best_precision(accelerator) if precision == "auto" else precision,
+            precision=precision,
             benchmark=False,
             logger=False,
             enable_progress_bar=enable_progress_bar,
+            callbacks=callbacks,
         )
         module.train()
         with stop_on_interrupt(trainer), _failing_on_termination():
             trainer.fit(plan, batches)
     module.eval()
     return plan.history()
+
+
+def _go_on(plan: DiffAugPlan, batches: PairBatches, checkpoints: Checkpoints) -> None:
+    """Set plan and batches to where the checkpoint stands, if there is one."""
+    progress = checkpoints.read(plan.tensors())
+    if progress is not None:
+        plan.resume(progress, steps_per_epoch=len(batches))
+        batches.rng.bit_generator.state = progress.generators["order"]
+        logger.info("Resumed after epoch %d.", len(progress.records))
 
 
 @contextmanager
