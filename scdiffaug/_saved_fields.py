@@ -36,8 +36,8 @@ class SavedFields:
         Whether it was trained.
     history
         Values per epoch of each recorded quantity.
-    weights_sha256
-        Digest of the file of weights.
+    weights_sha256, adata_sha256
+        Digests of the file of weights, and of that of the cells where there is one.
     """
 
     contract: DataContract
@@ -45,6 +45,7 @@ class SavedFields:
     is_trained: bool
     history: dict[str, list[float]]
     weights_sha256: str
+    adata_sha256: str | None
 
     @classmethod
     def of(cls, saved: dict[str, Any]) -> SavedFields:
@@ -57,7 +58,8 @@ class SavedFields:
         ValueError
             If one is missing, unknown or out of range.
         """
-        names = ("contract", "module", "is_trained", "history", "weights_sha256")
+        digests = ("weights_sha256", "adata_sha256")
+        names = ("contract", "module", "is_trained", "history", *digests)
         _check_fields("model.json", saved, (*names, "schema_version", "description_sha256"))
         check_flag("is_trained", saved["is_trained"])
         _check_contract(saved["contract"])

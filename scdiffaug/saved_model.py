@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import anndata
 import pandas as pd
@@ -132,7 +132,8 @@ class SavedModel(BaseModelClass):
         folder = storage.standing(Path(dir_path))
         saved, weights = _fields_and_weights(folder)
         model = cls.__new__(cls)
-        model._attach(_cells_beside(folder) if adata is None else adata, saved.contract)
+        cells = _cells_beside(folder, saved.adata_sha256) if adata is None else adata
+        model._attach(cells, saved.contract)
         model._build(saved.contract, saved.module)
         model.module.load_state_dict(weights)
         model.to_device(target)
@@ -143,6 +144,21 @@ class SavedModel(BaseModelClass):
             for name, values in saved.history.items()
         }
         return model
+
+    @staticmethod
+    def load_registry(*_: object, **__: object) -> NoReturn:
+        """Refuse what scvi-tools would unpickle."""
+        raise _no_pickle("load_registry")
+
+    @staticmethod
+    def view_setup_args(*_: object, **__: object) -> NoReturn:
+        """Refuse what scvi-tools would unpickle."""
+        raise _no_pickle("view_setup_args")
+
+    @staticmethod
+    def convert_legacy_save(*_: object, **__: object) -> NoReturn:
+        """Refuse what scvi-tools would unpickle."""
+        raise _no_pickle("convert_legacy_save")
 
     def _attach(self, adata: AnnData | None, contract: DataContract) -> None:
         if adata is None:
@@ -165,6 +181,13 @@ class SavedModel(BaseModelClass):
         if adata is None:
             raise ValueError("The model was loaded without cells: pass adata=...")
         return self._contract.read(adata, indices)
+
+
+def _no_pickle(method: str) -> NotImplementedError:
+    return NotImplementedError(
+        f"{method} would unpickle the folder's files, which can run code: scDiffAug models hold "
+        "no pickles, read them with scDiffAug.load."
+    )
 
 
 def _module(contract: DataContract, config: dict[str, Any]) -> DiffAugModule:
@@ -193,8 +216,8 @@ def _fields_and_weights(folder: Path) -> tuple[SavedFields, dict[str, Tensor]]:
     return saved, weights
 
 
-def _cells_beside(folder: Path) -> AnnData | None:
-    path = storage.saved_adata(folder)
+def _cells_beside(folder: Path, digest: str | None) -> AnnData | None:
+    path = storage.saved_adata(folder, digest)
     try:
         return None if path is None else anndata.read_h5ad(path)
     # HDF5 and anndata have an exception of their own for every kind of damage.

@@ -6,22 +6,24 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import safetensors.torch
 from anndata import AnnData
 from torch import Tensor
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _WEIGHTS, _DESCRIPTION, _ADATA = "model.safetensors", "model.json", "adata.h5ad"
 # A million names take 20 MB; the names and shapes of a model's weights some 10 kB.
 _LARGEST_DESCRIPTION = 256 * 2**20
 _LARGEST_HEADER = 2**20
+_Role = Literal["new", "old"]
 
 logger = logging.getLogger("scdiffaug")
 
@@ -54,10 +56,11 @@ def write_model(
     content = safetensors.torch.save(dict(weights))
     with written_aside(folder) as aside:
         (aside / _WEIGHTS).write_bytes(content)
-        text = json.dumps(sealed(description, content), indent=1)
-        (aside / _DESCRIPTION).write_text(text, encoding="utf-8")
         if adata is not None:
             adata.write_h5ad(aside / _ADATA)
+        digest = None if adata is None else _file_sha256(aside / _ADATA)
+        text = json.dumps(sealed({**description, "adata_sha256": digest}, content), indent=1)
+        (aside / _DESCRIPTION).write_text(text, encoding="utf-8")
 
 
 def sealed(description: Mapping[str, Any], weights: bytes) -> dict[str, Any]:
@@ -69,6 +72,11 @@ def sealed(description: Mapping[str, Any], weights: bytes) -> dict[str, Any]:
 def sha256(content: bytes) -> str:
     """Hexadecimal digest."""
     return hashlib.sha256(content).hexdigest()
+
+
+def _file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _digest(body: Mapping[str, Any]) -> str:
@@ -115,7 +123,7 @@ def _check_seal(folder: Path, saved: Any) -> None:
     if version != SCHEMA_VERSION or isinstance(version, bool):
         raise ValueError(
             f"The model in {folder} has schema version {version!r}, this scdiffaug reads "
-            f"{SCHEMA_VERSION}: use the version that saved it."
+            f"{SCHEMA_VERSION}: load it with the version that saved it, or train it again."
         )
     body = {name: value for name, value in saved.items() if name != "description_sha256"}
     if saved.get("description_sha256") != _digest(body):
@@ -155,9 +163,11 @@ def read_weights(
 
 
 def _content(folder: Path, name: str, *, at_most: int) -> bytes:
+    # A link is followed, as Hugging Face's cache is made of them: what it leads to is only read,
+    # within bounds, and refused unless the digest knew its content.
     path = folder / name
-    if path.is_symlink() or not path.is_file():
-        raise damaged(folder, f"{name} is missing or not a file of its own (a link, a folder)")
+    if not path.is_file():
+        raise damaged(folder, f"{name} is missing or not a file (a folder, a pipe)")
     # One byte too many tells a file that grows, or hides its size, from one that fits.
     with path.open("rb") as file:
         content = file.read(at_most + 1)
@@ -186,12 +196,22 @@ def _not_finite(weights: Mapping[str, Tensor]) -> str | None:
     return next((name for name, part in weights.items() if not part.isfinite().all()), None)
 
 
-def saved_adata(folder: Path) -> Path | None:
-    """Where the AnnData saved with a model is, if one was."""
+def saved_adata(folder: Path, digest: str | None) -> Path | None:
+    """Where the AnnData saved with a model is, if one was; ``digest`` as in the description.
+
+    Raises
+    ------
+    ValueError
+        If the file is missing or another one.
+    """
+    if digest is None:
+        return None
     path = folder / _ADATA
-    if path.is_symlink():
-        raise damaged(folder, f"{_ADATA} is a link, not a file of its own")
-    return path if path.is_file() else None
+    if not path.is_file():
+        raise damaged(folder, f"{_ADATA} is missing or not a file")
+    if _file_sha256(path) != digest:
+        raise damaged(folder, f"{_ADATA} is not what was saved (its sha256 differs)")
+    return path
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
@@ -207,14 +227,21 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
 
 @contextmanager
 def written_aside(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder that takes the place of ``folder`` once it is written whole."""
+    """Yield an empty folder that takes the place of ``folder`` once it is written whole.
+
+    What was left aside by processes that were killed is swept up first.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    for left in _beside(folder, "new"):
+        _sweep(left)
+    aside = _made_beside(folder, "new")
+    lock = _lock(aside)
     try:
         yield aside
         _put_in_place(aside, folder)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+        _unlock(lock)
 
 
 def standing(folder: Path) -> Path:
@@ -235,7 +262,7 @@ def standing(folder: Path) -> Path:
 def _put_in_place(aside: Path, folder: Path) -> None:
     if folder.exists():
         # A full folder cannot be renamed over another: the old one waits until the new one stands.
-        old = Path(tempfile.mkdtemp(prefix=_old_prefix(folder), dir=folder.parent))
+        old = _made_beside(folder, "old")
         os.rename(folder, old)
         try:
             os.rename(aside, folder)
@@ -244,17 +271,50 @@ def _put_in_place(aside: Path, folder: Path) -> None:
             raise
     else:
         os.rename(aside, folder)
-    for old in _waiting(folder):
+    for old in _beside(folder, "old"):
         shutil.rmtree(old, ignore_errors=True)
 
 
 def _waiting(folder: Path) -> list[Path]:
     """Folders that were being replaced, the last one last."""
-    prefix = _old_prefix(folder)
-    siblings = folder.parent.iterdir() if folder.parent.is_dir() else ()
-    found = [path for path in siblings if path.name.startswith(prefix) and any(path.iterdir())]
+    found = [path for path in _beside(folder, "old") if any(path.iterdir())]
     return sorted(found, key=lambda path: path.stat().st_mtime)
 
 
-def _old_prefix(folder: Path) -> str:
-    return f".{folder.name}-old-"
+def _made_beside(folder: Path, role: _Role) -> Path:
+    return Path(tempfile.mkdtemp(prefix=f".{folder.name}.{role}-", dir=folder.parent))
+
+
+def _beside(folder: Path, role: _Role) -> list[Path]:
+    """What :func:`_made_beside` made for this folder, and for none whose name begins like it."""
+    name = re.compile(rf"\.{re.escape(folder.name)}\.{role}-\w{{8}}")
+    siblings = folder.parent.iterdir() if folder.parent.is_dir() else ()
+    return [path for path in siblings if name.fullmatch(path.name)]
+
+
+def _sweep(left: Path) -> None:
+    """Remove a folder, unless the process that writes there is alive."""
+    lock = _lock(left)
+    if lock is not None:
+        shutil.rmtree(left, ignore_errors=True)
+    _unlock(lock)
+
+
+def _lock(folder: Path) -> int | None:
+    """Lock a folder until :func:`_unlock` or a kill; None where that cannot be."""
+    handle = None
+    try:
+        # Neither Windows nor every network's file system has it: there nothing is swept up.
+        import fcntl
+
+        handle = os.open(folder, os.O_RDONLY)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (ImportError, OSError):
+        _unlock(handle)
+        return None
+    return handle
+
+
+def _unlock(handle: int | None) -> None:
+    if handle is not None:
+        os.close(handle)

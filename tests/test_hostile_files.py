@@ -61,6 +61,12 @@ def _sealed_bomb(folder: Path) -> None:
     _reseal(folder)
 
 
+def _sealed_bomb_of_cells(folder: Path) -> None:
+    _pickle_bomb("adata.h5ad")(folder)
+    digest = sha256((folder / "adata.h5ad").read_bytes())
+    _reseal(folder, lambda said: said.update(adata_sha256=digest))
+
+
 def _write(path: Path, content: bytes) -> int:
     return path.write_bytes(content)
 
@@ -145,10 +151,10 @@ def _swapped_genes(said: dict[str, Any]) -> None:
     names[0], names[1] = names[1], names[0]
 
 
-def _linked(name: str) -> Damage:
+def _linked(name: str, target: str) -> Damage:
     def damage(folder: Path) -> None:
-        (folder / name).rename(folder.parent / name)
-        (folder / name).symlink_to(folder.parent / name)
+        (folder / name).unlink()
+        (folder / name).symlink_to(target)
 
     return damage
 
@@ -186,19 +192,22 @@ def _infinite(weights: dict[str, torch.Tensor]) -> None:
     weights["axes.scale"][0] = -torch.inf
 
 
-W, J = "model.safetensors", "model.json"
+W, J, A = "model.safetensors", "model.json", "adata.h5ad"
 HOSTILE: dict[str, tuple[Damage, str]] = {
     "pickle for weights": (_pickle_bomb(W), "model.safetensors is not what was saved"),
     "pickle for JSON": (_pickle_bomb(J), "model.json is not JSON"),
     "sealed pickle": (_sealed_bomb, "model.safetensors is not of this format"),
     "sealed torch file": (_torch_bomb, "model.safetensors is not of this format"),
-    "pickle for cells": (_pickle_bomb("adata.h5ad"), "adata.h5ad cannot be read"),
+    "pickle for cells": (_pickle_bomb(A), "adata.h5ad is not what was saved"),
+    "sealed pickle for cells": (_sealed_bomb_of_cells, "adata.h5ad cannot be read"),
     "empty weights": (_truncated(W, 0), "model.safetensors is not what was saved"),
     "weights cut at half": (_truncated(W, 0.5), "model.safetensors is not what was saved"),
     "weights short of a byte": (_truncated(W, 0.99999), "model.safetensors is not what was"),
     "empty JSON": (_truncated(J, 0), "model.json is not JSON"),
     "JSON cut at half": (_truncated(J, 0.5), "model.json is not JSON"),
-    "cells cut at half": (_truncated("adata.h5ad", 0.5), "adata.h5ad cannot be read"),
+    "cells cut at half": (_truncated(A, 0.5), "adata.h5ad is not what was saved"),
+    "bit of the cells": (_flipped(A, 0.5), "adata.h5ad is not what was saved"),
+    "no cells": (lambda folder: (folder / A).unlink(), "adata.h5ad is missing or not a file"),
     "bit of the header": (_flipped(W, 0.0001), "sha256 differs"),
     "bit of the weights": (_flipped(W, 0.7), "sha256 differs"),
     "bit of the JSON": (_flipped(J, 0.3), "model.json is not"),
@@ -207,10 +216,14 @@ HOSTILE: dict[str, tuple[Damage, str]] = {
     "nested lists": (_json_text(b"[" * 10**6), "model.json is not JSON .*recursion"),
     "nested objects": (_json_text(b'{"a":' * 10**6), "model.json is not JSON .*recursion"),
     "a number of 10,000 digits": (_json_text(b"1" * 10_000), "model.json is not JSON"),
-    "older version": (_json_text(b'{"schema_version": 1}'), "has schema version 1"),
+    "first version": (_json_text(b'{"schema_version": 1}'), "has schema version 1"),
+    "older version": (
+        _json_text(b'{"schema_version": 2}'),
+        "has schema version 2, .*: load it with the version that saved it, or train it again",
+    ),
     "newer version": (_json_text(b'{"schema_version": 99}'), "has schema version 99"),
-    "version as text": (_json_text(b'{"schema_version": "2"}'), "has schema version '2'"),
-    "no seal": (_json_text(b'{"schema_version": 2}'), "model.json is not what was saved"),
+    "version as text": (_json_text(b'{"schema_version": "3"}'), "has schema version '3'"),
+    "no seal": (_json_text(b'{"schema_version": 3}'), "model.json is not what was saved"),
     "huge declared shape": (_declared([2**40], [0, 2**42]), "is not of this format"),
     "shape that overflows": (_declared([2**62, 2**62], [0, 16]), "is not of this format"),
     "negative offsets": (_declared([4], [-16, 0]), "is not of this format"),
@@ -266,12 +279,18 @@ HOSTILE: dict[str, tuple[Damage, str]] = {
     "history of a list": (_field("history", value=[1]), "history must be an object"),
     "unknown field": (_field("code", value="import os"), "adds the fields .'code'"),
     "path traversal": (_traversal, "adds the fields .'weights'"),
-    "linked weights": (_linked(W), "model.safetensors is missing or not a file of its own"),
-    "linked JSON": (_linked(J), "model.json is missing or not a file of its own"),
-    "linked cells": (_linked("adata.h5ad"), "adata.h5ad is a link"),
+    "weights linked to a device": (_linked(W, "/dev/zero"), "model.safetensors is missing or not"),
+    "JSON linked to a device": (_linked(J, "/dev/zero"), "model.json is missing or not a file"),
+    "cells linked to a device": (_linked(A, "/dev/zero"), "adata.h5ad is missing or not a file"),
+    "weights linked to nowhere": (_linked(W, "gone"), "model.safetensors is missing or not a"),
+    "weights linked to themselves": (_linked(W, W), "model.safetensors is missing or not a file"),
+    "weights linked to a file of the user": (_linked(W, __file__), "is not what was saved"),
+    "cells linked to a file of the user": (_linked(A, __file__), "is not what was saved"),
+    "JSON linked to a file of the user": (_linked(J, __file__), "model.json is not JSON"),
     "no weights": (lambda folder: (folder / W).unlink(), "model.safetensors is missing"),
     "a folder for weights": (_as_folder(W), "model.safetensors is missing or not a file"),
-    "a pipe for JSON": (_fifo, "model.json is missing or not a file of its own"),
+    "a folder for cells": (_as_folder(A), "adata.h5ad is missing or not a file"),
+    "a pipe for JSON": (_fifo, "model.json is missing or not a file"),
 }
 
 
@@ -295,6 +314,36 @@ def test_a_forger_who_changes_nothing_is_believed(folder: Path, adata: AnnData) 
     _reseal(folder)
     loaded = scDiffAug.load(folder)
     assert loaded.get_latent_representation(adata).shape == (60, 8)
+
+
+def test_links_of_a_cache_are_followed(folder: Path, adata: AnnData, tmp_path: Path) -> None:
+    """Hugging Face's cache: snapshots/REVISION/NAME is a link to blobs/DIGEST."""
+    snapshot = tmp_path / "cache" / "snapshots" / "main"
+    blobs = tmp_path / "cache" / "blobs"
+    snapshot.mkdir(parents=True)
+    blobs.mkdir()
+    for path in folder.iterdir():
+        digest = sha256(path.read_bytes())
+        path.rename(blobs / digest)
+        (snapshot / path.name).symlink_to(Path("../../blobs") / digest)
+    loaded = scDiffAug.load(snapshot)
+    assert loaded.get_latent_representation().shape == (60, 8)
+    np.testing.assert_array_equal(loaded.adata.X.toarray(), adata.X.toarray())
+
+
+def test_cells_given_stand_in_for_damaged_ones(folder: Path, adata: AnnData) -> None:
+    (folder / A).unlink()
+    loaded = scDiffAug.load(folder, adata.copy())
+    assert loaded.get_latent_representation().shape == (60, 8)
+
+
+@pytest.mark.parametrize("method", ["load_registry", "view_setup_args", "convert_legacy_save"])
+def test_methods_of_scvi_tools_that_unpickle_are_refused(folder: Path, method: str) -> None:
+    torch.save({"attr_dict": _Bomb(folder)}, folder / "model.pt")
+    given = [folder, folder.parent / "new"][: 2 if method == "convert_legacy_save" else 1]
+    with pytest.raises(NotImplementedError, match=f"{method} would unpickle .* scDiffAug.load"):
+        getattr(scDiffAug, method)(*map(str, given))
+    assert not (folder.parent / "exploded").exists()
 
 
 def test_large_declared_sizes_take_no_memory(
