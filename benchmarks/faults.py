@@ -1,33 +1,221 @@
-"""Kills the saving of a model at each of its file operations, and reads what is left.
+"""Kills whatever writes files, and reads what is left: the old, the new, nothing; never a half.
 
-``python benchmarks/faults.py`` prints the counts as JSON. Each kill is a SIGKILL of a process of
-its own, just before its k-th call to the file system, k = 1, 2, ... until the save outlives k.
+``python benchmarks/faults.py`` runs all campaigns, ``python benchmarks/faults.py NAME ...`` some,
+and prints the counts as JSON. Each kill is a SIGKILL of a process of its own. Where a stage has
+few file operations it is killed before each of them; else before calls drawn at random from all
+that it makes, or after a random time where it waits for another process. After each kill what is
+there is checked, the stage is run again to its end, and nothing may be left over.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 import os
+import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Callable
+import time
+import traceback
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import count
 from pathlib import Path
+from typing import Any, Literal
 
 import anndata
 import numpy as np
+import pandas as pd
 import torch
 
-from scdiffaug import storage
+from scdiffaug import checkpoint, datasets, scDiffAug, storage
+from scdiffaug.benchmark import embedding
+from scdiffaug.cli import app
 
+Action = Callable[[], object]
+State = Literal["old", "new", "none"]
 _FILE_EVENTS = ("open", "os.", "shutil.", "tempfile.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """Something that writes into a folder.
+
+    Parameters
+    ----------
+    prepare
+        Makes what is to be replaced, if anything.
+    act
+        What is killed.
+    left
+        Which state it finds; raises where it is none of them.
+    states
+        Those that a kill may leave.
+    """
+
+    prepare: Callable[[Path], object]
+    act: Callable[[Path], object]
+    left: Callable[[Path], State]
+    states: tuple[State, ...]
+
+
+# How a process is killed.
+
+
+def forked(action: Action) -> int:
+    """Run in a process of its own, in a group of its own; its number."""
+    child = os.fork()
+    if child:
+        return child
+    os.setsid()
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    try:
+        action()
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)
+
+
+def ended(child: int) -> bool:
+    """Wait; whether it was killed. Raises where it failed."""
+    status = os.waitpid(child, 0)[1]
+    with suppress(ProcessLookupError):
+        os.killpg(child, signal.SIGKILL)
+    if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
+        return True
+    assert status == 0, f"the stage failed by itself, with status {status}"
+    return False
+
+
+def before_file_event(action: Action, at: int) -> bool:
+    """Kill an action before its ``at``-th call to the file system; whether it came so far."""
+
+    def armed() -> None:
+        seen = count(1)
+        sys.addaudithook(
+            lambda event, _: event.startswith(_FILE_EVENTS) and next(seen) == at and _die()
+        )
+        action()
+
+    return ended(forked(armed))
+
+
+def before_call(action: Action, at: int) -> bool:
+    """Kill an action before its ``at``-th call of a function of C; whether it came so far."""
+
+    def armed() -> None:
+        seen = count(1)
+        sys.setprofile(lambda _, event, __: event == "c_call" and next(seen) == at and _die())
+        action()
+
+    return ended(forked(armed))
+
+
+def after_seconds(action: Action, seconds: float) -> bool:
+    """Kill an action after a while; whether it was still at work."""
+    child = forked(action)
+    time.sleep(seconds)
+    os.kill(child, signal.SIGKILL)
+    return ended(child)
+
+
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def n_calls(action: Action) -> int:
+    """Calls of functions of C that an action makes."""
+    reader, writer = os.pipe()
+
+    def counted() -> None:
+        calls = Counter[str]()
+        sys.setprofile(lambda _, event, __: calls.update((event,)))
+        action()
+        sys.setprofile(None)
+        os.write(writer, str(calls["c_call"]).encode())
+
+    assert not ended(forked(counted))
+    found = int(os.read(reader, 20))
+    os.close(reader)
+    os.close(writer)
+    return found
+
+
+# What is done to a stage.
+
+
+def systematic(stage: Stage) -> Counter[str]:
+    """Kill before each file operation, until the stage outlives them all."""
+    counts = Counter[str]()
+    for at in count(1):
+        with place(stage) as folder:
+            if not before_file_event(partial(stage.act, folder), at):
+                return counts
+            counts += found_after(stage, folder)
+    raise AssertionError
+
+
+def at_random(stage: Stage, n_kills: int) -> Counter[str]:
+    """Kill before calls drawn at random."""
+    with place(stage) as folder:
+        total = n_calls(partial(stage.act, folder))
+    rng, counts = np.random.default_rng(0), Counter[str]()
+    while counts["kills"] < n_kills:
+        with place(stage) as folder:
+            if before_call(partial(stage.act, folder), int(rng.integers(1, total))):
+                counts += found_after(stage, folder)
+    return counts
+
+
+def in_time(stage: Stage, n_kills: int) -> Counter[str]:
+    """Kill after times drawn at random."""
+    with place(stage) as folder:
+        start = time.monotonic()
+        assert not ended(forked(partial(stage.act, folder)))
+        whole = time.monotonic() - start
+    rng, counts = np.random.default_rng(0), Counter[str]()
+    while counts["kills"] < n_kills:
+        with place(stage) as folder:
+            if after_seconds(partial(stage.act, folder), rng.uniform(0, whole)):
+                counts += found_after(stage, folder)
+    return counts
+
+
+@contextmanager
+def place(stage: Stage) -> Iterator[Path]:
+    """A folder in which the stage was prepared."""
+    with tempfile.TemporaryDirectory() as name:
+        stage.prepare(Path(name))
+        yield Path(name)
+
+
+def found_after(stage: Stage, folder: Path) -> Counter[str]:
+    """What a kill left; then the stage is run to its end."""
+    found = stage.left(folder)
+    assert found in stage.states, found
+    assert not ended(forked(partial(stage.act, folder)))
+    assert stage.left(folder) == "new"
+    aside = [path for path in folder.rglob("*") if path.name.startswith(".")]
+    assert not aside, aside
+    return Counter(("kills", found))
+
+
+# Saving a model.
 
 
 def save(folder: Path, generation: int, *, with_cells: bool) -> None:
     """A small model whose weights and description say which one it is."""
     cells = anndata.AnnData(np.full((3, 2), generation, np.float32)) if with_cells else None
     storage.write_model(
-        folder,
+        folder / "model",
         {"weight": torch.full((4,), float(generation))},
         {"generation": generation},
         adata=cells,
@@ -35,65 +223,263 @@ def save(folder: Path, generation: int, *, with_cells: bool) -> None:
     )
 
 
-def left(folder: Path) -> int | None:
-    """Which model can be read; None for none. Raises where it is neither."""
-    standing = storage.standing(folder)
+def saved(folder: Path) -> State:
+    """Which model can be read, all its digests being right."""
+    standing = storage.standing(folder / "model")
     if not standing.exists():
-        return None
-    saved = storage.read_description(standing)
+        return "none"
+    said = storage.read_description(standing)
     content = (standing / "model.safetensors").read_bytes()
-    assert storage.sha256(content) == saved["weights_sha256"]
-    generation: int = saved["generation"]
-    return generation
+    assert storage.sha256(content) == said["weights_sha256"]
+    cells = storage.saved_adata(standing, said["adata_sha256"])
+    assert cells is None or np.unique(anndata.read_h5ad(cells).X) == [said["generation"]]
+    return "new" if said["generation"] == 2 else "old"
 
 
-def killed(action: Callable[[], None], at_event: int) -> bool:
-    """Whether an action, in a process of its own, was killed before its ``at_event``-th event."""
-    child = os.fork()
-    if child:
-        return os.WIFSIGNALED(os.waitpid(child, 0)[1])
-    seen = 0
-
-    def count(event: str, _: object) -> None:
-        nonlocal seen
-        if event.startswith(_FILE_EVENTS):
-            seen += 1
-            if seen == at_event:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    sys.addaudithook(count)
-    action()
-    os._exit(0)
+def save_campaigns() -> Iterator[tuple[str, Counter[str]]]:
+    """Weights alone or with cells, at first or in place of others."""
+    for with_cells in (False, True):
+        what = "weights and cells" if with_cells else "weights"
+        act = partial(save, generation=2, with_cells=with_cells)
+        first = Stage(prepare=Path.exists, act=act, left=saved, states=("none", "new"))
+        yield f"save of {what}, first", systematic(first)
+        old = partial(save, generation=1, with_cells=with_cells)
+        again = Stage(prepare=old, act=act, left=saved, states=("old", "new"))
+        yield f"save of {what}, replacing", systematic(again)
 
 
-def campaign(*, with_cells: bool, replaces: bool) -> dict[str, int]:
-    """Kill a save at every event; count what could be read afterwards."""
-    counts = {"kills": 0, "old": 0, "new": 0, "none": 0}
-    while True:
-        with tempfile.TemporaryDirectory() as place:
-            folder = Path(place) / "model"
-            if replaces:
-                save(folder, 1, with_cells=with_cells)
-            at_event = counts["kills"] + 1
-            if not killed(lambda to=folder: save(to, 2, with_cells=with_cells), at_event):
-                assert left(folder) == 2
-                return counts
-            found = left(folder)
-            assert found == 2 or found == (1 if replaces else None), found
-            counts["kills"] += 1
-            counts[{1: "old", 2: "new", None: "none"}[found]] += 1
-            save(folder, 3, with_cells=with_cells)
-            assert left(folder) == 3
+# Writing a checkpoint.
+
+EXPECTED = {"weight": torch.zeros(4)}
+
+
+def keep(folder: Path, generation: int) -> None:
+    """A small checkpoint that says which one it is."""
+    progress = checkpoint.Progress(
+        records=[{"loss": float(generation)}],
+        generators={},
+        tensors={"weight": torch.full((4,), float(generation))},
+    )
+    checkpoint.Checkpoints(folder / "run", {}).write(progress)
+
+
+def kept(folder: Path) -> State:
+    """Which checkpoint can be read."""
+    progress = checkpoint.Checkpoints(folder / "run", {}).read(EXPECTED)
+    if progress is None:
+        return "none"
+    assert (progress.tensors["weight"] == progress.records[0]["loss"]).all()
+    return "new" if progress.records[0]["loss"] == 2 else "old"
+
+
+def checkpoint_campaigns() -> Iterator[tuple[str, Counter[str]]]:
+    """The first one, or one in place of another."""
+    act, old = partial(keep, generation=2), partial(keep, generation=1)
+    first = Stage(prepare=Path.exists, act=act, left=kept, states=("none", "new"))
+    yield "checkpoint, first", systematic(first)
+    again = Stage(prepare=old, act=act, left=kept, states=("old", "new"))
+    yield "checkpoint, replacing", systematic(again)
+
+
+# Training with checkpoints, resumed after the kill.
+
+
+def few_cells() -> anndata.AnnData:
+    return datasets.pbmc68k_reduced()[:200, :60].copy()
+
+
+def train(folder: Path) -> None:
+    """Train to the end from where the checkpoint stands, and write what came out."""
+    checkpoint._SECONDS_BETWEEN = 0.0
+    model = scDiffAug(few_cells(), n_semantic=8)
+    model.train(
+        8, batch_size=50, accelerator="cpu", checkpoint_dir=folder / "run", resume=True,
+        enable_progress_bar=False,
+    )  # fmt: skip
+    found = hashlib.sha256(
+        json.dumps({n: h[n].tolist() for n, h in model.history.items()}).encode()
+    )
+    for name, value in sorted(model.module.state_dict().items()):
+        found.update(name.encode() + value.numpy().tobytes())
+    storage.write_whole(folder / "outcome", lambda aside: aside.write_text(found.hexdigest()))
+
+
+def trained(folder: Path, whole: str) -> State:
+    """``"old"`` stands for a run that a checkpoint holds; one that ended must be the whole one."""
+    if (folder / "outcome").exists():
+        assert (folder / "outcome").read_text() == whole
+        return "new"
+    return "old" if (folder / "run" / "checkpoint.safetensors").exists() else "none"
+
+
+def training_campaigns() -> Iterator[tuple[str, Counter[str]]]:
+    """Every run, resumed, must end bit by bit where the one ends that was not killed."""
+    with tempfile.TemporaryDirectory() as name:
+        assert not ended(forked(partial(train, Path(name))))
+        whole = (Path(name) / "outcome").read_text()
+    left = partial(trained, whole=whole)
+    stage = Stage(prepare=Path.exists, act=train, left=left, states=("none", "old", "new"))
+    yield "training, resumed", at_random(stage, 30)
+
+
+# Downloads, from a server on this machine.
+
+WHOLE = np.random.default_rng(0).bytes(3_000_000)
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Serves one file, and its rest to who has a part of it."""
+
+    def do_GET(self) -> None:
+        start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").rstrip("-"))
+        self.send_response(206 if start else 200)
+        self.send_header("ETag", '"1"')
+        self.send_header("Content-Length", str(len(WHOLE) - start))
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(WHOLE) - 1}/{len(WHOLE)}")
+        self.end_headers()
+        with suppress(ConnectionError):
+            self.wfile.write(WHOLE[start:])
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def download(folder: Path, url: str) -> None:
+    known = {"size": len(WHOLE), "sha256": hashlib.sha256(WHOLE).hexdigest(), "md5": None}
+    file = datasets.File(name="cells", url=url, note=None, **known)
+    unknown = ("n_cells", "n_features", "label_key", "batch_key", "feature_space")
+    entry = datasets.Entry(
+        **dict.fromkeys((*unknown, "organism", "assay", "licence", "citation", "note")),
+        **{"name": "served", "title": "Served", "loader": "h5ad", "reads": ("cells",)},
+        files=(file,),
+    )
+    os.environ["SCDIFFAUG_CACHE_DIR"] = str(folder)
+    datasets.fetch(entry, progress=False)
+
+
+def downloaded(folder: Path) -> State:
+    path = folder / "files" / "cells"
+    if not path.exists():
+        return "none"
+    assert path.read_bytes() == WHOLE
+    return "new"
+
+
+def download_campaigns() -> Iterator[tuple[str, Counter[str]]]:
+    """At every file operation, and anywhere."""
+    os.environ.pop("SCDIFFAUG_DATA_DIR", None)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    serving = forked(server.serve_forever)
+    try:
+        act = partial(download, url=f"http://127.0.0.1:{server.server_port}/cells")
+        # What is imported here is not imported after each fork.
+        with tempfile.TemporaryDirectory() as name:
+            act(Path(name))
+        stage = Stage(prepare=Path.exists, act=act, left=downloaded, states=("none", "new"))
+        yield "download, at file operations", systematic(stage)
+        yield "download, anywhere", at_random(stage, 20)
+    finally:
+        os.kill(serving, signal.SIGKILL)
+        ended(serving)
+
+
+# The command line's files.
+
+
+def make_files(folder: Path) -> None:
+    few_cells().write_h5ad(folder / "cells.h5ad")
+    model = scDiffAug(few_cells(), n_semantic=8)
+    model.train(1, accelerator="cpu", enable_progress_bar=False)
+    model.save(folder / "model")
+
+
+def copy_files(folder: Path, *, source: Path, with_old: bool) -> None:
+    shutil.copytree(source, folder, dirs_exist_ok=True)
+    if with_old:
+        shutil.copy(folder / "cells.h5ad", folder / "out.h5ad")
+
+
+def command(folder: Path, verb: str) -> None:
+    names = [str(folder / name) for name in ("cells.h5ad", "out.h5ad", "model")]
+    app([verb, *names[:2], "--model", names[2], "--overwrite", "--quiet"], standalone_mode=False)
+
+
+def written(folder: Path) -> State:
+    """Which file can be read; that of neither command has what is told them by."""
+    path = folder / "out.h5ad"
+    if not path.exists():
+        return "none"
+    cells = anndata.read_h5ad(path)
+    return "new" if "X_scdiffaug" in cells.obsm or "is_augmented" in cells.obs else "old"
+
+
+def file_campaigns() -> Iterator[tuple[str, Counter[str]]]:
+    """``scdiffaug embed`` and ``scdiffaug augment``."""
+    with tempfile.TemporaryDirectory() as name:
+        assert not ended(forked(partial(make_files, Path(name))))
+        for verb, with_old in (("embed", False), ("augment", True)):
+            stage = Stage(
+                prepare=partial(copy_files, source=Path(name), with_old=with_old),
+                act=partial(command, verb=verb),
+                left=written,
+                states=("old" if with_old else "none", "new"),
+            )
+            yield f"scdiffaug {verb}", at_random(stage, 20)
+
+
+# Benchmark runs.
+
+
+def prepare_benchmark(folder: Path) -> None:
+    few_cells().write_h5ad(folder / "cells.h5ad")
+
+
+def run_benchmark(folder: Path) -> None:
+    embedding(
+        [folder / "cells.h5ad"], method_names=["pca"], n_seeds=1, out=folder / "out",
+        cache=folder / "cache", show_progress=False,
+    )  # fmt: skip
+
+
+def benchmarked(folder: Path) -> State:
+    """Tables and pictures are whole, whichever are there."""
+    pictures = list((folder / "out").glob("*.png"))
+    assert all(path.read_bytes()[-8:-4] == b"IEND" for path in pictures)
+    path = folder / "out" / "results.csv"
+    if not path.exists():
+        return "none"
+    assert pd.read_csv(path)["value"].notna().all()
+    return "new" if len(pictures) == 2 else "old"
+
+
+def benchmark_campaigns() -> Iterator[tuple[str, Counter[str]]]:
+    """One method, in a process of its own."""
+    stage = Stage(
+        prepare=prepare_benchmark,
+        act=run_benchmark,
+        left=benchmarked,
+        states=("none", "old", "new"),
+    )
+    yield "benchmark", in_time(stage, 12)
+
+
+CAMPAIGNS: dict[str, Callable[[], Iterator[tuple[str, Counter[str]]]]] = {
+    "save": save_campaigns,
+    "checkpoint": checkpoint_campaigns,
+    "training": training_campaigns,
+    "download": download_campaigns,
+    "files": file_campaigns,
+    "benchmark": benchmark_campaigns,
+}
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    names = {False: "weights", True: "weights and cells"}
-    results = {
-        f"{names[with_cells]}, {'replacing' if replaces else 'first save'}": campaign(
-            with_cells=with_cells, replaces=replaces
-        )
-        for with_cells in (False, True)
-        for replaces in (False, True)
-    }
-    print(json.dumps(results))
+    logging.getLogger("scdiffaug").setLevel(logging.ERROR)
+    warnings.simplefilter("ignore")
+    results: dict[str, Any] = {}
+    for name in sys.argv[1:] or CAMPAIGNS:
+        results |= dict(CAMPAIGNS[name]())
+    total = sum(counts["kills"] for counts in results.values())
+    print(json.dumps({**results, "kills": total}))
