@@ -163,16 +163,20 @@ def systematic(stage: Stage) -> Counter[str]:
     raise AssertionError
 
 
-def at_random(stage: Stage, n_kills: int) -> Counter[str]:
-    """Kill before calls drawn at random."""
+def at_random(stage: Stage, n_kills: int, *, last: float = 1.0) -> Counter[str]:
+    """Kill before calls drawn at random from the ``last`` share of all."""
     with place(stage) as folder:
         total = n_calls(partial(stage.act, folder))
     rng, counts = np.random.default_rng(0), Counter[str]()
     while counts["kills"] < n_kills:
         with place(stage) as folder:
-            if before_call(partial(stage.act, folder), int(rng.integers(1, total))):
+            if before_call(partial(stage.act, folder), _drawn(rng, total, last)):
                 counts += found_after(stage, folder)
     return counts
+
+
+def _drawn(rng: np.random.Generator, total: int, last: float) -> int:
+    return int(rng.integers(1 + (1 - last) * total, total))
 
 
 def in_time(stage: Stage, n_kills: int) -> Counter[str]:
@@ -319,7 +323,8 @@ def training_campaigns() -> Iterator[tuple[str, Counter[str]]]:
         whole = (Path(name) / "outcome").read_text()
     left = partial(trained, whole=whole)
     stage = Stage(prepare=Path.exists, act=train, left=left, states=("none", "old", "new"))
-    yield "training, resumed", at_random(stage, 30)
+    # The share in which checkpoints are written.
+    yield "training, resumed", at_random(stage, 30, last=0.5)
 
 
 # Downloads, from a server on this machine.
@@ -425,7 +430,9 @@ def file_campaigns() -> Iterator[tuple[str, Counter[str]]]:
                 left=written,
                 states=("old" if with_old else "none", "new"),
             )
-            yield f"scdiffaug {verb}", at_random(stage, 20)
+            yield f"scdiffaug {verb}, anywhere", at_random(stage, 10)
+            # The share in which the file is written.
+            yield f"scdiffaug {verb}, writing", at_random(stage, 20, last=0.03)
 
 
 # Benchmark runs.

@@ -71,7 +71,7 @@ class SavedFields:
 
 def _check_contract(contract: Any) -> None:
     names = ("setup", "space", "var_names", "selected", "label_names", "n_neighbors", "seed")
-    _check_fields("contract", contract, (*names, "var_names_sha256"))
+    _check_fields("contract", contract, (*names, "depth", "var_names_sha256"))
     _check_fields("setup", contract["setup"], _SETUP)
     for name, value in contract["setup"].items():
         if not isinstance(value, str | None):
@@ -85,6 +85,10 @@ def _check_contract(contract: Any) -> None:
     _check_selected(contract["selected"], len(contract["var_names"]))
     check_whole("n_neighbors", contract["n_neighbors"])
     check_seed(contract["seed"])
+    if contract["depth"] is not None:
+        _check_list("depth", contract["depth"], float)
+        if len(contract["depth"]) != 2:
+            raise ValueError("depth must be two numbers or null")
 
 
 def _check_selected(selected: list[int], n_features: int) -> None:

@@ -17,6 +17,7 @@ from scipy import sparse
 
 from scdiffaug import choosing
 from scdiffaug._checks import check_number, check_seed, check_whole
+from scdiffaug._memory import halved_once
 from scdiffaug.choosing import Choice, Rows
 from scdiffaug.contract import DataContract
 from scdiffaug.data import to_tensor
@@ -99,11 +100,15 @@ def encode(
     batch_size: int = _CELLS_AT_ONCE,
 ) -> NDArray[np.float32]:
     """Embedding of cells, values as the AnnData has them: y ``(n, 80)`` or z ``(n, 2)``."""
-    blocks = [
-        module.embed(to_tensor(contract.features(x[rows])).to(module.device))[key].cpu()
-        for rows in _slices(x.shape[0], batch_size)
-    ]
-    return torch.cat(blocks).numpy()
+
+    def embedded(size: int) -> NDArray[np.float32]:
+        blocks = [
+            module.embed(to_tensor(contract.features(x[rows])).to(module.device))[key].cpu()
+            for rows in _slices(x.shape[0], size)
+        ]
+        return torch.cat(blocks).numpy()
+
+    return halved_once(min(batch_size, x.shape[0]), embedded)
 
 
 def augment(
@@ -226,12 +231,16 @@ def fill(
     batch_size: int,
 ) -> Matrix:
     """Values of ordered cells in the space of the AnnData, sparse where the source is."""
-    rng = torch.Generator(module.device).manual_seed(draw.seed)
-    made = [
-        _make(module, contract, x, order=order.block(rows), draw=draw, rng=rng)
-        for rows in _slices(len(order.source_of), batch_size)
-    ]
-    return sparse.vstack(made, format="csr") if sparse.issparse(made[0]) else np.vstack(made)
+
+    def filled(size: int) -> Matrix:
+        rng = torch.Generator(module.device).manual_seed(draw.seed)
+        made = [
+            _make(module, contract, x, order=order.block(rows), draw=draw, rng=rng)
+            for rows in _slices(len(order.source_of), size)
+        ]
+        return sparse.vstack(made, format="csr") if sparse.issparse(made[0]) else np.vstack(made)
+
+    return halved_once(min(batch_size, len(order.source_of)), filled)
 
 
 @torch.inference_mode()

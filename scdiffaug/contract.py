@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -20,6 +21,8 @@ from scdiffaug import data, neighbors
 from scdiffaug.data import to_tensor
 from scdiffaug.features import FeatureSpace, Matrix, PrincipalAxes, select_features
 from scdiffaug.neighbors import NeighborWalks
+
+logger = logging.getLogger("scdiffaug")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +43,8 @@ class DataContract:
         Categories of the labels; empty unless training sees labels.
     n_neighbors, seed
         Neighbours of a cell in the graph; seed of their search and of the batches.
+    depth
+        Reads between which 98% of the training cells of counts have theirs.
     """
 
     setup: Mapping[str, str | None]
@@ -49,6 +54,7 @@ class DataContract:
     label_names: tuple[str, ...]
     n_neighbors: int
     seed: int
+    depth: tuple[float, float] | None = None
 
     @classmethod
     def fit(
@@ -87,6 +93,7 @@ class DataContract:
             label_names=tuple(sorted(set(labels))),
             n_neighbors=n_neighbors,
             seed=seed,
+            depth=_usual_depth(x) if space.kind == "counts" else None,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -105,7 +112,8 @@ class DataContract:
         values = dict(values)
         if values.pop("var_names_sha256") != _digest(values["var_names"]):
             raise ValueError("var_names are not the saved ones, or not in their order")
-        as_tuples = {key: tuple(values[key]) for key in ("var_names", "selected", "label_names")}
+        lists = [key for key, value in values.items() if isinstance(value, list)]
+        as_tuples = {key: tuple(values[key]) for key in lists}
         return cls(**{**values, **as_tuples, "space": FeatureSpace(**values["space"])})
 
     def read(self, adata: AnnData, indices: Sequence[int] | None = None) -> tuple[AnnData, Matrix]:
@@ -117,7 +125,22 @@ class DataContract:
         # Fractions given to a counts model are an error, not an embedding.
         FeatureSpace.decide(x, self.space.kind)
         data.check_depth(x, cells.obs_names, self.space)
+        self._say_of_depth(x)
         return cells, x
+
+    def _say_of_depth(self, x: Matrix) -> None:
+        """Warn of cells whose depth training hardly saw."""
+        if self.depth is None:
+            return
+        (low, high), median = self.depth, np.median(np.asarray(x.sum(1)))
+        if not low <= median <= high:
+            logger.warning(
+                "These cells have %g reads (median), those that the model learnt from %g to %g: "
+                "where they lie may say more of depth than of type.",
+                median,
+                low,
+                high,
+            )
 
     def values(self, x: Matrix) -> Matrix:
         """All features as the generator sees them: counts as counts, else transformed."""
@@ -160,6 +183,11 @@ class DataContract:
             graph = cells.obsp[cells.uns[key]["distances_key"]]
             return neighbors.knn_from_graph(graph, self.n_neighbors)
         return neighbors.knn_indices(points, self.n_neighbors, seed=self.seed)
+
+
+def _usual_depth(x: Matrix) -> tuple[float, float]:
+    low, high = np.percentile(np.asarray(x.sum(1)), [1, 99])
+    return float(low), float(high)
 
 
 def _digest(names: Sequence[str]) -> str:

@@ -219,9 +219,12 @@ def align_features(adata: AnnData, var_names: pd.Index) -> AnnData:
         return adata
     missing = var_names.difference(adata.var_names, sort=False)
     if len(missing):
+        alike = missing.str.casefold().isin(adata.var_names.str.casefold()).sum()
+        species = f" {alike} are there in other capitals: another species?" if alike else ""
         raise ValueError(
             f"adata lacks {len(missing)} of the model's {len(var_names)} features, e.g. "
             f"{', '.join(map(repr, missing[:5]))}: the model needs the features it was trained on."
+            f"{species}"
         )
     return adata[:, var_names]
 

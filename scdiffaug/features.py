@@ -65,7 +65,8 @@ class FeatureSpace:
         ------
         ValueError
             If the request is unknown, or ``"counts"`` where values are not whole numbers, or
-            ``"counts"`` or ``"log"`` where values are negative.
+            ``"counts"`` or ``"log"`` where values are negative, or ``"log"`` where they are too
+            large.
         """
         if requested not in ("auto", *get_args(Kind)):
             raise ValueError(
@@ -85,6 +86,11 @@ class FeatureSpace:
             raise ValueError(
                 "feature_space='counts' needs whole numbers, found fractions: pass the layer "
                 "that holds raw counts, or feature_space='log'."
+            )
+        if requested == "log" and highest > _LARGEST_LOG_VALUE:
+            raise ValueError(
+                f"feature_space='log' needs logarithms, found {highest:g}: call sc.pp.log1p, or "
+                "pass feature_space='raw'."
             )
         is_intensity = requested == "raw" and lowest >= 0 and highest > _LARGEST_LOG_VALUE
         return cls(requested, _ARCSINH_COFACTOR if is_intensity else None)  # type: ignore[arg-type]

@@ -73,7 +73,7 @@ class GeneratingModel(SavedModel):
         steps
             Denoising steps; 16 by default.
         batch_size
-            Cells made at once.
+            Cells made at once; half as many where memory runs out.
         seed
             Seed of the draws; by default the model's.
 

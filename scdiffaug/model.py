@@ -38,6 +38,7 @@ from scdiffaug.training import (
     best_precision,
     default_epochs,
     fit,
+    say_of_little,
 )
 
 logger = logging.getLogger("scdiffaug")
@@ -300,6 +301,8 @@ class scDiffAug(GeneratingModel):
             If there is a checkpoint and ``resume`` is false.
         FloatingPointError
             If the loss becomes NaN or infinite.
+        MemoryError
+            If memory runs out.
         TypeError
             If an argument is of the wrong type.
         ValueError
@@ -326,9 +329,11 @@ class scDiffAug(GeneratingModel):
         check_flag("enable_progress_bar", enable_progress_bar)
         check_place(checkpoint_dir, resume=resume)
         batch_size = min(batch_size, self.adata.n_obs)
-        max_epochs = max_epochs or default_epochs(self.adata.n_obs, batch_size)
+        n_batches = len(batch_bounds(self.adata.n_obs, batch_size)) - 1
+        usual_epochs = default_epochs(self.adata.n_obs, batch_size)
+        max_epochs = max_epochs or usual_epochs
         options = TrainingOptions(
-            n_steps=max_epochs * (len(batch_bounds(self.adata.n_obs, batch_size)) - 1),
+            n_steps=max_epochs * n_batches,
             alpha=alpha,
             startup=startup,
             schedule=schedule,
@@ -336,6 +341,7 @@ class scDiffAug(GeneratingModel):
             weight_decay=weight_decay,
             seed=self._contract.seed,
         )
+        say_of_little(self.adata.n_obs, options.n_steps, default_steps=usual_epochs * n_batches)
         accelerator, devices, device = parse_device_args(
             accelerator=accelerator, devices=devices, return_device="torch"
         )
@@ -403,7 +409,7 @@ class scDiffAug(GeneratingModel):
         representation
             ``"semantic"``: y, shape ``(n, 80)``. ``"projection"``: z, shape ``(n, 2)``.
         batch_size
-            Cells per forward pass.
+            Cells per forward pass; half as many where memory runs out.
 
         Raises
         ------

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import logging
 import math
-import signal
-import threading
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
-from types import FrameType
 from typing import Any, Literal, get_args
 
 import lightning.pytorch as pl
 import numpy as np
 import pandas as pd
 import torch
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 from scvi.train import Trainer
 from torch import Tensor
 
 from scdiffaug._checks import check_choice, check_number, check_whole
+from scdiffaug._memory import said_for
+from scdiffaug._signals import failing_on_termination, stop_on_interrupt, without_chatter
 from scdiffaug.checkpoint import Checkpoints, Progress
 from scdiffaug.contract import PairBatches
 from scdiffaug.module import DiffAugModule, Tensors
@@ -31,6 +27,7 @@ Precision = Literal["auto", "32-true", "bf16-mixed"]
 logger = logging.getLogger("scdiffaug")
 
 _STEPS_UP_TO_10K_CELLS = 800
+_FEW_CELLS, _FEW_OF_THE_STEPS = 100, 4
 _EMA_DECAY = 0.998
 # The generator converges slower than the encoder (benchmarks/NOTES.md, experiment 4).
 _GENERATOR_RATE = 3.0
@@ -98,6 +95,20 @@ def one_cycle(
     # With a rise of no step OneCycleLR would divide by zero.
     rise = max(0.1, 2 / total)
     return torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=total, pct_start=rise)
+
+
+def say_of_little(n_cells: int, n_steps: int, *, default_steps: int) -> None:
+    """Warn where a model cannot have learnt much."""
+    if n_cells < _FEW_CELLS:
+        logger.warning(
+            "%d cells are few to learn from: see whether other seeds agree, or add cells.", n_cells
+        )
+    if n_steps < default_steps / _FEW_OF_THE_STEPS:
+        logger.warning(
+            "%d steps of training are few, the default for these cells is %d: raise max_epochs.",
+            n_steps,
+            default_steps,
+        )
 
 
 class DiffAugPlan(pl.LightningModule):
@@ -301,7 +312,7 @@ def fit(
     if checkpoints is not None:
         _go_on(plan, batches, checkpoints)
         callbacks.append(_Keeping(plan, batches.rng, checkpoints))
-    with _without_chatter():
+    with without_chatter():
         trainer = Trainer(
             max_epochs=max_epochs - len(plan.records),
             accelerator=accelerator,
@@ -313,7 +324,11 @@ def fit(
             callbacks=callbacks,
         )
         module.train()
-        with stop_on_interrupt(trainer), _failing_on_termination():
+        with (
+            stop_on_interrupt(trainer),
+            failing_on_termination(),
+            said_for(batches.batch_size),
+        ):
             trainer.fit(plan, batches)
     module.eval()
     return plan.history()
@@ -326,47 +341,6 @@ def _go_on(plan: DiffAugPlan, batches: PairBatches, checkpoints: Checkpoints) ->
         plan.resume(progress, steps_per_epoch=len(batches))
         batches.rng.bit_generator.state = progress.generators["order"]
         logger.info("Resumed after epoch %d.", len(progress.records))
-
-
-@contextmanager
-def _without_chatter() -> Iterator[None]:
-    """Silence what Lightning says of itself and a user cannot act on."""
-    chatter = logging.getLogger("lightning.pytorch")
-    level = chatter.level
-    chatter.setLevel(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")
-            warnings.filterwarnings("ignore", message=".*does not have many workers")
-            yield
-    finally:
-        chatter.setLevel(level)
-
-
-@contextmanager
-def _failing_on_termination() -> Iterator[None]:
-    """Let SIGTERM end the process as shells expect; Lightning's exception means success."""
-    try:
-        yield
-    except SIGTERMException as stopped:
-        raise SystemExit(128 + signal.SIGTERM) from stopped
-
-
-@contextmanager
-def stop_on_interrupt(trainer: pl.Trainer) -> Iterator[None]:
-    """Let Ctrl-C end training after the batch at hand, leaving a usable model."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(_signal: int, _frame: FrameType | None) -> None:
-        trainer.should_stop = True
-
-    before = signal.signal(signal.SIGINT, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def best_precision(accelerator: str) -> Literal["bf16-mixed", "32-true"]:

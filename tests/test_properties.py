@@ -1,7 +1,8 @@
 """Whatever container holds the cells, and in whatever order, the encoder gets the same inputs."""
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import product
 from pathlib import Path
 
 import anndata as ad
@@ -170,6 +171,40 @@ def test_any_container_of_logarithms_gives_the_same_inputs(
 ) -> None:
     logs = np.log1p(x).astype(np.float32)
     _assert_same(CONTAINERS[container](logs.astype(dtype)), _cells(logs))
+
+
+FIXED = np.random.default_rng(0).poisson(1.0, (12, 7)) + np.eye(12, 7, dtype=int)
+ON_DISK: dict[str, Callable[[Array], Array | sparse.spmatrix]] = {
+    "dense": np.asarray,
+    "csr": sparse.csr_matrix,
+    "csc": sparse.csc_matrix,
+}
+
+
+def _held(containers: Iterable[str]) -> list[tuple[str, type]]:
+    """Each container with each type of numbers that it can hold."""
+    pairs = product(containers, DTYPES)
+    return [(name, dtype) for name, dtype in pairs if dtype is not np.float16 or name in DENSE]
+
+
+@pytest.mark.parametrize(("container", "dtype"), _held(CONTAINERS))
+def test_every_container_with_every_type_of_numbers(container: str, dtype: type) -> None:
+    _assert_same(CONTAINERS[container](FIXED.astype(dtype)), _cells(FIXED.astype(np.float32)))
+
+
+@pytest.mark.parametrize("place", ["X", "layer"])
+@pytest.mark.parametrize(("container", "dtype"), _held(ON_DISK))
+def test_every_container_on_disk_with_every_type_of_numbers(
+    tmp_path: Path, container: str, dtype: type, place: str
+) -> None:
+    values = ON_DISK[container](FIXED.astype(dtype))
+    adata = _cells(values if place == "X" else np.zeros(FIXED.shape, np.float32))
+    if place == "layer":
+        adata.layers["mine"] = values
+    adata.write_h5ad(tmp_path / "cells.h5ad")
+    backed = ad.read_h5ad(tmp_path / "cells.h5ad", backed="r")
+    _assert_same(backed, _cells(FIXED.astype(np.float32)))
+    backed.file.close()
 
 
 @pytest.mark.parametrize("as_sparse", [False, True])

@@ -1,0 +1,58 @@
+"""What is done where memory runs out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+
+_T = TypeVar("_T")
+logger = logging.getLogger("scdiffaug")
+
+
+def halved_once(batch_size: int, run: Callable[[int], _T]) -> _T:
+    """Run with batches of a size; where memory runs out, once more with half of it.
+
+    Raises
+    ------
+    MemoryError
+        If memory runs out again.
+    """
+    half = max(1, batch_size // 2)
+    try:
+        return run(batch_size)
+    except (MemoryError, RuntimeError) as error:
+        if not _is_of_memory(error):
+            raise
+        logger.warning("No memory for %d cells at once: trying %d.", batch_size, half)
+    # Only here is the error, which holds on to the tensors, forgotten.
+    with said_for(half):
+        return run(half)
+
+
+@contextmanager
+def said_for(batch_size: int) -> Iterator[None]:
+    """Turn what torch raises where memory runs out into one sentence.
+
+    Raises
+    ------
+    MemoryError
+        If memory runs out.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not _is_of_memory(error):
+            raise
+        raise MemoryError(
+            f"No memory for {batch_size} cells at once: pass a smaller batch_size, or free memory."
+        ) from error
+
+
+def _is_of_memory(error: Exception) -> bool:
+    # On CPU torch has no class of its own for it.
+    kinds = (MemoryError, torch.OutOfMemoryError)
+    return isinstance(error, kinds) or "DefaultCPUAllocator" in str(error)

@@ -1,0 +1,79 @@
+"""Where memory runs out, cells are made in half as large batches, once, and then it is said."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from anndata import AnnData
+from refusals import Bench
+
+from scdiffaug import scDiffAug
+from scdiffaug.module import DiffAugModule
+
+ERRORS = {
+    "python": MemoryError(),
+    "cuda": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    "cpu": RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: not enough"),
+}
+
+
+def _too_small(monkeypatch: pytest.MonkeyPatch, method: str, room: int, error: Exception) -> None:
+    """Memory for so many cells in a method of the module, the first argument being cells."""
+    real: Callable[..., Any] = getattr(DiffAugModule, method)
+
+    def limited(module: DiffAugModule, x: torch.Tensor, *rest: Any, **how: Any) -> Any:
+        if len(x) > room:
+            raise error
+        return real(module, x, *rest, **how)
+
+    monkeypatch.setattr(DiffAugModule, method, limited)
+
+
+def _dense(new: AnnData) -> np.ndarray:
+    return new.X.toarray()
+
+
+@pytest.mark.parametrize("error", ERRORS.values(), ids=ERRORS)
+def test_cells_are_made_as_with_half_the_batch(
+    bench: Bench,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
+) -> None:
+    wanted = _dense(bench.model.augment(steps=2, batch_size=20))
+    _too_small(monkeypatch, "sample", 20, error)
+    found = bench.model.augment(steps=2, batch_size=40)
+    np.testing.assert_array_equal(_dense(found), wanted)
+    assert caplog.messages == ["No memory for 40 cells at once: trying 20."]
+
+
+def test_cells_are_embedded_in_halves(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = bench.model.get_latent_representation()
+    _too_small(monkeypatch, "embed", 30, MemoryError())
+    found = bench.model.get_latent_representation()
+    assert found.shape == wanted.shape
+    np.testing.assert_allclose(found, wanted, atol=1e-4)
+
+
+def test_a_batch_is_halved_only_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    _too_small(monkeypatch, "sample", 10, MemoryError())
+    with pytest.raises(MemoryError, match="No memory for 20 cells at once: pass a smaller batch"):
+        bench.model.augment(steps=2, batch_size=40)
+
+
+def test_other_errors_stay_what_they_are(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    _too_small(monkeypatch, "sample", 10, RuntimeError("mat1 and mat2 must have the same dtype"))
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        bench.model.augment(steps=2, batch_size=40)
+
+
+def test_training_says_what_to_do(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = scDiffAug(bench.adata, n_semantic=8)
+    _too_small(monkeypatch, "inference", 40, ERRORS["cuda"])
+    with pytest.raises(MemoryError, match="No memory for 30 cells at once: pass a smaller batch_"):
+        model.train(1, batch_size=30, enable_progress_bar=False)
+    _too_small(monkeypatch, "inference", 0, RuntimeError("mat1 and mat2"))
+    with pytest.raises(RuntimeError, match="mat1"):
+        model.train(1, batch_size=30, enable_progress_bar=False)

@@ -1,0 +1,87 @@
+"""What would otherwise go wrong without a word: said in one sentence, and only when it is so."""
+
+import numpy as np
+import pytest
+from anndata import AnnData
+from refusals import Bench
+
+from scdiffaug import datasets, scDiffAug
+from scdiffaug.contract import DataContract
+from scdiffaug.training import say_of_little
+
+
+def _query(bench: Bench, factor: float) -> AnnData:
+    """The cells with their counts thinned or multiplied."""
+    x = bench.adata.X.toarray()
+    rng = np.random.default_rng(0)
+    x = rng.binomial(x.astype(int), factor) if factor < 1 else x * factor
+    x[:, 0] += x.sum(1) == 0
+    query = bench.adata.copy()
+    query.X = x.astype(np.float32)
+    return query
+
+
+@pytest.mark.parametrize(("factor", "is_said"), [(1.0, False), (0.02, True), (40.0, True)])
+def test_a_depth_that_training_did_not_see_is_said(
+    bench: Bench, caplog: pytest.LogCaptureFixture, factor: float, is_said: bool
+) -> None:
+    query = _query(bench, factor)
+    bench.model.get_latent_representation(query)
+    said = [words for words in caplog.messages if "may say more of depth than of type" in words]
+    assert bool(said) is is_said
+    if said:
+        reads = np.median(query.X.sum(1))
+        low, high = np.percentile(bench.adata.X.toarray().sum(1), [1, 99])
+        assert said[0].startswith(
+            f"These cells have {reads:g} reads (median), those that the model learnt from {low:g} "
+            f"to {high:g}:"
+        )
+
+
+def test_depth_is_remembered(bench: Bench) -> None:
+    assert bench.loose._contract == bench.model._contract
+    assert bench.loose._contract.depth is not None
+    assert bench.log._contract.depth is None
+    assert DataContract.from_dict(bench.log._contract.to_dict()) == bench.log._contract
+
+
+def test_counts_do_not_go_into_a_model_of_logarithms(bench: Bench) -> None:
+    counts = bench.raw(X=bench.adata.X.toarray() * 20)
+    with pytest.raises(ValueError, match=r"feature_space='log' needs logarithms, found .*log1p"):
+        bench.log.get_latent_representation(AnnData(counts.X))
+    with pytest.raises(ValueError, match="feature_space='log' needs logarithms, found"):
+        scDiffAug(counts, feature_space="log")
+
+
+def test_genes_of_another_species_are_told_by_their_capitals() -> None:
+    adata = datasets.pbmc68k_reduced()[:60, :40].copy()
+    model = scDiffAug(adata, n_semantic=8)
+    model.train(1, enable_progress_bar=False)
+    mouse = adata.copy()
+    mouse.var_names = mouse.var_names.str.capitalize()
+    n_changed = (mouse.var_names != adata.var_names).sum()
+    with pytest.raises(
+        ValueError, match=f" {n_changed} are there in other capitals: another spec"
+    ):
+        model.get_latent_representation(mouse)
+    mouse.var_names = [f"gene-{place}" for place in range(40)]
+    with pytest.raises(ValueError, match=r"the model needs the features it was trained on\.$"):
+        model.get_latent_representation(mouse)
+
+
+def test_little_to_learn_from_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    adata = datasets.pbmc68k_reduced()[:99, :40].copy()
+    model = scDiffAug(adata, n_semantic=8)
+    caplog.clear()
+    model.train(2, batch_size=50, enable_progress_bar=False)
+    assert caplog.messages == [
+        "99 cells are few to learn from: see whether other seeds agree, or add cells.",
+        "4 steps of training are few, the default for these cells is 800: raise max_epochs.",
+    ]
+
+
+def test_enough_to_learn_from_needs_no_words(caplog: pytest.LogCaptureFixture) -> None:
+    say_of_little(100, 200, default_steps=800)
+    assert not caplog.messages
+    say_of_little(100, 199, default_steps=800)
+    assert len(caplog.messages) == 1
