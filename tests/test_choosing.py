@@ -194,6 +194,15 @@ def test_copies_are_consistent_without_labels(trained: scDiffAug) -> None:
     assert far.layers["log1p_norm"].shape == far.shape
 
 
+def test_where_all_are_kept_none_is_left_out(
+    trained: scDiffAug, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choosing, "consistent", lambda y, *_, **__: np.ones(len(y), bool))
+    new = trained.augment(keep="consistent", groupby="cell_type", **FAST)
+    assert new.n_obs == 700
+    assert new.uns["scdiffaug"]["kept_share"] == 1
+
+
 def test_a_vote_of_neighbours_is_as_large_as_the_group() -> None:
     places = np.concatenate([np.zeros(40), np.full(12, 9.0), [20.0]])[:, None].astype(np.float32)
     groups = np.repeat(["many", "few", "one"], [40, 12, 1])

@@ -11,6 +11,7 @@ from scipy import sparse
 
 from scdiffaug import scDiffAug
 from scdiffaug.contract import PairBatches
+from scdiffaug.data import read_matrix
 from scdiffaug.features import FeatureSpace
 from scdiffaug.neighbors import NeighborWalks
 
@@ -96,7 +97,7 @@ def test_unknown_choices_are_refused(pbmc: AnnData) -> None:
     with pytest.raises(ValueError, match="diffusion='cold' is unknown"):
         scDiffAug(pbmc, diffusion="cold")
     with pytest.raises(ValueError, match="diffusion='counts' thins reads"):
-        scDiffAug(pbmc, feature_space="log", diffusion="counts")
+        scDiffAug(pbmc, feature_space="raw", diffusion="counts")
 
 
 @pytest.mark.parametrize(
@@ -198,3 +199,29 @@ def test_a_remainder_of_one_cell_trains(pbmc: AnnData) -> None:
 
 def _array(x: np.ndarray | sparse.spmatrix) -> np.ndarray:
     return x.toarray() if sparse.issparse(x) else x
+
+
+def test_an_adata_without_values_is_refused() -> None:
+    empty = AnnData(obs={"a": ["x"] * 3}, var={"b": ["y"] * 2})
+    with pytest.raises(ValueError, match=r"adata.X is empty .None.: set X or pass layer"):
+        read_matrix(empty, None)
+
+
+@pytest.mark.parametrize("as_sparse", [False, True])
+def test_digest_of_batches_is_that_of_cells_their_order_and_labels(as_sparse: bool) -> None:
+    x = np.arange(12, dtype=np.float32).reshape(6, 2)
+
+    def digest(values: np.ndarray, label: int = 0) -> str:
+        return PairBatches(
+            x=sparse.csr_matrix(values) if as_sparse else values,
+            inputs=values,
+            walks=NeighborWalks(np.zeros((6, 1), dtype=np.int64)),
+            labels=np.full(6, label),
+            batch_size=3,
+            rng=np.random.default_rng(0),
+        ).digest()
+
+    changed = x.copy()
+    changed[0, 1] = 9
+    assert digest(x) == digest(x.copy())
+    assert len({digest(x), digest(x[::-1]), digest(changed), digest(x, 1)}) == 4

@@ -2,6 +2,7 @@
 
 import gzip
 import struct
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -151,4 +152,13 @@ def test_samusik_has_the_markers_of_types(
 def test_r_file_without_the_matrix_is_refused(tmp_path: Path, entry: datasets.Entry) -> None:
     write_samusik(tmp_path, Slots("SimpleAssays", {"data": None}))
     with pytest.raises(ValueError, match="has no 'exprs': fetch it again"):
+        datasets.load(entry)
+
+
+def test_r_files_need_rdata(
+    tmp_path: Path, entry: datasets.Entry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_samusik(tmp_path, old_assays())
+    monkeypatch.setitem(sys.modules, "rdata", None)
+    with pytest.raises(ImportError, match=r"pip install 'scdiffaug\[datasets\]'"):
         datasets.load(entry)

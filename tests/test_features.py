@@ -1,13 +1,17 @@
 """Principal axes: what the encoder sees, and where neighbours are searched."""
 
 import numpy as np
+import pandas as pd
 import pytest
+import scanpy as sc
 import torch
+from anndata import AnnData
 from scipy import sparse
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
-from scdiffaug.features import PrincipalAxes
+from scdiffaug import features as features_module
+from scdiffaug.features import FeatureSpace, PrincipalAxes, select_features
 from scdiffaug.nn import FixedProjection
 
 
@@ -71,3 +75,24 @@ def test_fixed_projection_is_the_same_in_torch(features):
     np.testing.assert_allclose(
         layer(torch.from_numpy(features)), axes.transform(features), atol=1e-4
     )
+
+
+def test_axes_of_many_cells_are_fitted_on_a_draw_of_them(features, monkeypatch):
+    monkeypatch.setattr(features_module, "_MOST_CELLS_FITTED", 200)
+    rows = np.random.default_rng(3).choice(300, 200, replace=False)
+    found = PrincipalAxes.fit(features, n_components=10, seed=3)
+    wanted = PrincipalAxes.fit(features[rows], n_components=10, seed=3)
+    np.testing.assert_array_equal(found.axes, wanted.axes)
+
+
+def test_features_are_chosen_within_batches(features):
+    """As scanpy does; that they are others than without batches shows that batches are used."""
+    values, batch = features / 5, np.repeat(["a", "b"], 150)
+    values[150:, :40] *= 3
+    cells = AnnData(values, obs={"batch": pd.Categorical(batch)})
+    cells.uns["log1p"] = {"base": None}
+    genes = sc.pp.highly_variable_genes(cells, n_top_genes=20, batch_key="batch", inplace=False)
+    found = select_features(values, FeatureSpace("log"), n_top=20, batch=batch)
+    np.testing.assert_array_equal(found, np.flatnonzero(genes["highly_variable"]))
+    without = select_features(values, FeatureSpace("log"), n_top=20, batch=None)
+    assert set(found) != set(without)

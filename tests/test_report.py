@@ -11,7 +11,7 @@ import pytest
 from anndata import AnnData
 
 import scdiffaug
-from scdiffaug import _verdicts, metrics, scDiffAug
+from scdiffaug import _verdicts, metrics, report, scDiffAug
 
 QUICK = {"max_epochs": 3, "enable_progress_bar": False}
 FEW = {"max_cells": 100}
@@ -205,3 +205,13 @@ def test_every_scale_has_words_for_what_can_happen() -> None:
             check = _verdicts.judge(name, value, real)
             assert check.words, (name, value)
         assert scale.limits[0] < scale.limits[1]
+
+
+def test_scores_that_cannot_be_had_are_skipped_with_the_reason() -> None:
+    def undefined() -> tuple[float, float]:
+        raise ValueError("too few cells")
+
+    scores = {"depth": lambda: (1.0, 1.0), "zeros": undefined, "mmd": lambda: (float("nan"), 0.0)}
+    checks, skipped = report._judged(scores)
+    assert checks.keys() == {"depth"}
+    assert skipped == {"zeros": "too few cells", "mmd": "It is not defined for these cells."}

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -134,6 +135,13 @@ def test_bfloat16_only_where_hardware_multiplies_it(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True})
     assert best_precision("cpu") == "32-true"
     assert best_precision("mps") == "32-true"
+    for emulates, wanted in ((True, "32-true"), (False, "bf16-mixed")):
+        monkeypatch.setattr(
+            torch.cuda,
+            "is_bf16_supported",
+            lambda *, including_emulation, only=emulates: including_emulation or not only,
+        )
+        assert best_precision("cuda") == best_precision("gpu") == wanted
 
 
 def test_interrupt_leaves_a_usable_model(pbmc: AnnData, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,6 +161,14 @@ def test_interrupt_leaves_a_usable_model(pbmc: AnnData, monkeypatch: pytest.Monk
     assert signal.getsignal(signal.SIGINT) is handler
     assert np.isfinite(model.get_latent_representation()).all()
     assert model.augment(indices=[0], steps=2).n_obs == 1
+
+
+def test_training_in_a_thread_leaves_signals_alone(pbmc: AnnData) -> None:
+    """Only the main thread may set what a signal does."""
+    model = scDiffAug(pbmc[:60, :40].copy(), n_semantic=8)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(model.train, 2, accelerator="cpu", enable_progress_bar=False).result()
+    assert len(model.history["loss"]) == 2
 
 
 def test_a_loss_that_is_not_finite_says_what_to_do(pbmc: AnnData) -> None:
