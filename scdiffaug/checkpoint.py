@@ -15,6 +15,7 @@ import safetensors.torch
 from torch import Tensor
 
 from scdiffaug._checks import check_flag, check_path
+from scdiffaug.contract import DataContract, PairBatches
 from scdiffaug.storage import difference, write_whole
 
 _FILE = "checkpoint.safetensors"
@@ -47,6 +48,19 @@ def check_place(checkpoint_dir: str | Path | None, *, resume: bool) -> None:
             f"{path} exists already: pass resume=True to go on from it, or name another "
             "checkpoint_dir."
         )
+
+
+def described(
+    contract: DataContract, batches: PairBatches, settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """All that decides the outcome of a run: cells, features, and how it is trained."""
+    return {
+        "cells": batches.digest(),
+        "features": contract.to_dict()["var_names_sha256"],
+        "n_neighbors": contract.n_neighbors,
+        "batch_size": batches.batch_size,
+        **settings,
+    }
 
 
 @dataclass(frozen=True, kw_only=True)

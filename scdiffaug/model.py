@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -25,8 +25,8 @@ from scvi.model._utils import parse_device_args
 
 from scdiffaug import augmentation, data
 from scdiffaug._checks import check_choice, check_flag, check_number, check_seed, check_whole
-from scdiffaug.checkpoint import Checkpoints, check_place
-from scdiffaug.contract import DataContract, PairBatches, batch_bounds
+from scdiffaug.checkpoint import Checkpoints, check_place, described
+from scdiffaug.contract import DataContract, batch_bounds
 from scdiffaug.generating import GeneratingModel
 from scdiffaug.module import Condition, choose_diffusion
 from scdiffaug.objectives import ObjectiveName
@@ -353,8 +353,10 @@ class scDiffAug(GeneratingModel):
         precision = best_precision(accelerator) if precision == "auto" else precision
         checkpoints = None
         if checkpoint_dir is not None:
-            said = {"max_epochs": max_epochs, "accelerator": accelerator, "precision": precision}
-            checkpoints = Checkpoints(Path(checkpoint_dir), self._run(batches, options) | said)
+            settings = {**self._module_config, **asdict(options), "max_epochs": max_epochs}
+            settings |= {"accelerator": accelerator, "precision": precision}
+            run = described(self._contract, batches, settings)
+            checkpoints = Checkpoints(Path(checkpoint_dir), run)
         self.history_ = fit(
             self.module,
             batches,
@@ -377,17 +379,6 @@ class scDiffAug(GeneratingModel):
                 seed=self._contract.seed,
             )
         self.is_trained_ = True
-
-    def _run(self, batches: PairBatches, options: TrainingOptions) -> dict[str, Any]:
-        """What decides the outcome of a training run, whose checkpoint no other may resume."""
-        model = {**self._module_config, "n_neighbors": self._contract.n_neighbors}
-        return {
-            "cells": batches.digest(),
-            "features": self._contract.to_dict()["var_names_sha256"],
-            "batch_size": batches.batch_size,
-            **asdict(options),
-            **model,
-        }
 
     @torch.inference_mode()
     def get_latent_representation(

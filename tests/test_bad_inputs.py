@@ -103,6 +103,8 @@ CASES: list[Case] = [
             "learning_rate": {0.0: V, -1e-3: V, NAN: V, INF: V, "1e-3": T},
             "weight_decay": {-1.0: V, NAN: V, INF: V, None: T},
             "enable_progress_bar": {"no": T, 0: T},
+            "checkpoint_dir": {3: T, True: T},
+            "resume": {"yes": T, 1: T, None: T},
         },
     ),
     *each(

@@ -72,6 +72,7 @@ KINDS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "alternating": ({}, {"schedule": "alternating", "precision": "bf16-mixed"}),
     "gaussian": ({"diffusion": "gaussian"}, {"alpha": 0.5, "startup": 0.2}),
     "no generator": ({"diffusion": "none"}, {}),
+    "a queue and a momentum copy": ({"objective": "moco"}, {}),
 }
 
 
