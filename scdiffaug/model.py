@@ -300,7 +300,7 @@ class scDiffAug(GeneratingModel):
         FileExistsError
             If there is a checkpoint and ``resume`` is false.
         FloatingPointError
-            If the loss becomes NaN or infinite.
+            If loss or gradient become NaN or infinite.
         MemoryError
             If memory runs out.
         TypeError

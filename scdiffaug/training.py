@@ -228,12 +228,12 @@ class DiffAugPlan(pl.LightningModule):
         self.module.update_ema(min(_EMA_DECAY, (1 + self.step) / (10 + self.step)))
 
     def on_train_epoch_end(self) -> None:
-        """Record means over the epoch, and stop where the loss is not finite.
+        """Record means over the epoch, and stop where loss or gradient is not finite.
 
         Raises
         ------
         FloatingPointError
-            If the loss became NaN or infinite.
+            If loss or gradient became NaN or infinite.
         """
         means = {
             name: torch.stack([step[name].float().cpu() for step in self._epoch]).mean().item()
@@ -241,11 +241,14 @@ class DiffAugPlan(pl.LightningModule):
         }
         self._epoch.clear()
         self.records.append(means)
-        if not math.isfinite(means["loss"]):
-            raise FloatingPointError(
-                f"The loss became {means['loss']} in epoch {len(self.records) - 1}: lower "
-                "learning_rate, or check the data for extreme values."
-            )
+        # The gradient of the last step spoils weights that no loss was computed with.
+        for name in ("loss", "gradient_norm"):
+            if not math.isfinite(means[name]):
+                raise FloatingPointError(
+                    f"The {name.replace('_', ' ')} became {means[name]} in epoch "
+                    f"{len(self.records) - 1}: lower learning_rate, or check the data for extreme "
+                    "values."
+                )
 
     def history(self) -> dict[str, pd.DataFrame]:
         """One data frame per recorded quantity, indexed by epoch."""

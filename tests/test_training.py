@@ -179,6 +179,25 @@ def test_a_loss_that_is_not_finite_says_what_to_do(pbmc: AnnData) -> None:
         model.train(max_epochs=3, enable_progress_bar=False)
 
 
+@pytest.mark.parametrize("step", [1, 2, 5, 6])
+def test_a_gradient_that_is_not_finite_never_ends_well(
+    pbmc: AnnData, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    """That of the last of the six steps spoils weights of which no loss is computed."""
+    clip, seen = torch.nn.utils.clip_grad_norm_, []
+
+    def inject(parameters: list[torch.Tensor], bound: float) -> torch.Tensor:
+        seen.append(bound)
+        if len(seen) == step:
+            parameters[0].grad[0, 0] = torch.nan
+        return clip(parameters, bound)
+
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", inject)
+    model = scDiffAug(pbmc[:60, :40].copy(), n_semantic=8)
+    with pytest.raises(FloatingPointError, match=f"became nan in epoch {(step - 1) // 2}: lower"):
+        model.train(3, batch_size=30, enable_progress_bar=False)
+
+
 def test_termination_does_not_look_like_success() -> None:
     script = """
 import os, signal
