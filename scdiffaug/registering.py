@@ -1,0 +1,97 @@
+"""The part of the model that says where in an AnnData it finds what it needs."""
+
+from __future__ import annotations
+
+import warnings
+
+# scvi-tools uses rich.pretty in view_anndata_setup without importing it.
+import rich.pretty  # noqa: F401
+from anndata import AnnData
+from scvi import REGISTRY_KEYS
+from scvi.data import AnnDataManager
+from scvi.data._constants import _SCVI_UUID_KEY
+from scvi.data.fields import CategoricalObsField, LayerField
+
+from scdiffaug import data
+from scdiffaug.generating import GeneratingModel
+
+
+class RegisteringModel(GeneratingModel):
+    """A model that cells are registered with, as scvi-tools does."""
+
+    @classmethod
+    def _is_set_up(cls, adata: AnnData) -> bool:
+        try:
+            return cls._get_most_recent_anndata_manager(adata) is not None
+        except ValueError as error:
+            raise ValueError(
+                "adata is a copy of one that was set up: call scDiffAug.setup_anndata(adata, ...) "
+                "for the copy too."
+            ) from error
+
+    @classmethod
+    def _part_from_original(cls, adata: AnnData) -> None:
+        # A copy carries its original's identity, whose registration it would take over.
+        manager = cls._setup_adata_manager_store.get(adata.uns.get(_SCVI_UUID_KEY))
+        if manager is not None and manager.adata is not adata:
+            del adata.uns[_SCVI_UUID_KEY]
+
+    @classmethod
+    def setup_anndata(
+        cls,
+        adata: AnnData,
+        *,
+        layer: str | None = None,
+        labels_key: str | None = None,
+        batch_key: str | None = None,
+        neighbors_key: str | None = None,
+    ) -> None:
+        """Say where in an AnnData the model finds what it needs.
+
+        Parameters
+        ----------
+        adata
+            Annotated cells; a view becomes a copy.
+        layer
+            Layer to use instead of ``adata.X``.
+        labels_key
+            Column of obs with labels. Training sees them only with ``condition="labels"``.
+        batch_key
+            Column of obs with batches, within which variable features are chosen.
+        neighbors_key
+            Key of ``adata.uns`` under which ``sc.pp.neighbors`` left a graph to use instead of
+            the model's own search.
+
+        Raises
+        ------
+        KeyError
+            If a layer, column or graph is missing.
+        TypeError
+            If an argument is of the wrong type.
+        ValueError
+            If adata is empty, names repeat, or labels or batches are missing.
+
+        Examples
+        --------
+        >>> import scdiffaug
+        >>> adata = scdiffaug.datasets.pbmc68k_reduced()
+        >>> adata.layers["counts"] = adata.X.copy()
+        >>> scdiffaug.scDiffAug.setup_anndata(adata, layer="counts")
+        """
+        data.check_setup(adata, layer, labels_key=labels_key, batch_key=batch_key)
+        data.check_graph(adata, neighbors_key)
+        if adata.is_view:
+            adata._init_as_actual(adata.copy())
+        cls._part_from_original(adata)
+        setup_args = cls._get_setup_method_args(**locals())
+        fields = [LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=False)]
+        if labels_key is not None:
+            fields.append(CategoricalObsField(REGISTRY_KEYS.LABELS_KEY, labels_key))
+        if batch_key is not None:
+            fields.append(CategoricalObsField(REGISTRY_KEYS.BATCH_KEY, batch_key))
+        manager = AnnDataManager(fields=fields, setup_method_args=setup_args)
+        with warnings.catch_warnings():
+            # Advice on memory layout, which our reader does not depend on.
+            warnings.filterwarnings("ignore", message="Training will be faster when")
+            manager.register_fields(adata)
+        cls.register_manager(manager)
