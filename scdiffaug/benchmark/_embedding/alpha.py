@@ -78,6 +78,15 @@ def alpha(
         If a file has no such column of labels.
     ValueError
         If a share is not above 0 and at most 1.
+
+    Examples
+    --------
+    >>> from scdiffaug import benchmark
+    >>> results = benchmark.alpha(["cells.h5ad"], shares=[0.1])  # doctest: +SKIP
+    >>> benchmark.alpha(["cells.h5ad"], shares=[10])
+    Traceback (most recent call last):
+        ...
+    ValueError: shares=10 must be above 0 and at most 1.
     """
     for share in shares:
         check_number("shares", share, above=0, at_most=1)

@@ -145,6 +145,18 @@ def embedding(
         If a file has no such column of labels.
     ValueError
         If a method is unknown, or two files have one name.
+
+    Examples
+    --------
+    >>> import scdiffaug
+    >>> from scdiffaug import benchmark
+    >>> scdiffaug.datasets.pbmc68k_reduced().write_h5ad("pbmc.h5ad")
+    >>> results = benchmark.embedding(
+    ...     ["pbmc.h5ad"], method_names=["pca"], n_seeds=1, cache="cache", show_progress=False
+    ... )
+    >>> accuracy = results[results["metric"] == "linear_svm_accuracy"]
+    >>> accuracy["representation"].tolist()
+    ['2d']
     """
     methods.check(method_names, METHODS)
     folder = environments.default_cache() if cache is None else Path(cache)

@@ -83,6 +83,17 @@ def transform(
         If a file has no such column of labels.
     ValueError
         If a method is unknown or cannot embed new cells, or ``held_out`` is out of range.
+
+    Examples
+    --------
+    >>> import scdiffaug
+    >>> from scdiffaug import benchmark
+    >>> scdiffaug.datasets.pbmc68k_reduced().write_h5ad("pbmc.h5ad")
+    >>> results = benchmark.transform(
+    ...     ["pbmc.h5ad"], method_names=["pca"], n_seeds=1, cache="cache", show_progress=False
+    ... )
+    >>> results["representation"].unique().tolist()
+    ['2d', '2d_new']
     """
     methods.check(method_names, {n: each for n, each in METHODS.items() if each.embeds_new})
     folder = environments.default_cache() if cache is None else Path(cache)

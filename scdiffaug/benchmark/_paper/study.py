@@ -121,6 +121,15 @@ def paper(
         If no dataset is here.
     ValueError
         If there is no such table or figure.
+
+    Examples
+    --------
+    >>> from scdiffaug import benchmark
+    >>> results = benchmark.paper("table5", out="table5")  # doctest: +SKIP
+    >>> benchmark.paper("table1", out="table1")
+    Traceback (most recent call last):
+        ...
+    ValueError: 'table1' is unknown: use one of table2, table4, table5, figure3, figure4.
     """
     if what not in NAMES:
         raise ValueError(f"{what!r} is unknown: use one of {', '.join(NAMES)}.")
