@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: demo test lint types floors dist docs clean
+.PHONY: demo test tutorials lint types floors dist docs clean
 .NOTPARALLEL:
 
 demo: $(VENV)/.runtime
@@ -14,6 +14,10 @@ demo: $(VENV)/.runtime
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest $(ARGS)
+
+# SAVE=1 keeps what the cells put out.
+tutorials: $(VENV)/.tutorials
+	$(BIN)/python -m pytest tutorials --durations=0 $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -38,9 +42,10 @@ clean:
 
 $(VENV)/.runtime: EXTRAS =
 $(VENV)/.test: EXTRAS = [test]
+$(VENV)/.tutorials: EXTRAS = [test,tutorials]
 $(VENV)/.dev: EXTRAS = [dev]
 $(VENV)/.docs: EXTRAS = [docs]
-$(VENV)/.runtime $(VENV)/.test $(VENV)/.dev $(VENV)/.docs: $(VENV)/.created pyproject.toml constraints.txt
+$(VENV)/.runtime $(VENV)/.test $(VENV)/.tutorials $(VENV)/.dev $(VENV)/.docs: $(VENV)/.created pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -c constraints.txt -e '.$(EXTRAS)'
 	@touch $@
 

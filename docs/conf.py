@@ -7,6 +7,7 @@ from pathlib import Path
 
 _HERE = Path(__file__).parent
 _RESULTS = _HERE.parent / "benchmarks"
+_TUTORIALS = _HERE.parent / "tutorials"
 
 project = "scdiffaug"
 author = "the scdiffaug developers"
@@ -23,9 +24,10 @@ extensions = [
 templates_path = ["_templates"]
 exclude_patterns = ["_build", "**.ipynb_checkpoints"]
 
-# Guide pages are run by tests/test_examples.py; a build trains no models.
+# Guide pages are run by tests/test_examples.py, tutorials by `make tutorials`; a build trains no
+# models.
 nb_execution_mode = "off"
-myst_enable_extensions = ["colon_fence", "deflist"]
+myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 
 autosummary_generate = True
@@ -75,7 +77,17 @@ def _copy_results(_app):
     (generated / "results.md").write_text(f"# Results\n\n{text}", encoding="utf-8")
 
 
+def _copy_tutorials(_app):
+    """Notebooks are shown as they were run; pages can only be made of files in this folder."""
+    shown = _HERE / "generated" / "tutorials"
+    shutil.rmtree(shown, ignore_errors=True)
+    shown.mkdir(parents=True)
+    for notebook in _TUTORIALS.glob("*.ipynb"):
+        shutil.copy(notebook, shown)
+
+
 def setup(app):
     """Hooks; Sphinx calls this."""
+    app.connect("builder-inited", _copy_tutorials, priority=100)
     app.connect("builder-inited", _copy_results, priority=100)
     app.connect("autodoc-process-docstring", _as_prose, priority=100)
