@@ -40,7 +40,9 @@ def _with_methods(name: str, thing: Any) -> Iterator[tuple[str, Any]]:
     yield name, thing
     if inspect.isclass(thing):
         for key, value in inspect.getmembers(thing, inspect.isroutine):
-            if not key.startswith("_") and value.__module__.startswith("scdiffaug"):
+            # A method that refuses what scvi-tools would do has nothing to show.
+            refuses = getattr(value, "__annotations__", {}).get("return") == "NoReturn"
+            if value.__module__.startswith("scdiffaug") and not (key.startswith("_") or refuses):
                 yield f"{name}.{key}", value
 
 
