@@ -40,9 +40,10 @@ def _with_methods(name: str, thing: Any) -> Iterator[tuple[str, Any]]:
     yield name, thing
     if inspect.isclass(thing):
         for key, value in inspect.getmembers(thing, inspect.isroutine):
+            if key.startswith("_") or not value.__module__.startswith("scdiffaug"):
+                continue
             # A method that refuses what scvi-tools would do has nothing to show.
-            refuses = getattr(value, "__annotations__", {}).get("return") == "NoReturn"
-            if value.__module__.startswith("scdiffaug") and not (key.startswith("_") or refuses):
+            if value.__annotations__.get("return") != "NoReturn":
                 yield f"{name}.{key}", value
 
 
