@@ -185,9 +185,9 @@ def pumap(inputs: Inputs, seed: int, *, n_neighbors: int = 15, epochs: int = 1) 
     from umap.parametric_umap import ParametricUMAP
 
     tf.keras.utils.set_random_seed(seed)
-    model = ParametricUMAP(
-        n_neighbors=n_neighbors, n_training_epochs=epochs, random_state=seed, verbose=False
-    )
+    model = ParametricUMAP(n_neighbors=n_neighbors, random_state=seed, verbose=False)
+    # umap-learn 0.5.12 knows it as an attribute alone.
+    model.n_training_epochs = epochs
     return _fitted(model, inputs, Inputs.pca)
 
 

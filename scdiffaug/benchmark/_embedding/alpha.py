@@ -221,6 +221,8 @@ def differences_figure(results: pd.DataFrame) -> Figure:
                 ax.plot(own.mean(), place, "|", ms=12, mew=2, color="C1")
             ax.axvline(0, color="0.6", lw=0.8)
             ax.tick_params(labelsize=6)
+    # All panels share their rows: the first dataset stands above.
+    axes[0, 0].invert_yaxis()
     for ax, panel in zip(axes[0], PANELS, strict=True):
         ax.set_title(panel.title, fontsize=7)
     for ax in axes[-1]:

@@ -81,6 +81,7 @@ def _draw_boxes(ax: Axes, scores: pd.DataFrame) -> None:
             list(by_alpha.values()),
             tick_labels=[f"{alpha:g}" for alpha in by_alpha],
             medianprops={"color": "C1"},
+            flierprops={"markersize": 3},
         )
     ax.tick_params(labelsize=6)
 
