@@ -214,6 +214,7 @@ def test_paired_differences_are_resampled_by_dataset_and_seed():
     # Two datasets without spread over seeds: all means are 1, 2 or 3.
     assert margins.paired_interval(same) == (1, 3)
     assert margins.paired_interval(same.loc[["x"]]) == (1, 1)
+    assert np.isnan(margins.paired_interval(same.iloc[:1])).all()
     low, high = margins.paired_interval(pd.Series([-1.0, 0, 1, -1, 0, 1], index=index))
     assert -1 <= low < -0.4
     assert 0.4 < high <= 1

@@ -43,8 +43,8 @@ def test_command_pairs_runs_on_the_same_cells(asked, tmp_path, monkeypatch):
     assert [len({pair[0].dataset.digest for pair in pairs[i : i + 2]}) for i in (0, 2)] == [1, 2]
     assert {job.settings["max_epochs"] for job in asked} == {3}
     summary = (out / "summary.md").read_text()
-    assert "| linear SVM, 2-D | 100% | +2.00 | +2.00 to +2.00 | yes | 1 of 1 | 2 of 2 |" in summary
-    assert "| linear SVM, 80-d | 60% | +4.00 | +4.00 to +4.00 | yes | 1 of 1 | 2 of 2 |" in summary
+    assert "| linear SVM, 2-D | 100% | +2.0 | +2.0 to +2.0 | yes | 1 of 1 | 2 of 2 |" in summary
+    assert "| linear SVM, 80-d | 60% | +4.0 | +4.0 to +4.0 | yes | 1 of 1 | 2 of 2 |" in summary
     assert "| 0.6 | small | +4.0 ± 0.0 | +0.4 ± 0.0 |" in summary
     assert "--shares 1.0,0.6 --seeds 2 --max-epochs 3" in summary
     assert (out / "differences.png").stat().st_size > 5_000

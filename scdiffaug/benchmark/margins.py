@@ -86,7 +86,7 @@ def bootstrap_margin(
 def paired_interval(
     differences: pd.Series, *, n_resamples: int = 10_000, seed: int = 0
 ) -> tuple[float, float]:
-    """95% interval of the mean over datasets of paired differences.
+    """95% interval of the mean over datasets of paired differences; NaN of a single one.
 
     Parameters
     ----------
@@ -96,6 +96,8 @@ def paired_interval(
     n_resamples, seed
         Number of resamples and their seed.
     """
+    if len(differences) < 2:
+        return float("nan"), float("nan")
     rng = np.random.default_rng(seed)
     per_dataset = np.stack(
         [_resampled_mean(own, n_resamples, rng) for _, own in differences.groupby(level="dataset")]

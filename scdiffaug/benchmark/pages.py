@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import shlex
@@ -44,6 +45,11 @@ def n_seeds(results: pd.DataFrame) -> str:
     """How many seeds there are, in words."""
     n = results["seed"].nunique()
     return f"{n} seed" if n == 1 else f"{n} seeds"
+
+
+def interval(low: float, high: float) -> str:
+    """An interval in words."""
+    return "–" if math.isnan(low) else f"{low:+.1f} to {high:+.1f}"
 
 
 def write_text(path: Path, text: str) -> None:

@@ -184,8 +184,8 @@ def _verdicts(results: pd.DataFrame) -> pd.DataFrame:
                 {
                     "score": panel.title,
                     "share of cells": f"{share:.0%}",
-                    "mean difference": f"{means.mean():+.2f}",
-                    "95% interval": f"{low:+.2f} to {high:+.2f}",
+                    "mean difference": f"{means.mean():+.1f}",
+                    "95% interval": pages.interval(low, high),
                     "excludes zero": "yes" if low > 0 or high < 0 else "no",
                     "datasets better": f"{(means > 0).sum()} of {len(means)}",
                     "pairs better": f"{(own > 0).sum()} of {len(own)}",

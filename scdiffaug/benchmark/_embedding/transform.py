@@ -210,7 +210,7 @@ def _change_table(scores: pd.DataFrame) -> str:
                 "method": method,
                 "datasets": len(by_dataset),
                 "change, mean": f"{by_dataset.mean():+.1f}",
-                "95% interval": f"{low:+.1f} to {high:+.1f}",
+                "95% interval": pages.interval(low, high),
                 "worst": f"{by_dataset.min():+.1f} ({by_dataset.idxmin()})",
             }
         )
