@@ -15,7 +15,9 @@ _LOG_ZERO = -30.0
 
 def squared_distances(a: Tensor, b: Tensor) -> Tensor:
     """Squared Euclidean distances between rows, ``(n, k)`` and ``(m, k)`` to ``(n, m)``."""
-    cross = a @ b.T
+    # A difference of large squares: a product in bfloat16 would lose the near cells.
+    with torch.autocast(a.device.type, enabled=False):
+        cross = a @ b.T
     return (a.square().sum(1)[:, None] + b.square().sum(1) - 2 * cross).clamp_min(0)
 
 

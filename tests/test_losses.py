@@ -41,6 +41,13 @@ def test_squared_distances_are_never_negative(rng: torch.Generator) -> None:
     assert losses.squared_distances(a, a).min() >= 0
 
 
+def test_squared_distances_are_exact_under_autocast(rng: torch.Generator) -> None:
+    a = 30 + normal(50, 2, rng=rng).float()
+    exact = losses.squared_distances(a, a)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(losses.squared_distances(a, a), exact)
+
+
 @pytest.mark.parametrize("dof", [0.01, 1.0, 5.0, 100.0])
 def test_log_t_kernel_is_the_density_of_student_t(dof: float) -> None:
     distance = np.array([0.0, 1e-3, 0.5, 1.0, 7.0, 1e3, 1e6])
