@@ -4,9 +4,10 @@ export OMP_WAIT_POLICY ?= passive
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+OLDEST := .oldest
 ARGS ?=
 
-.PHONY: demo test tutorials lint types floors dist docs clean
+.PHONY: demo test oldest tutorials lint types floors dist docs clean
 .NOTPARALLEL:
 
 demo: $(VENV)/.runtime
@@ -14,6 +15,10 @@ demo: $(VENV)/.runtime
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest $(ARGS)
+
+# The same with the oldest versions that pyproject.toml allows.
+oldest: $(OLDEST)/.test
+	$(OLDEST)/bin/python -m pytest $(ARGS)
 
 # SAVE=1 keeps what the cells put out.
 tutorials: $(VENV)/.tutorials
@@ -38,7 +43,7 @@ docs: $(VENV)/.docs
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 
 clean:
-	rm -rf $(VENV) .virtualenv build demo dist docs/_build docs/generated .*_cache .coverage .hypothesis
+	rm -rf $(VENV) $(OLDEST) .virtualenv build demo dist docs/_build docs/generated .*_cache .coverage .hypothesis
 
 $(VENV)/.runtime: EXTRAS =
 $(VENV)/.test: EXTRAS = [test]
@@ -47,6 +52,12 @@ $(VENV)/.dev: EXTRAS = [dev]
 $(VENV)/.docs: EXTRAS = [docs]
 $(VENV)/.runtime $(VENV)/.test $(VENV)/.tutorials $(VENV)/.dev $(VENV)/.docs: $(VENV)/.created pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -c constraints.txt -e '.$(EXTRAS)'
+	@touch $@
+
+$(OLDEST)/.test: $(VENV)/.created pyproject.toml
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(OLDEST)
+	$(BIN)/uv pip install --python $(OLDEST) --resolution lowest-direct -e '.[test]'
 	@touch $@
 
 # Debian's python3 may lack ensurepip, which venv needs; virtualenv brings its own pip, and

@@ -16,7 +16,7 @@ from scdiffaug.augmentation import Draw
 from scdiffaug.choosing import Choice, Depth, Keep, Target, group_names
 from scdiffaug.features import FeatureSpace
 from scdiffaug.model import scDiffAug
-from scdiffaug.storage import write_whole
+from scdiffaug.storage import check_writable, write_whole
 
 Summary = dict[str, Any]
 
@@ -55,7 +55,17 @@ class Training:
         return self.folder is not None and self.folder.exists() and any(self.folder.iterdir())
 
     def check(self) -> None:
-        """Raise ValueError where an option would train a model that is trained already."""
+        """Raise before the training what would be raised after it.
+
+        Raises
+        ------
+        PermissionError
+            If the model could not be saved.
+        ValueError
+            If an option would train a model that is trained already.
+        """
+        if self.folder is not None and not self.is_saved:
+            check_writable(self.folder.parent)
         given = ("layer", "batch_key", "feature_space", "max_epochs")
         options = [f"--{name.replace('_', '-')}" for name in given if getattr(self, name)]
         if self.is_saved and options:
@@ -196,7 +206,7 @@ def _check_place(out: Path, suffix: Literal[".h5ad", ".html"], *, overwrite: boo
         raise IsADirectoryError(f"{out} is a folder: name a file.")
     if out.exists() and not overwrite:
         raise FileExistsError(f"{out} exists already: pass --overwrite to replace it.")
-    out.parent.mkdir(parents=True, exist_ok=True)
+    check_writable(out.parent)
 
 
 def _read(path: Path) -> AnnData:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
 import os
 import re
+import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -42,6 +44,8 @@ def write_model(
     ------
     FileExistsError
         If the folder exists and ``overwrite`` is false, or is not a saved model.
+    PermissionError
+        If the folder that it is in may not be written to.
     ValueError
         If weights are NaN or infinite.
     """
@@ -215,14 +219,41 @@ def saved_adata(folder: Path, digest: str | None) -> Path | None:
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Write beside the place and rename, so that no interruption leaves half a file."""
+    """Write beside the place and rename, so that no interruption leaves half a file.
+
+    Raises
+    ------
+    PermissionError
+        If the folder may not be written to.
+    """
     # The suffix stays at the end: savefig chooses the format by it.
     aside = path.with_name(f".partial-{path.name}")
+    with _said_of(path.parent):
+        try:
+            write(aside)
+            aside.replace(path)
+        finally:
+            aside.unlink(missing_ok=True)
+
+
+def check_writable(folder: Path) -> None:
+    """Make a folder where there is none; PermissionError where nothing can be written there."""
+    with _said_of(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+
+
+@contextmanager
+def _said_of(folder: Path) -> Iterator[None]:
+    """Say which folder may not be written to, rather than which file aside."""
     try:
-        write(aside)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        raise PermissionError(
+            f"{folder} cannot be written to: name another folder, or change who may write there."
+        ) from error
 
 
 @contextmanager
@@ -231,10 +262,11 @@ def written_aside(folder: Path) -> Iterator[Path]:
 
     What was left aside by processes that were killed is swept up first.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    for left in _beside(folder, "new"):
-        _sweep(left)
-    aside = _made_beside(folder, "new")
+    with _said_of(folder.parent):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        for left in _beside(folder, "new"):
+            _sweep(left)
+        aside = _made_beside(folder, "new")
     lock = _lock(aside)
     try:
         yield aside
@@ -282,7 +314,10 @@ def _waiting(folder: Path) -> list[Path]:
 
 
 def _made_beside(folder: Path, role: _Role) -> Path:
-    return Path(tempfile.mkdtemp(prefix=f".{folder.name}.{role}-", dir=folder.parent))
+    # mkdtemp would keep the model from all but its owner.
+    made = folder.with_name(f".{folder.name}.{role}-{secrets.token_hex(4)}")
+    made.mkdir()
+    return made
 
 
 def _beside(folder: Path, role: _Role) -> list[Path]:

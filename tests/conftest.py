@@ -1,5 +1,7 @@
 import os
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +13,23 @@ from scdiffaug import datasets
 
 # The tests' matrices are too small to share: two threads would mostly wait for each other.
 torch.set_num_threads(1)
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+def _stay_here(event: str, args: tuple[Any, ...]) -> None:
+    """End any test that looks up or calls another machine."""
+    host = None
+    if event == "socket.getaddrinfo":
+        host = args[0]
+    # The address of a socket between processes is a path.
+    elif event == "socket.connect" and isinstance(args[1], tuple):
+        host = args[1][0]
+    if host and host not in LOOPBACK:
+        raise RuntimeError(f"A test must not reach beyond this machine: it asked for {host}.")
+
+
+sys.addaudithook(_stay_here)
 
 
 @pytest.fixture(scope="session")

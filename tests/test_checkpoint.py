@@ -20,6 +20,7 @@ from scdiffaug.module import DiffAugModule
 
 FILE = "checkpoint.safetensors"
 N_STEPS = 4 * 3
+N_INTERRUPTIONS = 4
 Outcome = tuple[str, dict[str, list[float]]]
 
 
@@ -86,8 +87,8 @@ def test_resumed_run_is_the_whole_run(
 ) -> None:
     whole = _outcome(_train(_model(adata, **made), **trained))
     rng = np.random.default_rng(0)
-    # One run, interrupted three times: after five steps one epoch of three is done for good.
-    for after in rng.integers(1, 6, size=3):
+    # One run, interrupted again and again: after five steps one epoch of three is done for good.
+    for after in rng.integers(1, 6, size=N_INTERRUPTIONS):
         with monkeypatch.context() as patch:
             _interrupt(patch, after)
             with pytest.raises(Interrupted):

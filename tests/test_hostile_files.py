@@ -13,6 +13,7 @@ import pytest
 import safetensors.torch
 import torch
 from anndata import AnnData
+from scvi.model import SCVI
 
 from scdiffaug import datasets, scDiffAug
 from scdiffaug.storage import sealed, sha256
@@ -344,6 +345,17 @@ def test_methods_of_scvi_tools_that_unpickle_are_refused(folder: Path, method: s
     with pytest.raises(NotImplementedError, match=f"{method} would unpickle .* scDiffAug.load"):
         getattr(scDiffAug, method)(*map(str, given))
     assert not (folder.parent / "exploded").exists()
+
+
+def test_a_pickle_beside_the_model_is_not_read(folder: Path, adata: AnnData) -> None:
+    torch.save({"attr_dict": _Bomb(folder)}, folder / "model.pt")
+    assert scDiffAug.load(folder).get_latent_representation(adata).shape == (60, 8)
+    assert not (folder.parent / "exploded").exists()
+
+
+def test_loaders_of_scvi_tools_find_nothing_of_theirs(folder: Path, adata: AnnData) -> None:
+    with pytest.raises(ValueError, match="Failed to load model file"):
+        SCVI.load(str(folder), adata)
 
 
 def test_large_declared_sizes_take_no_memory(

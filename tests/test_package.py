@@ -1,3 +1,4 @@
+import socket
 import subprocess
 import sys
 from importlib.metadata import version
@@ -59,3 +60,9 @@ def test_pbmc68k_reduced_is_counts() -> None:
 def test_values_that_are_not_counts_are_refused() -> None:
     with pytest.raises(ValueError, match="expected log-normalised counts"):
         _pbmc68k._undo_log_normalisation(sparse.csr_matrix(np.log1p([[1.0, 1.5, 2.0]])))
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "pypi.org"])
+def test_no_test_reaches_beyond_this_machine(host: str) -> None:
+    with pytest.raises(RuntimeError, match=f"it asked for {host}"):
+        socket.create_connection((host, 80), timeout=1)

@@ -41,6 +41,12 @@ def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:
     assert _names(tmp_path) == ["model"]
 
 
+def test_a_folder_is_open_to_whom_other_folders_are(tmp_path: Path) -> None:
+    (tmp_path / "ordinary").mkdir()
+    _fill(tmp_path / "model", "one")
+    assert (tmp_path / "model").stat().st_mode == (tmp_path / "ordinary").stat().st_mode
+
+
 def test_what_a_killed_process_left_is_swept_up(tmp_path: Path) -> None:
     left = _killed_while_writing(tmp_path / "model")
     assert _names(tmp_path) == [left]

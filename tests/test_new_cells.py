@@ -1,0 +1,82 @@
+"""Whatever is asked for: new cells follow their sources, and survive their file."""
+
+import tempfile
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pandas as pd
+import pytest
+from anndata import AnnData
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from refusals import Bench
+from scipy import sparse
+
+from scdiffaug import scDiffAug
+
+FEW = settings(derandomize=True, deadline=None, max_examples=8, database=None)
+WISHES = st.fixed_dictionaries(
+    {"strength": st.floats(0.05, 1), "seed": st.integers(0, 2**32 - 1)},
+    optional={
+        "depth": st.sampled_from(["source", "sampled", 30]),
+        "keep": st.sampled_from(["all", "consistent"]),
+        "n_per_cell": st.integers(1, 3),
+    },
+)
+
+
+def _values(new: AnnData) -> np.ndarray:
+    return new.X.toarray() if sparse.issparse(new.X) else new.X
+
+
+@FEW
+@given(rows=st.lists(st.integers(0, 59), min_size=1, unique=True), strength=st.floats(0.05, 1))
+def test_selecting_before_and_after_are_the_same(
+    bench: Bench, rows: list[int], strength: float
+) -> None:
+    named = bench.model.augment(indices=rows, strength=strength, steps=2)
+    selected = bench.model.augment(bench.adata[rows].copy(), strength=strength, steps=2)
+    assert list(named.obs_names) == list(selected.obs_names)
+    pd.testing.assert_frame_equal(named.obs, selected.obs)
+    np.testing.assert_array_equal(_values(named).sum(1), _values(selected).sum(1))
+    # A matrix product rounds a row by where it stands, which may turn a draw.
+    assert (_values(named) == _values(selected)).mean() > 0.98
+
+
+@FEW
+@given(order=st.permutations(range(40)))
+def test_the_order_of_genes_makes_the_same_cells(bench: Bench, order: list[int]) -> None:
+    new = bench.model.augment(steps=2)
+    permuted = bench.model.augment(bench.adata[:, order].copy(), steps=2)
+    assert list(permuted.var_names) == list(bench.adata.var_names)
+    np.testing.assert_array_equal(_values(permuted), _values(new))
+
+
+@pytest.mark.parametrize("container", [np.asarray, sparse.csr_matrix])
+@FEW
+@given(wishes=WISHES)
+def test_new_cells_write_and_read_back_equal(
+    bench: Bench, container: type, wishes: dict[str, object]
+) -> None:
+    source = bench.adata.copy()
+    source.X = container(source.X.toarray())
+    source.obs_names = [f"细胞 {place}" for place in range(60)]
+    new = bench.model.augment(source, steps=2, **wishes)
+    assert sparse.issparse(new.X) == sparse.issparse(source.X)
+    with tempfile.TemporaryDirectory() as folder:
+        new.write_h5ad(Path(folder) / "new.h5ad")
+        back = ad.read_h5ad(Path(folder) / "new.h5ad")
+    np.testing.assert_array_equal(_values(back), _values(new))
+    pd.testing.assert_frame_equal(back.obs, new.obs)
+    pd.testing.assert_frame_equal(back.var, new.var)
+    assert list(back.layers) == ["log1p_norm"]
+    assert dict(back.uns["scdiffaug"]) == new.uns["scdiffaug"]
+
+
+def test_two_cells_are_enough_to_run() -> None:
+    cells = AnnData(np.random.default_rng(0).poisson(3.0, (2, 9)).astype(np.float32))
+    model = scDiffAug(cells, n_semantic=8, n_neighbors=1)
+    model.train(2, enable_progress_bar=False)
+    assert np.isfinite(model.get_latent_representation()).all()
+    np.testing.assert_array_equal(model.augment(steps=2).X.sum(1), cells.X.sum(1))
