@@ -37,6 +37,8 @@ TESTS = {
     "samplers": ("samplers",),
     "storage": ("storage", "hostile_files"),
 }
+# A plugin's package that is imported already cannot have its assertions rewritten.
+OPTIONS = ("-x", "-q", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning")
 PAIRS = (
     *((ast.Lt, ast.LtE), (ast.Gt, ast.GtE), (ast.Eq, ast.NotEq), (ast.Is, ast.IsNot)),
     *((ast.In, ast.NotIn), (ast.And, ast.Or), (ast.Add, ast.Sub), (ast.Mult, ast.Div)),
@@ -113,7 +115,7 @@ def outlived(name: str, tree: ast.AST, *, limit: float) -> bool:
     try:
         install(f"scdiffaug.{name}", tree)
         files = [str(ROOT / "tests" / f"test_{part}.py") for part in TESTS[name]]
-        status = pytest.main(["-x", "-q", "-p", "no:cacheprovider", *files])
+        status = pytest.main([*OPTIONS, *files])
     except BaseException:
         status = 1
     os._exit(int(status))

@@ -51,9 +51,7 @@ WRITERS: dict[str, Callable[[Bench, Path], object]] = {
         folder / "there", overwrite=True
     ),
     "checkpoint": lambda _, folder: _checkpoint(folder),
-    "file": lambda _, folder: write_whole(
-        folder / "file", lambda aside: aside.write_text("new")
-    ),
+    "file": lambda _, folder: write_whole(folder / "file", lambda aside: aside.write_text("new")),
 }
 
 
