@@ -16,9 +16,9 @@ demo: $(VENV)/.runtime
 test: $(VENV)/.test
 	$(BIN)/python -m pytest $(ARGS)
 
-# The same with the oldest versions that pyproject.toml allows.
+# The same with the oldest versions that pyproject.toml allows, which warn of each other.
 oldest: $(OLDEST)/.test
-	$(OLDEST)/bin/python -m pytest $(ARGS)
+	$(OLDEST)/bin/python -m pytest -W default $(ARGS)
 
 # SAVE=1 keeps what the cells put out.
 tutorials: $(VENV)/.tutorials

@@ -202,3 +202,11 @@ def test_bad_files_are_named(tmp_path: Path, cells: Path, model: Path) -> None:
     anndata.read_h5ad(cells)[:, :50].copy().write_h5ad(fewer)
     assert "features" in failure("embed", fewer, out, "--model", model)
     assert not out.exists()
+
+
+@pytest.mark.parametrize("share", [0, 0.3, 0.9])
+def test_a_truncated_file_is_named(tmp_path: Path, cells: Path, share: float) -> None:
+    cut, content = tmp_path / "cut.h5ad", cells.read_bytes()
+    cut.write_bytes(content[: int(share * len(content))])
+    assert f"{cut} cannot be read as .h5ad" in failure("embed", cut, tmp_path / "out.h5ad")
+    assert [path.name for path in tmp_path.iterdir()] == ["cut.h5ad"]

@@ -91,6 +91,19 @@ def test_soft_contrastive_equals_the_double_loop(
     assert loss.item() == pytest.approx(total / N, rel=1e-6)
 
 
+def test_defaults_are_the_ones_documented(rng: torch.Generator) -> None:
+    a, b, queue = (normal(n, D, rng=rng) for n in (N, N, 9))
+    both = {"y_anchor": a, "y_view": b, "z_anchor": a, "z_view": b}
+    documented = losses.soft_contrastive(**both, dof_semantic=100.0, dof_projection=0.01)
+    assert torch.equal(losses.soft_contrastive(**both), documented)
+    assert torch.equal(losses.moco(a, b, queue), losses.moco(a, b, queue, temperature=0.1))
+    sigma = normal(N, rng=rng).exp()
+    assert torch.equal(
+        losses.preconditioned_denoising(a, b, sigma),
+        losses.preconditioned_denoising(a, b, sigma, sigma_data=1.0),
+    )
+
+
 def test_soft_contrastive_does_not_reward_a_semantic_space_that_moves_positives_apart(
     rng: torch.Generator,
 ) -> None:
