@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -18,7 +18,7 @@ from scipy import sparse
 from scdiffaug import choosing
 from scdiffaug._checks import check_number, check_seed, check_whole
 from scdiffaug._memory import halved_once
-from scdiffaug.choosing import Choice, Rows
+from scdiffaug.choosing import Choice, Names, Rows
 from scdiffaug.contract import DataContract
 from scdiffaug.data import to_tensor
 from scdiffaug.diffusion import Sampler
@@ -28,6 +28,8 @@ from scdiffaug.module import DiffAugModule
 logger = logging.getLogger("scdiffaug")
 
 _CELLS_AT_ONCE = 4096
+# Times that a cell is drawn before keep="consistent" gives it up.
+_MOST_TRIES = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +84,7 @@ class Order:
     labels: NDArray[np.int64]
     depth: NDArray[np.float32] | None
 
-    def block(self, rows: slice) -> Order:
+    def block(self, rows: slice | Rows) -> Order:
         """Some of the cells."""
         depth = None if self.depth is None else self.depth[rows]
         return Order(
@@ -145,16 +147,56 @@ def augment(
         labels=contract.label_codes(cells)[source_of],
         depth=choice.depths(x, source_of, groups=groups, rng=rng),
     )
-    made = fill(module, contract, x, order=order, draw=draw, batch_size=batch_size)
     said = {**asdict(draw), **choice.to_dict()}
-    new = as_anndata(
+    if choice.keep == "consistent":
+        made, rows, share = _consistent_cells(
+            module, contract, x, y=y, groups=groups, order=order, draw=draw, batch_size=batch_size
+        )
+        asked = None if groups is None else groups[source_of]
+        _say_of_kept(rows, share, asked, n_asked=len(source_of))
+        source_of, said["kept_share"] = source_of[rows], share
+    else:
+        made = fill(module, contract, x, order=order, draw=draw, batch_size=batch_size)
+    return as_anndata(
         made, cells, _source_obs(cells, source_of, draw), contract=contract, said=said
     )
-    if choice.keep == "all":
-        return new
-    y_made = encode(module, contract, made)
-    kept = choosing.consistent(y, y_made, source_of, groups=groups)
-    return _only(new, kept, groups_made=None if groups is None else groups[source_of])
+
+
+def _consistent_cells(
+    module: DiffAugModule,
+    contract: DataContract,
+    x: Matrix,
+    *,
+    y: NDArray[np.float32],
+    groups: Names | None,
+    order: Order,
+    draw: Draw,
+    batch_size: int,
+) -> tuple[Matrix, Rows, float]:
+    """Draw cells that are rejected again, up to ten times in all.
+
+    Returns
+    -------
+    The cells kept, in the order's order; their rows in the order; share of all draws kept.
+    """
+    open_rows, n_drawn, rng = np.arange(len(order.source_of)), 0, np.random.default_rng(draw.seed)
+    cells, rows = [], []
+    for _ in range(_MOST_TRIES):
+        asked = order.block(open_rows)
+        made = fill(module, contract, x, order=asked, draw=draw, batch_size=batch_size)
+        y_made = encode(module, contract, made)
+        kept = choosing.consistent(y, y_made, asked.source_of, groups=groups)
+        cells.append(made[kept])
+        rows.append(open_rows[kept])
+        n_drawn += len(open_rows)
+        open_rows = open_rows[~kept]
+        if not len(open_rows):
+            break
+        draw = replace(draw, seed=int(rng.integers(2**31)))
+    found = np.concatenate(rows)
+    stacked = sparse.vstack(cells, format="csr") if sparse.issparse(x) else np.vstack(cells)
+    in_order = np.argsort(found)
+    return stacked[in_order], found[in_order], len(found) / n_drawn
 
 
 def interpolate(
@@ -296,24 +338,27 @@ def as_anndata(
     if layer is not None:
         new.layers[layer] = new.X.copy()
     if contract.space.kind == "counts":
-        new.layers["log1p_norm"] = contract.space.transform(new.X)
+        # scanpy cannot normalise no cells.
+        seen = contract.space.transform(new.X) if new.n_obs else new.X.copy()
+        new.layers["log1p_norm"] = seen
     return new
 
 
-def _only(
-    new: AnnData, kept: NDArray[np.bool_], *, groups_made: NDArray[np.str_] | None
-) -> AnnData:
-    share = float(kept.mean())
-    logger.info("Kept %d of %d new cells (%.1f%%).", kept.sum(), len(kept), 100 * share)
-    if groups_made is not None:
-        by_group = pd.Series(kept).groupby(groups_made).mean()
-        low = [f"{name!r} {part:.0%}" for name, part in by_group[by_group < 0.5].items()]
-        if low:
-            logger.info("Kept less than half of: %s.", ", ".join(low))
-    if share < 1:
-        new = new[kept].copy()
-    new.uns["scdiffaug"]["kept_share"] = share
-    return new
+def _say_of_kept(rows: Rows, share: float, groups_asked: Names | None, *, n_asked: int) -> None:
+    logger.info("Kept %.1f%% of the cells drawn.", 100 * share)
+    if len(rows) == n_asked:
+        return
+    of = ""
+    if groups_asked is not None:
+        missing = pd.Series(np.delete(groups_asked, rows)).value_counts()
+        of = ": " + ", ".join(f"{n} of {name!r}" for name, n in missing.items())
+    logger.warning(
+        "%d of %d cells were rejected %d times and are left out%s.",
+        n_asked - len(rows),
+        n_asked,
+        _MOST_TRIES,
+        of,
+    )
 
 
 def _slices(n: int, size: int) -> list[slice]:

@@ -50,8 +50,7 @@ class GeneratingModel(SavedModel):
         target
             Cells that each group shall have, its sources counted: a number, or the ``"max"`` or
             ``"median"`` of their sizes. Sources are drawn at random, none twice before all of
-            the group were drawn; larger groups get no new cells. Cells that ``keep`` rejects
-            are not replaced.
+            the group were drawn; larger groups get no new cells.
         n_per_cell
             New cells per source cell, where there is no target.
         strength
@@ -66,8 +65,10 @@ class GeneratingModel(SavedModel):
             ``"consistent"`` rejects cells that left their source's place in the semantic
             embedding: with ``groupby``, those whose 15 nearest real cells (fewer in a group of
             fewer) are mostly of another group; without, those farther from their source than its
-            own 15 nearest cells. Logs the share kept. Exact search: its time grows with the
-            product of real and new cells.
+            own 15 nearest cells. A rejected cell is drawn again from its source, up to ten times
+            in all; then it is left out, and a warning says of which group. Logs the share of all
+            draws that was kept. Exact search: its time grows with the product of real and new
+            cells.
         sampler
             ``"thicken"`` for counts; ``"dpmpp_2m"``, ``"ddim"`` or ``"ddpm"`` for Gaussian noise.
         steps

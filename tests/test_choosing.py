@@ -177,18 +177,70 @@ def test_consistent_cells_are_of_the_sources_group(
 ) -> None:
     adata = trained.adata.copy()
     adata.obs["random"] = np.random.default_rng(0).choice(["a", "b", "c"], 700)
+    some = {"indices": range(200), "keep": "consistent", "strength": 0.2, **FAST}
+    typed = trained.augment(adata, groupby="cell_type", **some)
     with caplog.at_level(logging.INFO, "scdiffaug"):
-        typed = trained.augment(adata, groupby="cell_type", keep="consistent", strength=0.2)
+        mixed = trained.augment(adata, groupby="random", **some)
     assert "Kept" in caplog.text
-    mixed = trained.augment(adata, groupby="random", keep="consistent", strength=0.2)
-    assert typed.uns["scdiffaug"]["kept_share"] == typed.n_obs / 700
-    assert mixed.n_obs < typed.n_obs < 700
-    assert "kept_share" not in trained.augment(**FAST).uns["scdiffaug"]
+    shares = [new.uns["scdiffaug"]["kept_share"] for new in (mixed, typed)]
+    assert 0 < shares[0] < shares[1] <= 1
+    for new, groupby in ((typed, "cell_type"), (mixed, "random")):
+        y, y_made = (trained.get_latent_representation(cells) for cells in (adata, new))
+        sources = adata.obs_names.get_indexer(new.obs["source_obs_name"])
+        groups = adata.obs[groupby].astype(str).to_numpy()
+        assert choosing.consistent(y, y_made, sources, groups=groups).all()
+        assert (groups[sources] == new.obs[groupby]).all()
+    assert "kept_share" not in trained.augment(indices=[0], **FAST).uns["scdiffaug"]
+
+
+def test_rejected_cells_are_drawn_again(
+    trained: scDiffAug, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked: list[np.ndarray] = []
+
+    def every_third(_y, _made, source_of: np.ndarray, **_: object) -> np.ndarray:
+        asked.append(source_of)
+        return np.arange(len(source_of)) % 3 == 0
+
+    monkeypatch.setattr(choosing, "consistent", every_third)
+    new = trained.augment(indices=range(30), keep="consistent", n_per_cell=2, **FAST)
+    assert "left out" not in caplog.text
+    assert new.obs_names.tolist() == [
+        f"{name}-aug{copy}" for name in trained.adata.obs_names[:30] for copy in (0, 1)
+    ]
+    assert [len(rows) for rows in asked] == [60, 40, 26, 17, 11, 7, 4, 2, 1]
+    assert new.uns["scdiffaug"]["kept_share"] == 60 / 168
+    depths = depth_of(trained.adata[:30])
+    np.testing.assert_array_equal(depth_of(new), np.repeat(depths, 2))
+    first, again = new.X[0], new.X[1]
+    assert (first != again).nnz
+
+
+def test_cells_that_stay_rejected_are_left_out_and_said(
+    trained: scDiffAug, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    times: list[int] = []
+
+    def never_the_first(_y, _made, source_of: np.ndarray, **_: object) -> np.ndarray:
+        times.append(len(source_of))
+        return source_of > 0
+
+    monkeypatch.setattr(choosing, "consistent", never_the_first)
+    options = {"keep": "consistent", "groupby": "cell_type", "n_per_cell": 2, **FAST}
+    new = trained.augment(indices=[0, 1, 2], **options)
+    first = trained.adata.obs["cell_type"].iloc[0]
+    assert times == [6] + [2] * 9
+    assert (
+        new.obs["source_obs_name"].tolist() == np.repeat(trained.adata.obs_names[1:3], 2).tolist()
+    )
+    assert new.uns["scdiffaug"]["kept_share"] == 4 / 24
+    assert f"2 of 6 cells were rejected 10 times and are left out: 2 of {first!r}." in caplog.text
+    assert trained.augment(indices=[0], **options).shape == (0, 765)
 
 
 def test_copies_are_consistent_without_labels(trained: scDiffAug) -> None:
-    near = trained.augment(keep="consistent", strength=0.01)
-    far = trained.augment(keep="consistent", depth=3, **FAST)
+    near = trained.augment(indices=range(200), keep="consistent", strength=0.01, **FAST)
+    far = trained.augment(indices=range(200), keep="consistent", depth=3, **FAST)
     assert near.uns["scdiffaug"]["kept_share"] > 0.95
     assert far.uns["scdiffaug"]["kept_share"] < 0.5
     assert far.layers["log1p_norm"].shape == far.shape
