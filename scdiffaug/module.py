@@ -70,6 +70,8 @@ class DiffAugModule(BaseModuleClass):
     selected: Tensor
     mean: Tensor
     std: Tensor
+    lowest: Tensor
+    highest: Tensor
 
     def __init__(
         self,
@@ -96,6 +98,8 @@ class DiffAugModule(BaseModuleClass):
         # Of the features as the networks see them; Gaussian noise is added to standardised ones.
         self.register_buffer("mean", torch.zeros(n_features))
         self.register_buffer("std", torch.ones(n_features))
+        self.register_buffer("lowest", torch.zeros(n_features))
+        self.register_buffer("highest", torch.zeros(n_features))
         self.process = PROCESSES[diffusion]() if diffusion != "none" else None
         if self.process is not None:
             self.generator = Generator(n_features, n_condition=n_semantic)
@@ -114,6 +118,9 @@ class DiffAugModule(BaseModuleClass):
             scaler = StandardScaler(with_mean=not sparse.issparse(values)).fit(values)
             self.mean.copy_(torch.as_tensor(values.mean(0)).flatten())
             self.std.copy_(torch.as_tensor(scaler.scale_))
+            for name, bound in (("lowest", values.min(0)), ("highest", values.max(0))):
+                dense = bound.toarray() if sparse.issparse(bound) else bound
+                getattr(self, name).copy_(torch.as_tensor(dense).flatten())
 
     @torch.no_grad()
     def fit_axes(self, axes: PrincipalAxes) -> None:
@@ -173,7 +180,8 @@ class DiffAugModule(BaseModuleClass):
     ) -> Tensors:
         # The generator needs more steps than the encoder, not more cells in each.
         few = slice(_GENERATOR_BATCH)
-        y = inference_outputs["y"][: len(tensors["x"])].detach()
+        # With y of the positive, which is new each time, it cannot learn cells by heart.
+        y = inference_outputs["y"][len(tensors["x"]) :].detach()
         return {"x": tensors["x"][few], "y": y[few], "labels": tensors["labels"][few]}
 
     def generative(self, x: Tensor, y: Tensor, labels: Tensor, *, rng: torch.Generator) -> Tensors:
@@ -181,7 +189,7 @@ class DiffAugModule(BaseModuleClass):
         if self.process is None:
             return {"diffusion": x.new_zeros(())}
         condition = self._condition(y, labels, rng)
-        x = self._standardise(x)
+        x = self._standardise(x, rng)
         return {"diffusion": self.process.loss(self.generator, x, condition, rng=rng)}
 
     def loss(
@@ -223,7 +231,7 @@ class DiffAugModule(BaseModuleClass):
         assert self.process is not None
         made = self.process.sample(
             self.ema_generator,
-            self._standardise(x),
+            self._standardise(x, rng),
             self._condition(y, labels, rng),
             strength=strength,
             n_steps=n_steps,
@@ -263,13 +271,17 @@ class DiffAugModule(BaseModuleClass):
             return torch.randn(y.shape, generator=rng, device=y.device)
         return nn.functional.layer_norm(y.float(), y.shape[1:])
 
-    def _standardise(self, x: Tensor) -> Tensor:
+    def _standardise(self, x: Tensor, rng: torch.Generator) -> Tensor:
         if self.makes_counts:
             return x
-        return (self.space.transform_tensor(x) - self.mean) / self.std
+        x = self.space.transform_tensor(x)
+        # Noise hides that many values are the very same: zeros get a place of their own below.
+        below = torch.rand(x.shape, generator=rng, device=x.device) * self.std
+        x = torch.where(x <= self.lowest, self.lowest - below, x)
+        return (x - self.mean) / self.std
 
     def _unstandardise(self, x: Tensor, *, depth: Tensor) -> Tensor:
-        x = x * self.std + self.mean
+        x = (x * self.std + self.mean).clamp(self.lowest, self.highest)
         if self.space.kind != "counts":
             return x
         return (x.expm1() * (depth / 1e4)[:, None]).round().clamp_min(0)

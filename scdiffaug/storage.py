@@ -20,7 +20,7 @@ import safetensors.torch
 from anndata import AnnData
 from torch import Tensor
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 _WEIGHTS, _DESCRIPTION, _ADATA = "model.safetensors", "model.json", "adata.h5ad"
 # A million names take 20 MB; the names and shapes of a model's weights some 10 kB.
 _LARGEST_DESCRIPTION = 256 * 2**20

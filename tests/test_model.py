@@ -261,6 +261,25 @@ def test_gaussian_diffusion_of_counts_still_makes_counts(pbmc: AnnData) -> None:
     assert new.X.min() >= 0
 
 
+def test_lowest_values_have_a_place_of_their_own_below_the_others() -> None:
+    draw = np.random.default_rng(0)
+    x = draw.gamma(2, size=(300, 12)) * (draw.random((300, 12)) < np.linspace(0.1, 1, 12))
+    cells = torch.from_numpy(x.astype(np.float32))
+    for values in (cells.numpy(), sparse.csr_matrix(cells.numpy())):
+        module = scDiffAug(AnnData(values)).module
+        module.fit_scale(values)
+        depth = torch.ones(300)
+        noised = module._standardise(cells, torch.Generator().manual_seed(0))
+        zeros = noised[:, 0][cells[:, 0] == 0]
+        assert len(zeros.unique()) == len(zeros)
+        assert zeros.max() < noised[:, 0][cells[:, 0] > 0].min()
+        back = module._unstandardise(noised, depth=depth)
+        assert torch.equal(back == 0, cells == 0)
+        torch.testing.assert_close(back, cells, rtol=1e-5, atol=1e-5)
+        far = module._unstandardise(torch.tensor([[-99.0] * 12, [99.0] * 12]), depth=depth[:2])
+        np.testing.assert_allclose(far, [cells.numpy().min(0), cells.numpy().max(0)])
+
+
 @pytest.mark.parametrize(
     "options",
     [
