@@ -10,15 +10,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 Reads = tuple[Tensor, Tensor, Tensor]
-_LOG_ZERO = -30.0
+_LOG_ZERO, _LOG_ONE = -30.0, -1e-6
 
 
 def squared_distances(a: Tensor, b: Tensor) -> Tensor:
     """Squared Euclidean distances between rows, ``(n, k)`` and ``(m, k)`` to ``(n, m)``."""
     # A difference of large squares: a product in bfloat16 would lose the near cells.
     with torch.autocast(a.device.type, enabled=False):
-        cross = a @ b.T
-    return (a.square().sum(1)[:, None] + b.square().sum(1) - 2 * cross).clamp_min(0)
+        squares = a.square().sum(1)[:, None] + b.square().sum(1)
+        return torch.addmm(squares, a, b.T, alpha=-2).clamp_min_(0)
 
 
 def log_t_kernel(sq_distance: Tensor, dof: float) -> Tensor:
@@ -75,13 +75,56 @@ def soft_contrastive(
     dof_semantic, dof_projection
         Degrees of freedom of the two kernels.
     """
-    log_p = log_t_similarity(squared_distances(y_anchor, y_view), dof_semantic)
-    # Below e^-30 P is zero to the loss, and as subnormal numbers it slows processors tenfold.
-    p = log_p.clamp(_LOG_ZERO, 0).exp()
-    p = p - torch.diag(p.diagonal()) + torch.eye(len(p), device=p.device)
-    log_q = log_t_similarity(squared_distances(z_anchor, z_view), dof_projection)
-    log_q = log_q.clamp_max(-1e-6)
-    return -(p * log_q + (1 - p) * torch.log(-torch.expm1(log_q))).sum(1).mean()
+    return _SoftContrastive.apply(y_anchor, y_view, z_anchor, z_view, dof_semantic, dof_projection)
+
+
+class _SoftContrastive(torch.autograd.Function):
+    """The gradient by hand: autograd would fill a score of matrices of cells by cells."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        y_anchor: Tensor,
+        y_view: Tensor,
+        z_anchor: Tensor,
+        z_view: Tensor,
+        dof_semantic: float,
+        dof_projection: float,
+    ) -> Tensor:
+        sq_y, sq_z = squared_distances(y_anchor, y_view), squared_distances(z_anchor, z_view)
+        # Below e^-30 P is zero to the loss, and as subnormal numbers it slows processors tenfold.
+        p = log_t_similarity(sq_y, dof_semantic).clamp_(_LOG_ZERO, 0).exp_().fill_diagonal_(1)
+        log_q = log_t_similarity(sq_z, dof_projection)
+        is_one = log_q > _LOG_ONE
+        not_q = torch.expm1(log_q.clamp_max_(_LOG_ONE)).neg_()
+        log_not_q = not_q.log()
+        log_odds = log_q.sub_(log_not_q)
+        loss = -(p * log_odds).sum() - log_not_q.sum()
+        by_log_q = (1 - not_q - p).div_(not_q).masked_fill_(is_one, 0)
+        by_log_p = log_odds.mul_(p).neg_().fill_diagonal_(0)
+        ctx.save_for_backward(
+            *_by_points(by_log_p, sq_y, dof_semantic, y_anchor, y_view),
+            *_by_points(by_log_q, sq_z, dof_projection, z_anchor, z_view),
+        )
+        return loss / len(p)
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        gradients = ctx.saved_tensors
+        scale = upstream / len(gradients[0])
+        return (*(gradient * scale for gradient in gradients), None, None)
+
+
+def _by_points(
+    by_log_s: Tensor, sq_distance: Tensor, dof: float, anchor: Tensor, view: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Gradient by anchors and views, given that by the log similarity; overwrites two of them."""
+    g = by_log_s.mul_(-(dof + 1)).div_(sq_distance.add_(dof))
+    with torch.autocast(g.device.type, enabled=False):
+        return (
+            2 * (g.sum(1)[:, None] * anchor - g @ view),
+            2 * (g.sum(0)[:, None] * view - g.T @ anchor),
+        )
 
 
 def info_nce(*, z_anchor: Tensor, z_view: Tensor) -> Tensor:

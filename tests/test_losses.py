@@ -104,6 +104,20 @@ def test_defaults_are_the_ones_documented(rng: torch.Generator) -> None:
     )
 
 
+@pytest.mark.parametrize("spread", [0.1, 0.5])
+def test_gradient_of_soft_contrastive_is_that_of_its_values(
+    rng: torch.Generator, spread: float
+) -> None:
+    points = [spread * normal(N, k, rng=rng) for k in (N_SEMANTIC, N_SEMANTIC, 2, 2)]
+
+    def loss(y_anchor: Tensor, y_view: Tensor, z_anchor: Tensor, z_view: Tensor) -> Tensor:
+        return losses.soft_contrastive(
+            y_anchor=y_anchor, y_view=y_view, z_anchor=z_anchor, z_view=z_view
+        )
+
+    assert torch.autograd.gradcheck(loss, [each.requires_grad_() for each in points])
+
+
 def test_soft_contrastive_does_not_reward_a_semantic_space_that_moves_positives_apart(
     rng: torch.Generator,
 ) -> None:
