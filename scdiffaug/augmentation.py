@@ -24,6 +24,7 @@ from scdiffaug.data import to_tensor
 from scdiffaug.diffusion import Sampler
 from scdiffaug.features import Matrix
 from scdiffaug.module import DiffAugModule
+from scdiffaug.nn import multiplies_bfloat16
 
 logger = logging.getLogger("scdiffaug")
 
@@ -295,17 +296,19 @@ def _make(
     draw: Draw,
     rng: torch.Generator,
 ) -> Matrix:
-    depth = None if order.depth is None else torch.from_numpy(order.depth).to(module.device)
-    made = module.sample(
-        to_tensor(contract.values(x[order.source_of])).to(module.device),
-        torch.from_numpy(order.y).to(module.device),
-        torch.from_numpy(order.labels).to(module.device),
-        strength=draw.strength,
-        n_steps=draw.steps,
-        sampler=draw.sampler,
-        rng=rng,
-        depth=depth,
-    )
+    device = module.device
+    bfloat16 = multiplies_bfloat16(device.type)
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bfloat16):
+        made = module.sample(
+            to_tensor(contract.values(x[order.source_of])).to(device),
+            torch.from_numpy(order.y).to(device),
+            torch.from_numpy(order.labels).to(device),
+            strength=draw.strength,
+            n_steps=draw.steps,
+            sampler=draw.sampler,
+            rng=rng,
+            depth=None if order.depth is None else torch.from_numpy(order.depth).to(device),
+        )
     values = contract.space.inverse(made.cpu().numpy())
     return sparse.csr_matrix(values) if sparse.issparse(x) else values
 

@@ -164,19 +164,33 @@ class CountThinning:
         The share kept rises as the square of the step: the first reads say what cell it is, and
         few of them can be drawn at once (benchmarks/NOTES.md, experiment 4).
         """
-        if depth is None:
-            depth = source.sum(1)
-            x = thin(source, torch.full_like(depth, 1 - strength), rng)
-        else:
-            kept = torch.binomial(depth, torch.full_like(depth, 1 - strength), generator=rng)
-            x = keep_reads(source, kept, rng)
-        start = (x.sum(1) / depth.clamp_min(1)).sqrt()
+        x, depth = _start(source, depth, strength=strength, rng=rng)
+        n_kept, whole = x.sum(1), depth.clamp_min(1)
+        start = (n_kept / whole).sqrt()
+        view = _scaled(x, depth[:, None])
         for step in range(1, n_steps + 1):
             share = (start + (1 - start) * (step / n_steps)).square()
-            n_kept = x.sum(1)
-            logits = network(_scaled(x, depth[:, None]), n_kept / depth.clamp_min(1), condition)
-            x = x + draw_reads(logits, (share * depth).round() - n_kept, rng)
+            n_wanted = (share * depth).round()
+            logits = network(view, n_kept / whole, condition)
+            row, place = draw_reads(logits, n_wanted - n_kept, rng)
+            x.put_(place, x.new_ones(()).expand(len(place)), accumulate=True)
+            # Few genes get reads at a step: the others look as they did.
+            view.put_(place, _scaled(x.take(place), depth[row]))
+            n_kept = n_wanted
         return x
+
+
+def _start(
+    source: Tensor, depth: Tensor | None, *, strength: float, rng: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Reads that are kept of the source, and the depth to reach."""
+    wanted = source.sum(1) if depth is None else depth
+    if strength == 1:
+        return torch.zeros_like(source), wanted
+    share = torch.full_like(wanted, 1 - strength)
+    if depth is None:
+        return thin(source, share, rng), wanted
+    return keep_reads(source, torch.binomial(depth, share, generator=rng), rng), wanted
 
 
 def thin(x: Tensor, share: Tensor, rng: torch.Generator) -> Tensor:
@@ -210,8 +224,8 @@ def keep_reads(x: Tensor, n_reads: Tensor, rng: torch.Generator) -> Tensor:
     return torch.bincount(hits, minlength=n * d).view(n, d).to(x.dtype)
 
 
-def draw_reads(logits: Tensor, n_reads: Tensor, rng: torch.Generator) -> Tensor:
-    """One multinomial draw per row, shape ``(n, d)``, in time linear in reads, not in steps.
+def draw_reads(logits: Tensor, n_reads: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    """One multinomial draw per row, read by read, in time linear in reads, not in steps.
 
     Parameters
     ----------
@@ -219,16 +233,20 @@ def draw_reads(logits: Tensor, n_reads: Tensor, rng: torch.Generator) -> Tensor:
         Unnormalised log-profiles, shape ``(n, d)``.
     n_reads
         Whole number of reads to draw per row, shape ``(n,)``.
+
+    Returns
+    -------
+    Row of each read and its place in the flattened matrix, both shape ``(k,)``.
     """
     n, d = logits.shape
-    # In double precision, so that one search serves all rows, row i lying in [i, i + 1).
-    cdf = torch.softmax(logits.float(), dim=1).double().cumsum(1)
-    cdf = cdf / cdf[:, -1:] + torch.arange(n, device=cdf.device)[:, None]
-    rows = torch.repeat_interleave(torch.arange(n, device=cdf.device), n_reads.long())
-    u = torch.rand(len(rows), generator=rng, device=cdf.device, dtype=torch.float64)
-    hits = torch.searchsorted(cdf.flatten(), rows + u, right=True)
-    hits = hits.clamp(rows * d, rows * d + d - 1)
-    return torch.bincount(hits, minlength=n * d).view(n, d).to(torch.float32)
+    start = 2 * torch.arange(n, device=logits.device, dtype=torch.float64)
+    # In double precision, so that one search serves all rows, row i lying in [2i, 2i + 1].
+    cdf = torch.softmax(logits.float(), dim=1).cumsum(1).double().add_(start[:, None])
+    row = torch.arange(n, device=cdf.device).repeat_interleave(n_reads.long())
+    u = torch.rand(len(row), generator=rng, device=cdf.device, dtype=torch.float64)
+    u = torch.lerp(start[row], cdf[:, -1][row], u)
+    place = torch.searchsorted(cdf.flatten(), u, right=True)
+    return row, place.clamp_(row * d, row * d + d - 1)
 
 
 def _scaled(kept: Tensor, depth: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from scdiffaug import diffusion
 from scdiffaug.features import FeatureSpace, Matrix, PrincipalAxes
-from scdiffaug.nn import FixedProjection, Generator, SemanticEncoder
+from scdiffaug.nn import FixedProjection, Generator, SemanticEncoder, cast_once
 from scdiffaug.objectives import OBJECTIVES, ObjectiveName
 
 Condition = Literal["semantic", "labels", "random"]
@@ -154,12 +154,10 @@ class DiffAugModule(BaseModuleClass):
     def _generated_inputs(self, source: Tensors, n_steps: int, rng: torch.Generator) -> Tensor:
         was_training = self.encoder.training
         self.encoder.eval()
-        # For so few cells casting the weights to bfloat16 would cost more than it saves.
-        with torch.autocast(source["x"].device.type, enabled=False):
-            y = self.encoder.semantic(source["inputs"])
-            made = self.sample(
-                source["x"], y, source["labels"], strength=1.0, n_steps=n_steps, rng=rng
-            )
+        y = self.encoder.semantic(source["inputs"])
+        made = self.sample(
+            source["x"], y, source["labels"], strength=1.0, n_steps=n_steps, rng=rng
+        )
         self.encoder.train(was_training)
         return self.axes(self.space.transform_tensor(made)[:, self.selected])
 
@@ -230,7 +228,7 @@ class DiffAugModule(BaseModuleClass):
         """
         assert self.process is not None
         made = self.process.sample(
-            self.ema_generator,
+            cast_once(self.ema_generator, x.device.type),
             self._standardise(x, rng),
             self._condition(y, labels, rng),
             strength=strength,

@@ -6,7 +6,7 @@ Widths follow Zang et al. 2023: encoder ``[d, 500, 300, 80]``, projection head
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
@@ -14,6 +14,25 @@ from torch import Tensor, nn
 
 # Standardised features are clipped at as many standard deviations, as in Seurat's recipe.
 MOST_DEVIATIONS = 10.0
+
+
+def multiplies_bfloat16(device_type: str) -> bool:
+    """Whether the hardware multiplies bfloat16 rather than emulates it."""
+    if device_type == "cpu":
+        able = torch.cpu.get_capabilities()
+        return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+    if device_type in ("cuda", "gpu"):
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return False
+
+
+def cast_once(network: nn.Module, device_type: str) -> Callable[..., Tensor]:
+    """The network with weights that autocast, where it is on, need not cast at each call."""
+    if not torch.is_autocast_enabled(device_type):
+        return network
+    dtype = torch.get_autocast_dtype(device_type)
+    weights = {name: weight.to(dtype) for name, weight in network.named_parameters()}
+    return lambda *inputs: torch.func.functional_call(network, weights, inputs)
 
 
 def mlp(widths: Sequence[int]) -> nn.Sequential:

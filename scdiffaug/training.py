@@ -21,6 +21,7 @@ from scdiffaug._signals import failing_on_termination, stop_on_interrupt, withou
 from scdiffaug.checkpoint import Checkpoints, Progress
 from scdiffaug.contract import PairBatches
 from scdiffaug.module import DiffAugModule, Tensors
+from scdiffaug.nn import multiplies_bfloat16
 
 Schedule = Literal["joint", "alternating"]
 Precision = Literal["auto", "32-true", "bf16-mixed"]
@@ -348,11 +349,4 @@ def _go_on(plan: DiffAugPlan, batches: PairBatches, checkpoints: Checkpoints) ->
 
 def best_precision(accelerator: str) -> Literal["bf16-mixed", "32-true"]:
     """bfloat16 autocast where the hardware multiplies it, else float32."""
-    if accelerator == "cpu":
-        able = torch.cpu.get_capabilities()
-        has_bf16 = bool(able.get("avx512_bf16") or able.get("amx_bf16"))
-    elif accelerator in ("cuda", "gpu"):
-        has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        has_bf16 = False
-    return "bf16-mixed" if has_bf16 else "32-true"
+    return "bf16-mixed" if multiplies_bfloat16(accelerator) else "32-true"
