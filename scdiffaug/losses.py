@@ -75,26 +75,20 @@ def soft_contrastive(
     dof_semantic, dof_projection
         Degrees of freedom of the two kernels.
     """
-    return _SoftContrastive.apply(y_anchor, y_view, z_anchor, z_view, dof_semantic, dof_projection)
+    dof = (dof_semantic, dof_projection)
+    return _SoftContrastive.apply(dof, y_anchor, y_view, z_anchor, z_view)
 
 
 class _SoftContrastive(torch.autograd.Function):
     """The gradient by hand: autograd would fill a score of matrices of cells by cells."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        y_anchor: Tensor,
-        y_view: Tensor,
-        z_anchor: Tensor,
-        z_view: Tensor,
-        dof_semantic: float,
-        dof_projection: float,
-    ) -> Tensor:
+    def forward(ctx: Any, dof: tuple[float, float], *points: Tensor) -> Tensor:
+        y_anchor, y_view, z_anchor, z_view = points
         sq_y, sq_z = squared_distances(y_anchor, y_view), squared_distances(z_anchor, z_view)
         # Below e^-30 P is zero to the loss, and as subnormal numbers it slows processors tenfold.
-        p = log_t_similarity(sq_y, dof_semantic).clamp_(_LOG_ZERO, 0).exp_().fill_diagonal_(1)
-        log_q = log_t_similarity(sq_z, dof_projection)
+        p = log_t_similarity(sq_y, dof[0]).clamp_(_LOG_ZERO, 0).exp_().fill_diagonal_(1)
+        log_q = log_t_similarity(sq_z, dof[1])
         is_one = log_q > _LOG_ONE
         not_q = torch.expm1(log_q.clamp_max_(_LOG_ONE)).neg_()
         log_not_q = not_q.log()
@@ -103,8 +97,8 @@ class _SoftContrastive(torch.autograd.Function):
         by_log_q = (1 - not_q - p).div_(not_q).masked_fill_(is_one, 0)
         by_log_p = log_odds.mul_(p).neg_().fill_diagonal_(0)
         ctx.save_for_backward(
-            *_by_points(by_log_p, sq_y, dof_semantic, y_anchor, y_view),
-            *_by_points(by_log_q, sq_z, dof_projection, z_anchor, z_view),
+            *_by_points(y_anchor, y_view, _by_distance(by_log_p, sq_y, dof[0])),
+            *_by_points(z_anchor, z_view, _by_distance(by_log_q, sq_z, dof[1])),
         )
         return loss / len(p)
 
@@ -112,18 +106,20 @@ class _SoftContrastive(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         gradients = ctx.saved_tensors
         scale = upstream / len(gradients[0])
-        return (*(gradient * scale for gradient in gradients), None, None)
+        return (None, *(gradient * scale for gradient in gradients))
 
 
-def _by_points(
-    by_log_s: Tensor, sq_distance: Tensor, dof: float, anchor: Tensor, view: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Gradient by anchors and views, given that by the log similarity; overwrites two of them."""
-    g = by_log_s.mul_(-(dof + 1)).div_(sq_distance.add_(dof))
-    with torch.autocast(g.device.type, enabled=False):
+def _by_distance(by_log_s: Tensor, sq_distance: Tensor, dof: float) -> Tensor:
+    """Gradient by squared distances, from that by log similarities; both are overwritten."""
+    return by_log_s.mul_(-(dof + 1)).div_(sq_distance.add_(dof))
+
+
+def _by_points(anchor: Tensor, view: Tensor, by_distance: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients by the points, from that by their squared distances."""
+    with torch.autocast(anchor.device.type, enabled=False):
         return (
-            2 * (g.sum(1)[:, None] * anchor - g @ view),
-            2 * (g.sum(0)[:, None] * view - g.T @ anchor),
+            2 * (by_distance.sum(1)[:, None] * anchor - by_distance @ view),
+            2 * (by_distance.sum(0)[:, None] * view - by_distance.T @ anchor),
         )
 
 
