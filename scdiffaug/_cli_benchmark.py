@@ -160,6 +160,34 @@ def augmentation(
 
 
 @benchmark.command()
+def speed(
+    *,
+    cells: Annotated[int, typer.Option(min=100, help="Simulated cells.")] = 10_000,
+    features: Annotated[int, typer.Option(min=10, help="Their genes.")] = 2000,
+    density: Annotated[float, typer.Option(help="Share of the counts that is not zero.")] = 0.08,
+    rounds: Annotated[int, typer.Option(min=1, help="Measurements of each kind.")] = 3,
+    out: _Out = Path("benchmark_speed"),
+    max_epochs: Annotated[int, typer.Option(min=1, help="Epochs that are timed.")] = 4,
+    timeout: _Timeout = 600,
+) -> None:
+    """Time training, sampling and loading beside scVI, on simulated counts, in turn."""
+    from scdiffaug.benchmark import speed as run
+
+    or_fail(
+        lambda: run(
+            n_cells=cells,
+            n_features=features,
+            density=density,
+            n_rounds=rounds,
+            out=out,
+            max_epochs=max_epochs,
+            timeout=timeout,
+        )
+    )
+    _say(out)
+
+
+@benchmark.command()
 def setup(
     names: Annotated[
         list[str] | None, typer.Argument(help="Environments: keras, dmt; all by default.")

@@ -9,11 +9,12 @@ if TYPE_CHECKING:
     from scdiffaug.benchmark._embedding.study import embedding
     from scdiffaug.benchmark._embedding.transform import EMBED_NEW, transform
     from scdiffaug.benchmark._paper.study import paper
+    from scdiffaug.benchmark._speed.study import speed
     from scdiffaug.benchmark.methods import DEFAULT, GENERATORS, METHODS, Generator, Method
 
 __all__ = [
     "DEFAULT", "EMBED_NEW", "GENERATORS", "METHODS", "Generator", "Method", "alpha",
-    "augmentation", "embedding", "paper", "transform",
+    "augmentation", "embedding", "paper", "speed", "transform",
 ]  # fmt: skip
 
 _HOMES = {
@@ -22,6 +23,7 @@ _HOMES = {
     "augmentation": "_augmentation.study",
     "embedding": "_embedding.study",
     "paper": "_paper.study",
+    "speed": "_speed.study",
     "transform": "_embedding.transform",
 }
 

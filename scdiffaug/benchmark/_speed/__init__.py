@@ -1,0 +1,1 @@
+"""How fast ours and its peers are, measured in turn."""

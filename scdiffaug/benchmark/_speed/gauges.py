@@ -1,0 +1,305 @@
+"""Measurements of speed, and the process each runs in: ``python -m``, this module, ``FOLDER``.
+
+The folder holds ``job.json`` (the gauge's name and its settings); the process adds
+``measured.json`` (what was measured, and the peak memory of the process in MB).
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import sparse
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+Measured = dict[str, float]
+
+_N_TYPES = 8
+_CELLS_AT_ONCE = 1024
+_GEMM_SECONDS = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """What is measured on.
+
+    Parameters
+    ----------
+    cells, features, density
+        Simulated counts: their shape, and the share of them that is not zero.
+    epochs
+        Epochs timed after one that warms up.
+    made
+        Cells that are made for each number of steps.
+    steps
+        Denoising steps.
+    """
+
+    cells: int
+    features: int
+    density: float
+    epochs: int
+    made: int
+    steps: tuple[int, ...]
+
+
+def simulated_counts(size: Size, *, seed: int = 0) -> sparse.csr_matrix:
+    """Poisson counts of eight types of cells, shape ``(cells, features)``.
+
+    Genes differ by orders of magnitude, as real ones do, and the depth is what makes the density.
+    """
+    rng = np.random.default_rng(seed)
+    profiles = rng.lognormal(0, 2, size.features) * rng.lognormal(
+        0, 0.7, (_N_TYPES, size.features)
+    )
+    profiles *= _depth(profiles / profiles.sum(1, keepdims=True), size.density) / profiles.sum(
+        1, keepdims=True
+    )
+    parts = []
+    for start in range(0, size.cells, _CELLS_AT_ONCE):
+        n = min(_CELLS_AT_ONCE, size.cells - start)
+        rate = profiles[rng.integers(_N_TYPES, size=n)] * rng.lognormal(0, 0.4, (n, 1))
+        counts = rng.poisson(rate).astype(np.float32)
+        # A cell without reads would be refused.
+        counts[counts.sum(1) == 0, 0] = 1
+        parts.append(sparse.csr_matrix(counts))
+    return sparse.vstack(parts, format="csr")
+
+
+def _depth(shares: np.ndarray, density: float) -> float:
+    """Reads of a cell at which so many of its genes are expected to have one."""
+    low, high = 1.0, 1e9
+    while high / low > 1.01:
+        depth = np.sqrt(low * high)
+        found = -np.expm1(-depth * shares).mean()
+        low, high = (depth, high) if found < density else (low, depth)
+    return low
+
+
+def matrix_product(size: Size) -> Measured:
+    """The most that this machine multiplies, in the precision that training takes by default."""
+    import torch
+
+    from scdiffaug.training import best_precision
+
+    half = best_precision("cpu") == "bf16-mixed"
+    dtype = torch.bfloat16 if half else torch.float32
+    shapes = [(2048, 2048, 2048), (512, size.features, 500), (1024, 500, 500)]
+    rates = [
+        2 * n * k * m / _seconds_each(lambda a=a, b=b: torch.nn.functional.linear(a, b))
+        for n, k, m in shapes
+        for a, b in [(torch.rand(n, k, dtype=dtype), torch.rand(m, k, dtype=dtype))]
+    ]
+    return {"flops_per_second": max(rates), "bits": 16 if half else 32}
+
+
+def _seconds_each(work: Callable[[], object]) -> float:
+    work()
+    start, n_done = time.perf_counter(), 0
+    while (passed := time.perf_counter() - start) < _GEMM_SECONDS or not n_done:
+        work()
+        n_done += 1
+    return passed / n_done
+
+
+def train_scdiffaug(size: Size) -> Measured:
+    """Encoder and generator by Lightning, batches drawn from memory included."""
+    from scdiffaug import training
+
+    model, batches = _ours(size)
+
+    def train(epochs: int) -> None:
+        options = training.TrainingOptions(n_steps=epochs * len(batches))
+        training.fit(
+            model.module,
+            batches,
+            options,
+            max_epochs=epochs,
+            accelerator="cpu",
+            devices=1,
+            precision=training.best_precision("cpu"),
+            enable_progress_bar=False,
+            checkpoints=None,
+        )
+
+    # Two epochs, as generated positives come in the second half only.
+    train(2)
+    seconds = _timed(lambda: train(size.epochs))
+    return {
+        "cells_per_second": size.cells * size.epochs / seconds,
+        "flops_per_cell": _flops_per_cell(model.module, batches),
+    }
+
+
+def _ours(size: Size) -> tuple[Any, Any]:
+    model = _model(size)
+    batches, axes = model._contract.training_cells(
+        model.adata, n_components=model._module_config["n_components"], batch_size=512
+    )
+    model.module.fit_axes(axes)
+    model.module.fit_scale(batches.x)
+    return model, batches
+
+
+def _model(size: Size) -> Any:
+    from anndata import AnnData
+
+    from scdiffaug import scDiffAug
+
+    return scDiffAug(AnnData(simulated_counts(size)))
+
+
+def _flops_per_cell(module: Any, batches: Any) -> float:
+    """Of matrix products, forward and backward, mean of both halves of training."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from scdiffaug.training import DiffAugPlan, TrainingOptions
+
+    batch, found = next(iter(batches)), []
+    for startup in (0.0, 1.0):
+        plan = DiffAugPlan(module.train(), TrainingOptions(n_steps=10, startup=startup))
+        plan.on_train_start()
+        with FlopCounterMode(display=False) as counter:
+            plan.training_step(dict(batch), 0).backward()
+        found.append(counter.get_total_flops() / len(batch["inputs"]))
+    return float(np.mean(found))
+
+
+def train_scvi(size: Size) -> Measured:
+    """SCVI with the settings of its authors' tutorials."""
+    model = _scvi(size)
+    model.train(max_epochs=1, train_size=1.0, enable_progress_bar=False)
+    seconds = _timed(
+        lambda: model.train(max_epochs=size.epochs, train_size=1.0, enable_progress_bar=False)
+    )
+    return {"cells_per_second": size.cells * size.epochs / seconds}
+
+
+def _scvi(size: Size) -> Any:
+    from anndata import AnnData
+    from scvi import settings
+    from scvi.model import SCVI
+
+    settings.seed = 0
+    adata = AnnData(simulated_counts(size))
+    SCVI.setup_anndata(adata)
+    return SCVI(adata, n_latent=30, n_layers=2, gene_likelihood="nb")
+
+
+def sample_scdiffaug(size: Size) -> Measured:
+    """``augment`` from cells in memory to an AnnData, for several numbers of steps."""
+    model = _model(size)
+    model.train(max_epochs=1, propagation=0, enable_progress_bar=False)
+    rows = range(min(size.made, size.cells))
+    model.augment(indices=rows, steps=1)
+    return {
+        f"cells_per_second_{steps}": len(rows)
+        / _timed(lambda steps=steps: model.augment(indices=rows, steps=steps))
+        for steps in size.steps
+    }
+
+
+def sample_scvi(size: Size) -> Measured:
+    """SCVI's ``posterior_predictive_sample``."""
+    model = _scvi(size)
+    model.train(max_epochs=1, enable_progress_bar=False)
+    rows = range(min(size.made, size.cells))
+    model.posterior_predictive_sample(indices=rows[:8])
+    seconds = _timed(lambda: model.posterior_predictive_sample(indices=rows))
+    return {"cells_per_second": len(rows) / seconds}
+
+
+def load_csr(size: Size) -> Measured:
+    """An epoch of batches of sparse counts in memory."""
+    from anndata import AnnData
+
+    return _loaded(AnnData(simulated_counts(size)))
+
+
+def load_dense(size: Size) -> Measured:
+    """An epoch of batches of dense counts in memory."""
+    from anndata import AnnData
+
+    return _loaded(AnnData(simulated_counts(size).toarray()))
+
+
+def load_backed(size: Size) -> Measured:
+    """Sparse counts read from an ``.h5ad`` file, then an epoch of batches of them."""
+    import tempfile
+
+    import anndata as ad
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "cells.h5ad"
+        ad.AnnData(simulated_counts(size)).write_h5ad(path)
+        adata = ad.read_h5ad(path, backed="r")
+        measured = _loaded(adata)
+        adata.file.close()
+    return measured
+
+
+def _loaded(adata: AnnData) -> Measured:
+    from scdiffaug.contract import PairBatches
+    from scdiffaug.data import read_matrix
+    from scdiffaug.neighbors import NeighborWalks
+
+    n, k = adata.n_obs, min(15, adata.n_obs - 1)
+    # Cells in a ring: what a search of neighbours costs is not loading.
+    walks = NeighborWalks((np.arange(n)[:, None] + 1 + np.arange(k)) % n)
+
+    def load() -> None:
+        batches = PairBatches(
+            x=read_matrix(adata, None),
+            inputs=np.zeros((n, 50), np.float32),
+            walks=walks,
+            labels=np.zeros(n, np.int64),
+            batch_size=512,
+            rng=np.random.default_rng(0),
+        )
+        for _ in batches:
+            pass
+
+    return {"cells_per_second": n / _timed(load)}
+
+
+def _timed(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+GAUGES: Mapping[str, Callable[[Size], Measured]] = {
+    gauge.__name__: gauge
+    for gauge in (
+        matrix_product,
+        train_scdiffaug,
+        train_scvi,
+        sample_scdiffaug,
+        sample_scvi,
+        load_csr,
+        load_dense,
+        load_backed,
+    )
+}
+
+
+def main(folder: Path) -> None:
+    """Run the job of a folder."""
+    job = json.loads((folder / "job.json").read_text())
+    size = Size(**{**job["size"], "steps": tuple(job["size"]["steps"])})
+    measured = GAUGES[job["gauge"]](size)
+    measured["peak_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    (folder / "measured.json").write_text(json.dumps(measured))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
