@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
 
@@ -18,19 +17,15 @@ from scipy import sparse
 from scdiffaug import choosing
 from scdiffaug._checks import check_number, check_seed, check_whole
 from scdiffaug._memory import halved_once
-from scdiffaug.choosing import Choice, Names, Rows
+from scdiffaug.choosing import Rows
 from scdiffaug.contract import DataContract
 from scdiffaug.data import to_tensor
 from scdiffaug.diffusion import Sampler
-from scdiffaug.features import Matrix
+from scdiffaug.matrices import Matrix, StoredMatrix
 from scdiffaug.module import DiffAugModule
 from scdiffaug.nn import multiplies_bfloat16
 
-logger = logging.getLogger("scdiffaug")
-
 _CELLS_AT_ONCE = 4096
-# Times that a cell is drawn before keep="consistent" gives it up.
-_MOST_TRIES = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +92,7 @@ class Order:
 def encode(
     module: DiffAugModule,
     contract: DataContract,
-    x: Matrix,
+    x: Matrix | StoredMatrix,
     *,
     key: str = "y",
     batch_size: int = _CELLS_AT_ONCE,
@@ -114,98 +109,12 @@ def encode(
     return halved_once(min(batch_size, x.shape[0]), embedded)
 
 
-def augment(
-    module: DiffAugModule,
-    contract: DataContract,
-    cells: AnnData,
-    *,
-    x: Matrix,
-    rows: Rows,
-    choice: Choice,
-    draw: Draw,
-    batch_size: int,
-) -> AnnData:
-    """New cells from source cells; see :meth:`scdiffaug.scDiffAug.augment`.
-
-    Parameters
-    ----------
-    module, contract
-        Of a trained model.
-    cells, x
-        Real cells and their values, as :meth:`DataContract.read` gives them.
-    rows
-        Those of them that may be sources.
-    choice, draw, batch_size
-        Which new cells are wanted, how they are drawn, and how many at once.
-    """
-    groups = choosing.group_names(cells, choice.groupby)
-    rng = np.random.default_rng(draw.seed)
-    source_of = choice.sources(rows, groups, rng=rng)
-    y = encode(module, contract, x)
-    order = Order(
-        source_of=source_of,
-        y=y[source_of],
-        labels=contract.label_codes(cells)[source_of],
-        depth=choice.depths(x, source_of, groups=groups, rng=rng),
-    )
-    said = {**asdict(draw), **choice.to_dict()}
-    if choice.keep == "consistent":
-        made, rows, share = _consistent_cells(
-            module, contract, x, y=y, groups=groups, order=order, draw=draw, batch_size=batch_size
-        )
-        asked = None if groups is None else groups[source_of]
-        _say_of_kept(rows, share, asked, n_asked=len(source_of))
-        source_of, said["kept_share"] = source_of[rows], share
-    else:
-        made = fill(module, contract, x, order=order, draw=draw, batch_size=batch_size)
-    return as_anndata(
-        made, cells, _source_obs(cells, source_of, draw), contract=contract, said=said
-    )
-
-
-def _consistent_cells(
-    module: DiffAugModule,
-    contract: DataContract,
-    x: Matrix,
-    *,
-    y: NDArray[np.float32],
-    groups: Names | None,
-    order: Order,
-    draw: Draw,
-    batch_size: int,
-) -> tuple[Matrix, Rows, float]:
-    """Draw cells that are rejected again, up to ten times in all.
-
-    Returns
-    -------
-    The cells kept, in the order's order; their rows in the order; share of all draws kept.
-    """
-    open_rows, n_drawn, rng = np.arange(len(order.source_of)), 0, np.random.default_rng(draw.seed)
-    cells, rows = [], []
-    for _ in range(_MOST_TRIES):
-        asked = order.block(open_rows)
-        made = fill(module, contract, x, order=asked, draw=draw, batch_size=batch_size)
-        y_made = encode(module, contract, made)
-        kept = choosing.consistent(y, y_made, asked.source_of, groups=groups)
-        cells.append(made[kept])
-        rows.append(open_rows[kept])
-        n_drawn += len(open_rows)
-        open_rows = open_rows[~kept]
-        if not len(open_rows):
-            break
-        draw = replace(draw, seed=int(rng.integers(2**31)))
-    found = np.concatenate(rows)
-    stacked = sparse.vstack(cells, format="csr") if sparse.issparse(x) else np.vstack(cells)
-    in_order = np.argsort(found)
-    return stacked[in_order], found[in_order], len(found) / n_drawn
-
-
 def interpolate(
     module: DiffAugModule,
     contract: DataContract,
     cells: AnnData,
     *,
-    x: Matrix,
+    x: Matrix | StoredMatrix,
     ends: tuple[Rows, Rows],
     n: int,
     draw: Draw,
@@ -231,13 +140,15 @@ def interpolate(
     source, target = (choosing.drawn_in_turn(rows, n, rng) for rows in ends)
     share = np.linspace(0, 1, n, dtype=np.float32)
     y_source, y_target = (encode(module, contract, x[rows]) for rows in (source, target))
+    # Of cells on disk these alone are read.
+    begin = x[source]
     order = Order(
-        source_of=source,
+        source_of=np.arange(n),
         y=y_source + share[:, None] * (y_target - y_source),
         labels=np.zeros(n, dtype=np.int64),
-        depth=_depths_between(contract, x[source], x[target], share=share),
+        depth=_depths_between(contract, begin, x[target], share=share),
     )
-    made = fill(module, contract, x, order=order, draw=draw, batch_size=batch_size)
+    made = fill(module, contract, begin, order=order, draw=draw, batch_size=batch_size)
     obs = _between_obs(cells, source, target, share=share)
     return as_anndata(made, cells, obs, contract=contract, said={**asdict(draw), **said})
 
@@ -313,19 +224,6 @@ def _make(
     return sparse.csr_matrix(values) if sparse.issparse(x) else values
 
 
-def _source_obs(cells: AnnData, source_of: Rows, draw: Draw) -> pd.DataFrame:
-    """Annotations of the source cells, under new names."""
-    obs = cells.obs.iloc[source_of].drop(columns=["_scvi_batch", "_scvi_labels"], errors="ignore")
-    obs = obs.assign(
-        source_obs_name=cells.obs_names[source_of].astype(str),
-        augmentation_strength=draw.strength,
-        is_augmented=True,
-    )
-    copies = pd.Series(source_of).groupby(source_of).cumcount()
-    obs.index = [f"{name}-aug{copy}" for name, copy in zip(obs.index, copies, strict=True)]
-    return obs
-
-
 def as_anndata(
     x: Matrix,
     cells: AnnData,
@@ -345,23 +243,6 @@ def as_anndata(
         seen = contract.space.transform(new.X) if new.n_obs else new.X.copy()
         new.layers["log1p_norm"] = seen
     return new
-
-
-def _say_of_kept(rows: Rows, share: float, groups_asked: Names | None, *, n_asked: int) -> None:
-    logger.info("Kept %.1f%% of the cells drawn.", 100 * share)
-    if len(rows) == n_asked:
-        return
-    of = ""
-    if groups_asked is not None:
-        missing = pd.Series(np.delete(groups_asked, rows)).value_counts()
-        of = ": " + ", ".join(f"{n} of {name!r}" for name, n in missing.items())
-    logger.warning(
-        "%d of %d cells were rejected %d times and are left out%s.",
-        n_asked - len(rows),
-        n_asked,
-        _MOST_TRIES,
-        of,
-    )
 
 
 def _slices(n: int, size: int) -> list[slice]:

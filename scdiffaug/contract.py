@@ -7,7 +7,6 @@ import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,8 @@ from scipy import sparse
 
 from scdiffaug import data, neighbors
 from scdiffaug.data import to_tensor
-from scdiffaug.features import FeatureSpace, Matrix, PrincipalAxes, select_features
+from scdiffaug.features import FeatureSpace, PrincipalAxes, select_features
+from scdiffaug.matrices import Matrix, StoredMatrix, batches, row_blocks, shuffled, sketch
 from scdiffaug.neighbors import NeighborWalks
 
 logger = logging.getLogger("scdiffaug")
@@ -84,12 +84,14 @@ class DataContract:
                 f"{adata.n_obs}: lower n_neighbors or add cells."
             )
         labels = adata.obs[setup["labels_key"]].astype(str) if needs_labels else []
-        batch = None if setup["batch_key"] is None else adata.obs[setup["batch_key"]]
+        rows, few = sketch(x)
+        batch = None if setup["batch_key"] is None else adata.obs[setup["batch_key"]].iloc[rows]
+        selected = select_features(few, space, n_top=n_top_features, batch=batch)
         return cls(
             setup=setup,
             space=space,
             var_names=tuple(adata.var_names),
-            selected=tuple(select_features(x, space, n_top=n_top_features, batch=batch).tolist()),
+            selected=tuple(selected.tolist()),
             label_names=tuple(sorted(set(labels))),
             n_neighbors=n_neighbors,
             seed=seed,
@@ -116,11 +118,11 @@ class DataContract:
         as_tuples = {key: tuple(values[key]) for key in lists}
         return cls(**{**values, **as_tuples, "space": FeatureSpace(**values["space"])})
 
-    def read(self, adata: AnnData, indices: Sequence[int] | None = None) -> tuple[AnnData, Matrix]:
+    def read(
+        self, adata: AnnData, indices: Sequence[int] | None = None
+    ) -> tuple[AnnData, Matrix | StoredMatrix]:
         """Cells with their features in the model's order, and their values, checked."""
-        cells = data.align_features(adata, pd.Index(self.var_names))
-        if indices is not None:
-            cells = cells[data.check_indices(indices, cells.n_obs)]
+        cells = data.align_features(adata, pd.Index(self.var_names), indices)
         x = data.read_matrix(cells, self.setup["layer"])
         # Fractions given to a counts model are an error, not an embedding.
         FeatureSpace.decide(x, self.space.kind)
@@ -128,7 +130,7 @@ class DataContract:
         self._say_of_depth(x)
         return cells, x
 
-    def _say_of_depth(self, x: Matrix) -> None:
+    def _say_of_depth(self, x: Matrix | StoredMatrix) -> None:
         """Warn of cells whose depth training hardly saw."""
         if self.depth is None:
             return
@@ -145,6 +147,9 @@ class DataContract:
     def values(self, x: Matrix) -> Matrix:
         """All features as the generator sees them: counts as counts, else transformed."""
         return x if self.space.kind == "counts" else self.space.transform(x)
+
+    def _values_of_all(self, x: Matrix | StoredMatrix) -> Matrix | StoredMatrix:
+        return x.map(self.values) if isinstance(x, StoredMatrix) else self.values(x)
 
     def features(self, x: Matrix) -> Matrix:
         """Selected features on the scale the networks see, shape ``(n, k)``."""
@@ -164,18 +169,19 @@ class DataContract:
     ) -> tuple[PairBatches, PrincipalAxes]:
         """Batches of cells with a near one each, and the axes of the encoder's inputs."""
         cells, x = self.read(adata)
-        features = self.features(x)
-        axes = PrincipalAxes.fit(features, n_components=n_components, seed=self.seed)
-        inputs = axes.transform(features)
-        batches = PairBatches(
-            x=self.values(x),
+        few = self.features(sketch(x)[1])
+        axes = PrincipalAxes.fit(few, n_components=n_components, seed=self.seed)
+        blocks = [axes.transform(self.features(x[rows])) for rows in row_blocks(x)]
+        inputs = np.concatenate(blocks)
+        pairs = PairBatches(
+            x=self._values_of_all(x),
             inputs=inputs,
             walks=NeighborWalks(self._neighbors(cells, axes.search_space(inputs))),
             labels=self.label_codes(cells),
             batch_size=batch_size,
             rng=np.random.default_rng(self.seed),
         )
-        return batches, axes
+        return pairs, axes
 
     def _neighbors(self, cells: AnnData, points: NDArray[np.float32]) -> NDArray[np.int64]:
         key = self.setup["neighbors_key"]
@@ -185,7 +191,7 @@ class DataContract:
         return neighbors.knn_indices(points, self.n_neighbors, seed=self.seed)
 
 
-def _usual_depth(x: Matrix) -> tuple[float, float]:
+def _usual_depth(x: Matrix | StoredMatrix) -> tuple[float, float]:
     low, high = np.percentile(np.asarray(x.sum(1)), [1, 99])
     return float(low), float(high)
 
@@ -223,7 +229,7 @@ class PairBatches:
     def __init__(
         self,
         *,
-        x: Matrix,
+        x: Matrix | StoredMatrix,
         inputs: NDArray[np.float32],
         walks: NeighborWalks,
         labels: NDArray[np.integer[Any]],
@@ -238,23 +244,24 @@ class PairBatches:
 
     def digest(self) -> str:
         """sha256 of the cells in their order, and of their labels."""
-        x: Any = self.x
-        parts = (x.indptr, x.indices, x.data) if sparse.issparse(x) else (x,)
+        is_stored = isinstance(self.x, StoredMatrix)
+        blocks = (self.x[rows] for rows in row_blocks(self.x)) if is_stored else (self.x,)
         found = hashlib.sha256()
-        for part in (*parts, self.labels):
-            found.update(np.ascontiguousarray(part).data)
+        x: Any
+        for x in blocks:
+            for part in (x.indptr, x.indices, x.data) if sparse.issparse(x) else (x,):
+                found.update(np.ascontiguousarray(part).data)
+        found.update(np.ascontiguousarray(self.labels).data)
         return found.hexdigest()
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
-        order = self.rng.permutation(self.x.shape[0])
-        for start, stop in pairwise(batch_bounds(self.x.shape[0], self.batch_size)):
-            yield self._batch(order[start:stop])
-
-    def _batch(self, cells: NDArray[np.integer[Any]]) -> dict[str, torch.Tensor]:
-        near = self.walks.draw(cells, self.rng)
-        return {
-            "x": to_tensor(self.x[cells]),
-            "inputs": torch.from_numpy(self.inputs[cells]),
-            "neighbor_inputs": torch.from_numpy(self.inputs[near]),
-            "labels": torch.from_numpy(self.labels[cells]),
-        }
+        order = shuffled(self.x, self.rng)
+        bounds = batch_bounds(len(order), self.batch_size)
+        for cells, x in batches(self.x, order, bounds, rng=self.rng):
+            near = self.walks.draw(cells, self.rng)
+            yield {
+                "x": to_tensor(x),
+                "inputs": torch.from_numpy(self.inputs[cells]),
+                "neighbor_inputs": torch.from_numpy(self.inputs[near]),
+                "labels": torch.from_numpy(self.labels[cells]),
+            }

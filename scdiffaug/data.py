@@ -10,14 +10,25 @@ import pandas as pd
 import torch
 from anndata import AnnData
 from numpy.typing import NDArray
-from scipy import sparse
 
 from scdiffaug._checks import check_cells
-from scdiffaug.features import FeatureSpace, Matrix, stored_values, to_dense
+from scdiffaug.features import FeatureSpace
+from scdiffaug.matrices import (
+    Matrix,
+    Rows,
+    StoredMatrix,
+    as_float32,
+    is_stored,
+    opened,
+    to_dense,
+)
 
 
-def read_matrix(adata: AnnData, layer: str | None) -> Matrix:
+def read_matrix(adata: AnnData, layer: str | None) -> Matrix | StoredMatrix:
     """X or a layer as float32, CSR where it is sparse, checked.
+
+    Of more than 20,000 cells that are on disk, or computed by dask, rows are read when they are
+    asked for.
 
     Raises
     ------
@@ -26,46 +37,41 @@ def read_matrix(adata: AnnData, layer: str | None) -> Matrix:
     TypeError
         If values are not real numbers.
     ValueError
-        If there are no cells or features, names repeat, or values are NaN or infinite.
+        If there are no cells or features, names repeat, values are NaN or infinite, or many cells
+        are on disk by columns.
     """
     check_frame(adata)
     check_layer(adata, layer)
-    source = adata.X if layer is None else adata.layers[layer]
-    if source is None:
+    stored, rows, columns = _stored(adata, layer)
+    if stored is None:
         raise ValueError("adata.X is empty (None): set X or pass layer=...")
-    if adata.isbacked:
-        source = source[:]
-    x = _as_float32(source, _place(layer))
-    finite = np.isfinite(stored_values(x))
-    if not finite.all():
-        raise ValueError(
-            f"{_place(layer)} has {int((~finite).sum())} NaN or infinite values as "
-            "float32: remove those cells or features, or fill the values, before setup."
-        )
-    return x
+    if is_stored(stored):
+        return opened(stored, rows, columns, place=_place(layer))
+    return as_float32(adata.X if layer is None else adata.layers[layer], _place(layer))
 
 
-def _as_float32(source: Any, place: str) -> Matrix:
-    if source.dtype.kind not in "biuf":
-        raise TypeError(
-            f"{place} has values of type {source.dtype}: convert them to real numbers, e.g. with "
-            ".astype('float32')."
-        )
-    # Numbers too large for float32 become infinite, which is said in words.
-    with np.errstate(over="ignore"):
-        if not sparse.issparse(source):
-            return np.ascontiguousarray(source, dtype=np.float32)
-        x = sparse.csr_matrix(source, dtype=np.float32)
-    # Sums run over stored values: their order, and repeats, must not decide the rounding.
-    if not x.has_canonical_format:
-        x = x.copy()
-        x.sum_duplicates()
-    return x
+def _stored(adata: AnnData, layer: str | None) -> tuple[Any, Rows, Rows | None]:
+    """The matrix as it is stored, and where in it the rows and columns of a view are."""
+    if not adata.is_view:
+        source = adata.X if layer is None else adata.layers[layer]
+        return source, np.arange(adata.n_obs), None
+    # A view of what is on disk would read all of itself.
+    base = adata._adata_ref
+    rows = np.arange(base.n_obs)[adata._oidx]
+    columns = np.arange(base.n_vars)[adata._vidx]
+    is_whole = np.array_equal(columns, np.arange(base.n_vars))
+    return _stored(base, layer)[0], rows, None if is_whole else columns
 
 
 def check_frame(adata: AnnData) -> None:
-    """Raise TypeError where it is no AnnData, ValueError where it is empty or names repeat."""
+    """Raise TypeError where it is no AnnData, ValueError where it is empty or names repeat.
+
+    Tables that ``anndata.experimental.read_lazy`` left on disk are loaded: they are small.
+    """
     check_cells("adata", adata)
+    for table in ("obs", "var"):
+        if hasattr(lazy := getattr(adata, table), "to_memory"):
+            setattr(adata, table, lazy.to_memory())
     if adata.n_obs == 0 or adata.n_vars == 0:
         raise ValueError(f"adata is empty: found {adata.n_obs} cells x {adata.n_vars} features.")
     for field, names in (("obs_names", adata.obs_names), ("var_names", adata.var_names)):
@@ -77,7 +83,7 @@ def check_frame(adata: AnnData) -> None:
             )
 
 
-def check_depth(x: Matrix, obs_names: pd.Index, space: FeatureSpace) -> None:
+def check_depth(x: Matrix | StoredMatrix, obs_names: pd.Index, space: FeatureSpace) -> None:
     """Raise ValueError where a cell of a counts matrix has no counts."""
     if space.kind != "counts":
         return
@@ -206,8 +212,12 @@ def check_key(adata: AnnData, argument: str, key: str | None) -> None:
         )
 
 
-def align_features(adata: AnnData, var_names: pd.Index) -> AnnData:
+def align_features(
+    adata: AnnData, var_names: pd.Index, indices: Sequence[int] | None = None
+) -> AnnData:
     """``adata`` itself, or a view of it with the model's features in the model's order.
+
+    ``indices``: cells that are wanted, by default all; errors as in :func:`check_indices`.
 
     Raises
     ------
@@ -215,8 +225,10 @@ def align_features(adata: AnnData, var_names: pd.Index) -> AnnData:
         If features of the model are missing, naming how many and the first few.
     """
     check_frame(adata)
+    # One step, as what is on disk has no views of views.
+    rows = slice(None) if indices is None else check_indices(indices, adata.n_obs)
     if adata.var_names.equals(var_names):
-        return adata
+        return adata if indices is None else adata[rows]
     missing = var_names.difference(adata.var_names, sort=False)
     if len(missing):
         alike = missing.str.casefold().isin(adata.var_names.str.casefold()).sum()
@@ -226,7 +238,7 @@ def align_features(adata: AnnData, var_names: pd.Index) -> AnnData:
             f"{', '.join(map(repr, missing[:5]))}: the model needs the features it was trained on."
             f"{species}"
         )
-    return adata[:, var_names]
+    return adata[rows, var_names]
 
 
 def to_tensor(x: Matrix) -> torch.Tensor:

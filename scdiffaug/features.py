@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -17,10 +17,10 @@ from scipy import sparse
 from sklearn.decomposition import PCA
 from sklearn.utils import gen_batches
 
+from scdiffaug.matrices import Bounds, Matrix, StoredMatrix, to_dense
 from scdiffaug.nn import MOST_DEVIATIONS
 
 Kind = Literal["counts", "log", "raw"]
-Matrix: TypeAlias = NDArray[np.float32] | sparse.csr_matrix
 
 # Log-normalised values stay below log1p of a cell's whole library; intensities do not.
 _LARGEST_LOG_VALUE = 30.0
@@ -29,16 +29,6 @@ _ARCSINH_COFACTOR = 5.0
 _MOST_CELLS_FITTED = 20_000
 _CELLS_AT_ONCE = 4096
 _N_SEARCHED = 30
-
-
-def to_dense(x: Matrix) -> NDArray[np.float32]:
-    """A dense or CSR matrix as a dense one in row order, on which the rounding of sums hangs."""
-    return np.ascontiguousarray(x.toarray() if isinstance(x, sparse.csr_matrix) else x)
-
-
-def stored_values(x: Matrix) -> NDArray[np.float32]:
-    """All values of a dense matrix, the stored ones of a CSR matrix."""
-    return x.data if isinstance(x, sparse.csr_matrix) else x
 
 
 @dataclass(frozen=True)
@@ -58,7 +48,7 @@ class FeatureSpace:
     cofactor: float | None = None
 
     @classmethod
-    def decide(cls, x: Matrix, requested: str = "auto") -> FeatureSpace:
+    def decide(cls, x: Matrix | StoredMatrix, requested: str = "auto") -> FeatureSpace:
         """Choose the space from the values, or check the requested one against them.
 
         Raises
@@ -72,9 +62,8 @@ class FeatureSpace:
             raise ValueError(
                 f"feature_space={requested!r} is unknown: use 'auto', 'counts', 'log' or 'raw'."
             )
-        values = stored_values(x)
-        lowest, highest = float(values.min(initial=0)), float(values.max(initial=0))
-        is_whole = bool((values == np.rint(values)).all())
+        found = x.bounds if isinstance(x, StoredMatrix) else Bounds.of(x)
+        lowest, highest, is_whole = found
         if requested == "auto":
             requested = _guess(lowest, highest, is_whole=is_whole)
         if requested != "raw" and lowest < 0:

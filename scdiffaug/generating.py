@@ -9,11 +9,12 @@ from typing import Any, Literal
 import numpy as np
 from anndata import AnnData
 
-from scdiffaug import augmentation, choosing, data, report
+from scdiffaug import augmentation, choosing, data, report, streaming
 from scdiffaug._checks import check_path, check_seed, check_whole
 from scdiffaug.choosing import Choice, Depth, Keep, Rows, Target
 from scdiffaug.diffusion import Sampler
 from scdiffaug.features import Matrix
+from scdiffaug.planning import planned
 from scdiffaug.saved_model import SavedModel
 
 
@@ -35,6 +36,7 @@ class GeneratingModel(SavedModel):
         steps: int | None = None,
         batch_size: int = 512,
         seed: int | None = None,
+        path: str | Path | None = None,
     ) -> AnnData:
         """Make new cells.
 
@@ -77,6 +79,11 @@ class GeneratingModel(SavedModel):
             Cells made at once; half as many where memory runs out.
         seed
             Seed of the draws; by default the model's.
+        path
+            An .h5ad file to write, from which cells are given back as they are on disk (backed),
+            without layers: only some thousand new cells are in memory at a time. A call that was
+            interrupted goes on where it was when it is repeated. The cells are others than
+            without a path, since each block has a seed of its own.
 
         Returns
         -------
@@ -88,6 +95,8 @@ class GeneratingModel(SavedModel):
 
         Raises
         ------
+        FileExistsError
+            If there is a file at the path.
         KeyError
             If the column of obs is missing.
         TypeError
@@ -113,8 +122,9 @@ class GeneratingModel(SavedModel):
         choice.check(self._contract.space)
         check_whole("batch_size", batch_size)
         draw = self._draw(strength=strength, sampler=sampler, steps=steps, seed=seed)
+        place = None if path is None else streaming.check_place(path)
         cells, x, rows = self._sources(adata, indices, choice)
-        return augmentation.augment(
+        plan = planned(
             self.module,
             self._contract,
             cells,
@@ -124,6 +134,7 @@ class GeneratingModel(SavedModel):
             draw=draw,
             batch_size=batch_size,
         )
+        return plan.make() if place is None else streaming.write_new_cells(place, plan)
 
     def interpolate(
         self,

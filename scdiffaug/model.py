@@ -19,6 +19,7 @@ from scdiffaug import augmentation, data
 from scdiffaug._checks import check_choice, check_flag, check_number, check_seed, check_whole
 from scdiffaug.checkpoint import Checkpoints, check_place, described
 from scdiffaug.contract import DataContract, batch_bounds
+from scdiffaug.matrices import sketch
 from scdiffaug.module import Condition, choose_diffusion
 from scdiffaug.objectives import ObjectiveName
 from scdiffaug.propagation import propagate_projection
@@ -264,7 +265,7 @@ class scDiffAug(RegisteringModel):
             self.adata, n_components=self._module_config["n_components"], batch_size=batch_size
         )
         self.module.fit_axes(axes)
-        self.module.fit_scale(batches.x)
+        self.module.fit_scale(sketch(batches.x)[1])
         precision = best_precision(accelerator) if precision == "auto" else precision
         checkpoints = None
         if checkpoint_dir is not None:

@@ -9,11 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.neighbors import NearestNeighbors
+from sklearn.utils import gen_batches
 
 Points = NDArray[np.floating[Any]]
 
 # Below this many cells brute force beats the compilation of pynndescent.
 _EXACT_UP_TO = 20_000
+_CELLS_AT_ONCE = 65_536
 
 
 def knn_indices(
@@ -124,9 +126,21 @@ def jaccard_weights(neighbors: NDArray[np.int64]) -> NDArray[np.float64]:
     near = sparse.coo_matrix((np.ones(rows.size), (rows, neighbors.ravel())), (n_cells, n_cells))
     # A cell that repeats a neighbour has it once in its neighbourhood.
     near = (near.tocsr() + sparse.eye(n_cells, format="csr")).sign()
-    shared = np.asarray((near @ near.T).tocsr()[rows, neighbors.ravel()]).reshape(n_cells, k)
+    shared = _shared(near, neighbors)
     sizes = np.asarray(near.sum(1)).ravel()
     return shared / (sizes[:, None] + sizes[neighbors] - shared)
+
+
+def _shared(near: sparse.csr_matrix, neighbors: NDArray[np.int64]) -> NDArray[np.float64]:
+    """How many cells each neighbourhood has in common with each neighbour's, shape ``(n, k)``."""
+    others, shared = near.T.tocsr(), np.empty(neighbors.shape)
+    # The product of all would hold k² entries per cell.
+    for block in gen_batches(len(neighbors), _CELLS_AT_ONCE):
+        wanted = neighbors[block]
+        rows = np.repeat(np.arange(len(wanted)), wanted.shape[1])
+        product = near[block] @ others
+        shared[block] = np.asarray(product[rows, wanted.ravel()]).reshape(wanted.shape)
+    return shared
 
 
 class NeighborWalks:

@@ -69,7 +69,8 @@ class RegisteringModel(GeneratingModel):
         TypeError
             If an argument is of the wrong type.
         ValueError
-            If adata is empty, names repeat, or labels or batches are missing.
+            If adata is empty, names repeat, or labels or batches are missing; or if it is a view
+            of cells on disk.
 
         Examples
         --------
@@ -80,6 +81,11 @@ class RegisteringModel(GeneratingModel):
         """
         data.check_setup(adata, layer, labels_key=labels_key, batch_key=batch_key)
         data.check_graph(adata, neighbors_key)
+        if adata.is_view and adata.isbacked:
+            raise ValueError(
+                "adata is a view of cells on disk: pass those, or a file of the view's own, made "
+                "with adata.copy('view.h5ad')."
+            )
         if adata.is_view:
             adata._init_as_actual(adata.copy())
         cls._part_from_original(adata)

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 import safetensors.torch
 from anndata import AnnData
+from anndata.io import write_h5ad
 from torch import Tensor
 
 SCHEMA_VERSION = 4
@@ -61,7 +62,8 @@ def write_model(
     with written_aside(folder) as aside:
         (aside / _WEIGHTS).write_bytes(content)
         if adata is not None:
-            adata.write_h5ad(aside / _ADATA)
+            # The method would make a backed AnnData that of the new file.
+            write_h5ad(aside / _ADATA, adata)
         digest = None if adata is None else _file_sha256(aside / _ADATA)
         text = json.dumps(sealed({**description, "adata_sha256": digest}, content), indent=1)
         (aside / _DESCRIPTION).write_text(text, encoding="utf-8")

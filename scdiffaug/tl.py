@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 from anndata import AnnData
@@ -70,6 +71,7 @@ def augment(
     sampler: Sampler | Literal["auto"] = "auto",
     steps: int | None = None,
     seed: int | None = None,
+    path: str | Path | None = None,
 ) -> AnnData:
     """Make new cells from those of an AnnData.
 
@@ -79,7 +81,7 @@ def augment(
         Source cells, with the model's features in any order.
     model
         A trained model; by default one is trained on ``adata`` with default settings.
-    indices, groupby, target, n_per_cell, strength, depth, keep, sampler, steps, seed
+    indices, groupby, target, n_per_cell, strength, depth, keep, sampler, steps, seed, path
         As in :meth:`scdiffaug.scDiffAug.augment`.
 
     Returns
@@ -88,6 +90,8 @@ def augment(
 
     Raises
     ------
+    FileExistsError
+        If there is a file at the path.
     KeyError
         If the column of obs is missing.
     TypeError
@@ -125,6 +129,7 @@ def augment(
         sampler=sampler,
         steps=steps,
         seed=seed,
+        path=path,
     )
 
 

@@ -1,0 +1,265 @@
+"""Matrices of cells: in memory, or stored elsewhere and read by blocks of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any, NamedTuple, Self, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+Matrix: TypeAlias = NDArray[np.float32] | sparse.csr_matrix
+Rows: TypeAlias = NDArray[np.int64]
+
+# A matrix of no more rows is its own sketch, so that it is read whole.
+SKETCHED = 20_000
+_ROWS_AT_ONCE = 4096
+# Training reads runs of so many rows, and mixes so many rows at once.
+_RUN, _MIXED = 256, 16_384
+# Reading so many rows too many costs less than reading twice.
+_GAP = 64
+
+
+def to_dense(x: Matrix) -> NDArray[np.float32]:
+    """A dense or CSR matrix as a dense one in row order, on which the rounding of sums hangs."""
+    return np.ascontiguousarray(x.toarray() if isinstance(x, sparse.csr_matrix) else x)
+
+
+def stored_values(x: Matrix) -> NDArray[np.float32]:
+    """All values of a dense matrix, the stored ones of a CSR matrix."""
+    return x.data if isinstance(x, sparse.csr_matrix) else x
+
+
+def as_float32(source: Any, place: str) -> Matrix:
+    """Any matrix in memory as float32, CSR in canonical format where it is sparse.
+
+    Raises
+    ------
+    TypeError
+        If values are not real numbers.
+    ValueError
+        If values are NaN or infinite; the message begins with the place.
+    """
+    if source.dtype.kind not in "biuf":
+        raise TypeError(
+            f"{place} has values of type {source.dtype}: convert them to real numbers, e.g. with "
+            ".astype('float32')."
+        )
+    # Numbers too large for float32 become infinite, which is said in words.
+    with np.errstate(over="ignore"):
+        if sparse.issparse(source):
+            x = sparse.csr_matrix(source, dtype=np.float32)
+        else:
+            x = np.ascontiguousarray(source, dtype=np.float32)
+    # Sums run over stored values: their order, and repeats, must not decide the rounding.
+    if sparse.issparse(x) and not x.has_canonical_format:
+        x = x.copy()
+        x.sum_duplicates()
+    finite = np.isfinite(stored_values(x))
+    if not finite.all():
+        raise ValueError(
+            f"{place} has {int((~finite).sum())} NaN or infinite values as float32: remove those "
+            "cells or features, or fill the values, before setup."
+        )
+    return x
+
+
+class Bounds(NamedTuple):
+    """Lowest and highest value, zero included, and whether all are whole numbers."""
+
+    lowest: float
+    highest: float
+    is_whole: bool
+
+    @classmethod
+    def of(cls, x: Matrix) -> Self:
+        """Bounds of a matrix in memory."""
+        values = stored_values(x)
+        is_whole = bool((values == np.rint(values)).all())
+        return cls(float(values.min(initial=0)), float(values.max(initial=0)), is_whole)
+
+    def widened(self, other: Bounds) -> Bounds:
+        """Bounds of two matrices together."""
+        return Bounds(
+            min(self.lowest, other.lowest),
+            max(self.highest, other.highest),
+            self.is_whole and other.is_whole,
+        )
+
+
+_OF_NOTHING = Bounds(0.0, 0.0, True)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class StoredMatrix:
+    """A matrix that is on disk, or computed by dask, of which blocks of rows are read.
+
+    Parameters
+    ----------
+    source
+        What gives rows where it is sliced: a sparse dataset of anndata, an array of h5py, zarr
+        or dask.
+    rows, columns
+        Positions in the source; all columns where there are none.
+    place
+        Name of the matrix in messages.
+    bounds, depths
+        What :meth:`surveyed` found: bounds of the values, sum of each row.
+    seen
+        What is done to the rows that are read.
+    """
+
+    source: Any
+    rows: Rows
+    columns: Rows | None
+    place: str
+    bounds: Bounds = _OF_NOTHING
+    depths: NDArray[np.float32] | None = None
+    seen: Callable[[Matrix], Matrix] | None = None
+
+    def surveyed(self) -> Self:
+        """The same matrix, all rows read once and checked; errors as in :func:`as_float32`."""
+        bounds, depths = self.bounds, np.zeros(len(self.rows), np.float32)
+        for block in row_blocks(self):
+            x = self[block]
+            bounds = bounds.widened(Bounds.of(x))
+            depths[block] = np.asarray(x.sum(1)).ravel()
+        return replace(self, bounds=bounds, depths=depths)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return len(self.rows), self.source.shape[1] if self.columns is None else len(self.columns)
+
+    @property
+    def run(self) -> int:
+        """Rows that are best read together, as a chunk is read or computed whole."""
+        chunks = getattr(self.source, "chunks", None)
+        return max(_RUN, int(np.max(chunks[0]))) if chunks else _RUN
+
+    def __getitem__(self, rows: slice | NDArray[np.integer[Any]]) -> Matrix:
+        wanted, place = np.unique(self.rows[rows], return_inverse=True)
+        x = _stacked([self._read(part) for part in _runs(wanted)])
+        if not np.array_equal(place, np.arange(len(wanted))):
+            x = x[place]
+        return x if self.seen is None else self.seen(x)
+
+    def sum(self, axis: int) -> NDArray[np.float32]:
+        """Sum of each row, as numpy and scipy have it for ``axis=1``."""
+        assert axis == 1
+        assert self.depths is not None
+        return self.depths
+
+    def map(self, seen: Callable[[Matrix], Matrix]) -> Self:
+        """The same matrix, its rows seen through a function of rows."""
+        return replace(self, seen=seen)
+
+    def _read(self, wanted: Rows) -> Matrix:
+        """Sorted rows of the source, by one read of those from the first to the last."""
+        found = self.source[int(wanted[0]) : int(wanted[-1]) + 1]
+        found = found.compute() if hasattr(found, "compute") else found
+        if len(wanted) < found.shape[0]:
+            found = found[wanted - wanted[0]]
+        if self.columns is not None:
+            found = found[:, self.columns]
+        return as_float32(found, f"{self.place} (cells {wanted[0]} to {wanted[-1]})")
+
+
+def _runs(wanted: Rows) -> list[Rows]:
+    """Sorted positions, parted where reading what lies between would not pay or be too much."""
+    apart = (np.diff(wanted) > _GAP) | (np.diff(wanted // _MIXED) > 0)
+    return np.split(wanted, np.flatnonzero(apart) + 1)
+
+
+def is_stored(source: object) -> bool:
+    """Whether a matrix is of another kind than those that are in memory."""
+    return not (isinstance(source, np.ndarray) or sparse.issparse(source))
+
+
+def opened(source: Any, rows: Rows, columns: Rows | None, *, place: str) -> Matrix | StoredMatrix:
+    """Rows of what is stored: up to 20,000 are read, more are surveyed.
+
+    Raises
+    ------
+    TypeError
+        If values are not real numbers.
+    ValueError
+        If values are NaN or infinite, or too many cells are stored by columns (CSC).
+    """
+    if len(rows) > SKETCHED and getattr(source, "format", None) == "csc":
+        raise ValueError(
+            f"{place} is stored by columns (CSC), of which no rows can be read alone: write it as "
+            "CSR, e.g. with anndata.experimental.write_elem, or read it into memory first."
+        )
+    found = StoredMatrix(source=source, rows=rows, columns=columns, place=place)
+    return found.surveyed() if len(rows) > SKETCHED else found[:]
+
+
+def _stacked(parts: list[Matrix]) -> Matrix:
+    if len(parts) == 1:
+        return parts[0]
+    return sparse.vstack(parts, "csr") if sparse.issparse(parts[0]) else np.concatenate(parts)
+
+
+def row_blocks(x: Matrix | StoredMatrix) -> list[slice]:
+    """Slices of some thousand rows that make up all."""
+    n_rows = x.shape[0]
+    return [
+        slice(start, min(start + _ROWS_AT_ONCE, n_rows))
+        for start in range(0, n_rows, _ROWS_AT_ONCE)
+    ]
+
+
+def sketch(x: Matrix | StoredMatrix) -> tuple[Rows, Matrix]:
+    """Rows that stand for all, and their positions: 20,000 of a stored matrix, else all."""
+    n_rows = x.shape[0]
+    if not isinstance(x, StoredMatrix):
+        return np.arange(n_rows), x
+    n_drawn = min(n_rows, SKETCHED)
+    rows = np.sort(np.random.default_rng(0).choice(n_rows, n_drawn, replace=False))
+    return rows, x[rows]
+
+
+def shuffled(x: Matrix | StoredMatrix, rng: np.random.Generator) -> Rows:
+    """All rows in random order; of a stored matrix, runs of 256 that stand together."""
+    if not isinstance(x, StoredMatrix):
+        return rng.permutation(x.shape[0])
+    n_rows, run = x.shape[0], x.run
+    starts = rng.permutation(np.arange(0, n_rows, run))
+    return np.concatenate([np.arange(start, min(start + run, n_rows)) for start in starts])
+
+
+def batches(
+    x: Matrix | StoredMatrix, order: Rows, bounds: Sequence[int], *, rng: np.random.Generator
+) -> Iterator[tuple[Rows, Matrix]]:
+    """Rows in the order of :func:`shuffled`, by batches, with their positions.
+
+    Of a stored matrix the rows of some batches are read at once, 64 runs, and mixed once more.
+
+    Parameters
+    ----------
+    x
+        Shape ``(n, d)``.
+    order
+        Positions of rows.
+    bounds
+        Where in the order batches begin, and where the last one ends.
+    rng
+        Mixes what is read at once.
+    """
+    ends = list(pairwise(bounds))
+    if not isinstance(x, StoredMatrix):
+        yield from ((order[start:stop], x[order[start:stop]]) for start, stop in ends)
+        return
+    n_at_once = max(1, max(_MIXED, x.run) // (bounds[1] - bounds[0]))
+    for place in range(0, len(ends), n_at_once):
+        here = ends[place : place + n_at_once]
+        first, last = here[0][0], here[-1][1]
+        mixed = rng.permutation(order[first:last])
+        rows = x[mixed]
+        for start, stop in here:
+            part = slice(start - first, stop - first)
+            yield mixed[part], rows[part]

@@ -1,0 +1,199 @@
+"""Which new cells are wanted, and making them or some of them."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
+from scipy import sparse
+
+from scdiffaug import choosing
+from scdiffaug.augmentation import Draw, Order, as_anndata, encode, fill
+from scdiffaug.choosing import Choice, Names, Rows
+from scdiffaug.contract import DataContract
+from scdiffaug.matrices import Matrix, StoredMatrix
+from scdiffaug.module import DiffAugModule
+
+logger = logging.getLogger("scdiffaug")
+
+# Times that a cell is drawn before keep="consistent" gives it up.
+MOST_TRIES = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """New cells that are wanted, and all that they are made from.
+
+    Parameters
+    ----------
+    module, contract
+        Of a trained model.
+    cells, x
+        Real cells and their values, as :meth:`DataContract.read` gives them.
+    choice, draw, batch_size
+        Which new cells are wanted, how they are drawn, and how many at once.
+    groups
+        Group of each real cell, if a column is named.
+    y
+        Semantic vectors of the real cells, shape ``(n, 80)``.
+    source_of, copy_of, depth
+        Of each new cell, shape ``(m,)``: row of the source, how many others before it have the
+        same, and reads; by default the source's.
+    """
+
+    module: DiffAugModule
+    contract: DataContract
+    cells: AnnData
+    x: Matrix | StoredMatrix
+    choice: Choice
+    draw: Draw
+    batch_size: int
+    groups: Names | None
+    y: NDArray[np.float32]
+    source_of: Rows
+    copy_of: Rows
+    depth: NDArray[np.float32] | None
+
+    @property
+    def said(self) -> dict[str, Any]:
+        """What provenance says."""
+        return {**asdict(self.draw), **self.choice.to_dict()}
+
+    def part(self, rows: slice, *, seed: int) -> Plan:
+        """Some of the new cells, which have a seed of their own."""
+        return replace(
+            self,
+            source_of=self.source_of[rows],
+            copy_of=self.copy_of[rows],
+            depth=None if self.depth is None else self.depth[rows],
+            draw=replace(self.draw, seed=seed),
+        )
+
+    def make(self) -> AnnData:
+        """All of the new cells."""
+        made, rows, said = self._made()
+        obs = _source_obs(
+            self.cells, self.source_of[rows], self.copy_of[rows], strength=self.draw.strength
+        )
+        return as_anndata(made, self.cells, obs, contract=self.contract, said=said)
+
+    def _made(self) -> tuple[Matrix, Rows, dict[str, Any]]:
+        """Values of the new cells, which of those wanted they are, and what provenance says."""
+        x, rows = self.x, self.source_of
+        if isinstance(x, StoredMatrix):
+            x, rows = x[rows], np.arange(len(rows))
+        labels = self.contract.label_codes(self.cells)[self.source_of]
+        order = Order(source_of=rows, y=self.y[self.source_of], labels=labels, depth=self.depth)
+        if self.choice.keep == "all":
+            return self._fill(x, order, self.draw.seed), np.arange(len(rows)), self.said
+        made, kept, share = self._consistent(x, order)
+        groups = None if self.groups is None else self.groups[self.source_of]
+        _say_of_kept(kept, share, groups, n_asked=len(rows))
+        return made, kept, {**self.said, "kept_share": share}
+
+    def _fill(self, x: Matrix, order: Order, seed: int) -> Matrix:
+        return fill(
+            self.module,
+            self.contract,
+            x,
+            order=order,
+            draw=replace(self.draw, seed=seed),
+            batch_size=self.batch_size,
+        )
+
+    def _consistent(self, x: Matrix, order: Order) -> tuple[Matrix, Rows, float]:
+        """Draw cells that are rejected again, up to ten times in all.
+
+        Returns
+        -------
+        The cells kept, in the order's order; their rows in the order; share of all draws kept.
+        """
+        seed, rng = self.draw.seed, np.random.default_rng(self.draw.seed)
+        open_rows, n_drawn = np.arange(len(order.source_of)), 0
+        cells, rows = [], []
+        for _ in range(MOST_TRIES):
+            made = self._fill(x, order.block(open_rows), seed)
+            y_made = encode(self.module, self.contract, made)
+            source_of = self.source_of[open_rows]
+            kept = choosing.consistent(self.y, y_made, source_of, groups=self.groups)
+            cells.append(made[kept])
+            rows.append(open_rows[kept])
+            n_drawn += len(open_rows)
+            open_rows = open_rows[~kept]
+            if not len(open_rows):
+                break
+            seed = int(rng.integers(2**31))
+        found = np.concatenate(rows)
+        stacked = sparse.vstack(cells, format="csr") if sparse.issparse(x) else np.vstack(cells)
+        in_order = np.argsort(found)
+        return stacked[in_order], found[in_order], len(found) / n_drawn
+
+
+def planned(
+    module: DiffAugModule,
+    contract: DataContract,
+    cells: AnnData,
+    *,
+    x: Matrix | StoredMatrix,
+    rows: Rows,
+    choice: Choice,
+    draw: Draw,
+    batch_size: int,
+) -> Plan:
+    """New cells from source cells; see :meth:`scdiffaug.scDiffAug.augment`.
+
+    ``rows``: the real cells that may be sources; for the rest see :class:`Plan`.
+    """
+    groups = choosing.group_names(cells, choice.groupby)
+    rng = np.random.default_rng(draw.seed)
+    source_of = choice.sources(rows, groups, rng=rng)
+    return Plan(
+        module=module,
+        contract=contract,
+        cells=cells,
+        x=x,
+        choice=choice,
+        draw=draw,
+        batch_size=batch_size,
+        groups=groups,
+        y=encode(module, contract, x),
+        source_of=source_of,
+        copy_of=pd.Series(source_of).groupby(source_of).cumcount().to_numpy(),
+        depth=choice.depths(x, source_of, groups=groups, rng=rng),
+    )
+
+
+def _source_obs(
+    cells: AnnData, source_of: Rows, copy_of: Rows, *, strength: float
+) -> pd.DataFrame:
+    """Annotations of the source cells, under new names."""
+    obs = cells.obs.iloc[source_of].drop(columns=["_scvi_batch", "_scvi_labels"], errors="ignore")
+    obs = obs.assign(
+        source_obs_name=cells.obs_names[source_of].astype(str),
+        augmentation_strength=strength,
+        is_augmented=True,
+    )
+    obs.index = [f"{name}-aug{copy}" for name, copy in zip(obs.index, copy_of, strict=True)]
+    return obs
+
+
+def _say_of_kept(rows: Rows, share: float, groups_asked: Names | None, *, n_asked: int) -> None:
+    logger.info("Kept %.1f%% of the cells drawn.", 100 * share)
+    if len(rows) == n_asked:
+        return
+    of = ""
+    if groups_asked is not None:
+        missing = pd.Series(np.delete(groups_asked, rows)).value_counts()
+        of = ": " + ", ".join(f"{n} of {name!r}" for name, n in missing.items())
+    logger.warning(
+        "%d of %d cells were rejected %d times and are left out%s.",
+        n_asked - len(rows),
+        n_asked,
+        MOST_TRIES,
+        of,
+    )

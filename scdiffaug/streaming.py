@@ -1,0 +1,125 @@
+"""New cells written as they are made, a block at a time, so that few of them are in memory."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import anndata
+import h5py
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from anndata.io import read_elem
+
+from scdiffaug import block_files
+from scdiffaug._checks import check_path
+from scdiffaug.planning import MOST_TRIES, Plan
+from scdiffaug.storage import write_whole
+
+logger = logging.getLogger("scdiffaug")
+
+_CELLS_OF_A_BLOCK = 8192
+
+
+def check_place(path: str | Path) -> Path:
+    """Where new cells shall be written.
+
+    Raises
+    ------
+    FileExistsError
+        If there is something.
+    TypeError
+        If it is no path.
+    ValueError
+        If it does not end in .h5ad.
+    """
+    check_path("path", path)
+    place = Path(path)
+    if place.suffix != ".h5ad":
+        raise ValueError(f"path={str(path)!r} must end in .h5ad.")
+    if place.exists():
+        raise FileExistsError(f"{place} exists already: remove it, or name another file.")
+    return place
+
+
+def write_new_cells(path: Path, plan: Plan) -> AnnData:
+    """Make the cells of a plan block by block; see :meth:`scdiffaug.scDiffAug.augment`.
+
+    Each block waits in a file of its own, in a folder beside the path that is named by all that
+    decides the cells. Blocks that are there already are not made again.
+
+    Returns
+    -------
+    The cells, backed by the file.
+    """
+    waiting = path.with_name(f".{path.name}.{_digest(plan)[:16]}")
+    waiting.mkdir(parents=True, exist_ok=True)
+    made = [_made(waiting, plan, number) for number in range(_n_blocks(plan))]
+    write_whole(path, lambda aside: _join(made, plan, aside))
+    shutil.rmtree(waiting)
+    return anndata.read_h5ad(path, backed="r")
+
+
+def _n_blocks(plan: Plan) -> int:
+    return -(-len(plan.source_of) // _CELLS_OF_A_BLOCK)
+
+
+def _made(waiting: Path, plan: Plan, number: int) -> Path:
+    """The file of a block, which is made unless it is there."""
+    place = waiting / f"{number}.h5ad"
+    if not place.exists():
+        rows = slice(number * _CELLS_OF_A_BLOCK, (number + 1) * _CELLS_OF_A_BLOCK)
+        new = plan.part(rows, seed=_seed_of(plan.draw.seed, number)).make()
+        # Layers of a backed AnnData would be in memory.
+        new = AnnData(new.X, obs=new.obs, var=new.var, uns=new.uns)
+        write_whole(place, new.write_h5ad)
+        logger.info("Made block %d of %d.", number + 1, _n_blocks(plan))
+    return place
+
+
+def _seed_of(seed: int, number: int) -> int:
+    # The seeds of two runs must not meet, as seed + number would.
+    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+
+
+def _join(made: list[Path], plan: Plan, out: Path) -> None:
+    """Write all blocks into one file."""
+    obs = anndata.concat([AnnData(obs=_obs(place)) for place in made]).obs
+    uns: dict[str, Any] = {"version": version("scdiffaug"), **plan.said}
+    if plan.choice.keep != "all":
+        uns["kept_share"] = len(obs) / sum(_n_drawn(place) for place in made)
+    parts: Iterator[AnnData] = (anndata.read_h5ad(place) for place in made)
+    block_files.write_blocks(out, parts, obs=obs, uns={"scdiffaug": uns})
+
+
+def _obs(place: Path) -> pd.DataFrame:
+    with h5py.File(place, "r") as file:
+        return read_elem(file["obs"])
+
+
+def _n_drawn(place: Path) -> float:
+    """Cells that were drawn for a block, those that were rejected included."""
+    with h5py.File(place, "r") as file:
+        share = read_elem(file["uns/scdiffaug/kept_share"])
+    return len(_obs(place)) / share if share else MOST_TRIES * _CELLS_OF_A_BLOCK
+
+
+def _digest(plan: Plan) -> str:
+    """sha256 of all that decides the cells."""
+    said = [version("scdiffaug"), plan.said, plan.batch_size, plan.contract.to_dict()]
+    found = hashlib.sha256(json.dumps(said, default=int).encode())
+    # The real cells and the encoder are in y.
+    weights = [part.cpu().numpy() for part in plan.module.state_dict().values()]
+    arrays: list[Any] = [plan.y, plan.source_of, plan.depth, *weights]
+    for array in arrays:
+        if array is not None:
+            found.update(np.ascontiguousarray(array).data)
+    found.update(pd.util.hash_pandas_object(plan.cells.obs_names).to_numpy().data)
+    return found.hexdigest()

@@ -1,0 +1,337 @@
+"""Cells that are on disk, or computed by dask, are read by blocks, and new ones written so."""
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import anndata as ad
+import numpy as np
+import pytest
+from anndata import AnnData
+from anndata.io import sparse_dataset
+from scipy import sparse
+from small_cells import write_counts
+
+from scdiffaug import augmentation, matrices, neighbors, scDiffAug, streaming
+from scdiffaug.contract import DataContract
+from scdiffaug.features import FeatureSpace
+from scdiffaug.matrices import StoredMatrix
+from scdiffaug.module import DiffAugModule
+
+N_CELLS = 300
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same cells in files of every kind."""
+    folder = tmp_path_factory.mktemp("large")
+    path = write_counts(folder / "csr.h5ad", {"rare": 60, "common": 240})
+    cells = ad.read_h5ad(path)
+    dense = AnnData(cells.X.toarray(), cells.obs, cells.var)
+    dense.write_h5ad(folder / "dense.h5ad")
+    AnnData(cells.X.tocsc(), cells.obs, cells.var).write_h5ad(folder / "csc.h5ad")
+    logs = AnnData(np.log1p(dense.X), cells.obs, cells.var)
+    logs.write_h5ad(folder / "logs.h5ad")
+    return folder
+
+
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few cells are many: what is true of a million is true of three hundred."""
+    monkeypatch.setattr(matrices, "SKETCHED", 100)
+    monkeypatch.setattr(matrices, "_ROWS_AT_ONCE", 64)
+    monkeypatch.setattr(matrices, "_RUN", 8)
+    monkeypatch.setattr(matrices, "_MIXED", 64)
+    monkeypatch.setattr(matrices, "_GAP", 4)
+    monkeypatch.setattr(streaming, "_CELLS_OF_A_BLOCK", 70)
+
+
+def _in_memory(folder: Path, name: str = "csr") -> AnnData:
+    return ad.read_h5ad(folder / f"{name}.h5ad")
+
+
+def _backed(folder: Path, name: str = "csr") -> AnnData:
+    return ad.read_h5ad(folder / f"{name}.h5ad", backed="r")
+
+
+def _zarr(folder: Path) -> AnnData:
+    zarr = pytest.importorskip("zarr")
+    cells = _in_memory(folder)
+    group = zarr.open_group(folder / "cells.zarr", mode="w")
+    with warnings.catch_warnings():
+        # Of what zarr and anndata will do by default in their next versions.
+        warnings.simplefilter("ignore")
+        ad.io.write_elem(group, "X", cells.X)
+    return AnnData(sparse_dataset(group["X"]), obs=cells.obs, var=cells.var)
+
+
+def _dask(folder: Path) -> AnnData:
+    pytest.importorskip("dask")
+    import dask.array as da
+
+    cells = _in_memory(folder)
+    x = da.from_array(cells.X.toarray(), chunks=(30, 40))
+    return AnnData(x.map_blocks(sparse.csr_matrix), obs=cells.obs, var=cells.var)
+
+
+def _lazy(folder: Path) -> AnnData:
+    pytest.importorskip("dask")
+    pytest.importorskip("xarray")
+    return ad.experimental.read_lazy(folder / "csr.h5ad")
+
+
+STORED: dict[str, Callable[[Path], AnnData]] = {
+    "h5ad": _backed,
+    "dense h5ad": lambda folder: _backed(folder, "dense"),
+    "zarr": _zarr,
+    "dask": _dask,
+    "read_lazy": _lazy,
+}
+
+
+def _contract(adata: AnnData, **changed: Any) -> DataContract:
+    options = {"feature_space": "auto", "n_top_features": 30, "n_neighbors": 5, **changed}
+    setup = {"layer": None, "labels_key": None, "batch_key": None, "neighbors_key": None}
+    return DataContract.fit(adata, setup, needs_labels=False, seed=0, **options)
+
+
+def _dense(x: Any) -> np.ndarray:
+    return x.toarray() if sparse.issparse(x) else np.asarray(x)
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("store", STORED)
+def test_rows_are_those_of_the_matrix(folder: Path, store: str) -> None:
+    wanted = _dense(_in_memory(folder).X)
+    x = _contract(adata := STORED[store](folder)).read(adata)[1]
+    assert isinstance(x, StoredMatrix)
+    assert x.shape == wanted.shape
+    np.testing.assert_array_equal(x.sum(1), wanted.sum(1))
+    for rows in (slice(3, 7), slice(None), np.array([250, 3, 4, 3, 299]), np.array([17])):
+        np.testing.assert_array_equal(_dense(x[rows]), wanted[rows])
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("store", STORED)
+def test_views_are_not_read_whole(folder: Path, store: str) -> None:
+    known, adata = _in_memory(folder), STORED[store](folder)
+    order = np.random.default_rng(0).permutation(40)
+    rows = np.random.default_rng(1).permutation(N_CELLS)[:200]
+    cells, x = _contract(known[:, order].copy()).read(adata, rows)
+    assert isinstance(x, StoredMatrix)
+    np.testing.assert_array_equal(_dense(x[:]), _dense(known.X)[rows][:, order])
+    assert list(cells.obs_names) == list(known.obs_names[rows])
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("name", ["csr", "logs"])
+def test_a_batch_holds_its_cells_and_an_epoch_all(folder: Path, name: str) -> None:
+    known, adata = _in_memory(folder, name), _backed(folder, name)
+    contract = _contract(adata)
+    batches, _ = contract.training_cells(adata, n_components=10, batch_size=32)
+    values = _dense(contract.values(known.X))
+    drawn = list(batches)
+    assert len(drawn) == len(batches) == 10
+    x = np.concatenate([batch["x"].numpy() for batch in drawn])
+    inputs = np.concatenate([batch["inputs"].numpy() for batch in drawn])
+    order = [np.flatnonzero((values == cell).all(1))[0] for cell in x]
+    assert sorted(order) == list(range(N_CELLS))
+    np.testing.assert_array_equal(inputs, batches.inputs[order])
+    # Runs of 8 cells are mixed: neighbours in the file seldom follow one another.
+    assert (np.diff(order) == 1).mean() < 0.1
+    again = np.concatenate([batch["x"].numpy() for batch in batches])
+    assert (again != x).any()
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_axes_and_inputs_are_close_to_those_of_all_cells(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contract = _contract(_in_memory(folder))
+    monkeypatch.setattr(matrices, "SKETCHED", N_CELLS - 1)
+    stored = contract.training_cells(_backed(folder), n_components=3, batch_size=32)[0]
+    known = contract.training_cells(_in_memory(folder), n_components=3, batch_size=32)[0]
+    signs = np.sign((stored.inputs * known.inputs).sum(0))
+    np.testing.assert_allclose(stored.inputs * signs, known.inputs, atol=0.2)
+    assert stored.digest() != known.digest()
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_never_more_than_some_blocks_are_read_at_once(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, read = StoredMatrix.__getitem__, []
+
+    def counted(x: StoredMatrix, rows: Any) -> Any:
+        found = real(x, rows)
+        read.append(found.shape[0])
+        return found
+
+    monkeypatch.setattr(StoredMatrix, "__getitem__", counted)
+    monkeypatch.setitem(augmentation.encode.__wrapped__.__kwdefaults__, "batch_size", 64)
+    adata = _backed(folder)
+    model = scDiffAug(adata, n_top_features=30, n_neighbors=5, n_semantic=8)
+    model.train(max_epochs=2, batch_size=32, enable_progress_bar=False)
+    model.get_latent_representation(batch_size=64)
+    model.augment(steps=2, path=tmp_path / "new.h5ad")
+    # The sketch; all else are blocks.
+    assert max(read) == 100
+    assert sorted(set(read) - {100})[-1] <= 70
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_a_backed_model_does_what_one_in_memory_does(folder: Path) -> None:
+    adata, known = _backed(folder), _in_memory(folder)
+    model = scDiffAug(adata, n_top_features=30, n_neighbors=5, n_semantic=8)
+    model.train(max_epochs=2, batch_size=32, enable_progress_bar=False)
+    np.testing.assert_allclose(
+        model.get_latent_representation(), model.get_latent_representation(known), atol=1e-5
+    )
+    np.testing.assert_array_equal(
+        model.augment(steps=2, n_per_cell=2).X.toarray(),
+        model.augment(known, steps=2, n_per_cell=2).X.toarray(),
+    )
+    ends = {"source": "rare", "target": "common", "groupby": "cell_type", "n": 3, "steps": 2}
+    np.testing.assert_array_equal(
+        model.interpolate(**ends).X.toarray(), model.interpolate(known, **ends).X.toarray()
+    )
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_cells_on_disk_are_saved_with_the_model(folder: Path, tmp_path: Path) -> None:
+    adata = _backed(folder)
+    model = scDiffAug(adata, n_top_features=30, n_neighbors=5, n_semantic=8)
+    model.save(tmp_path / "model", save_anndata=True)
+    assert adata.filename == folder / "csr.h5ad"
+    saved = ad.read_h5ad(tmp_path / "model" / "adata.h5ad")
+    np.testing.assert_array_equal(_dense(saved.X), _dense(_in_memory(folder).X))
+
+
+def test_a_view_of_cells_on_disk_is_not_set_up(folder: Path) -> None:
+    with pytest.raises(ValueError, match="adata is a view of cells on disk: pass those"):
+        scDiffAug(_backed(folder)[:200])
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_a_large_matrix_by_columns_is_refused(folder: Path) -> None:
+    with pytest.raises(ValueError, match=r"adata\.X is stored by columns \(CSC\)"):
+        scDiffAug(_backed(folder, "csc"))
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (np.nan, r"adata\.X \(cells 256 to 299\) has 1 NaN or infinite values"),
+        (-1.0, "needs non-negative values, found -1"),
+        (0.5, "needs whole numbers, found fractions"),
+    ],
+)
+def test_a_bad_value_in_the_last_block_is_found(
+    folder: Path, tmp_path: Path, value: float, message: str
+) -> None:
+    cells = _in_memory(folder)
+    cells.X.data[-1] = value
+    cells.write_h5ad(tmp_path / "bad.h5ad")
+    with pytest.raises(ValueError, match=message):
+        scDiffAug(ad.read_h5ad(tmp_path / "bad.h5ad", backed="r"), feature_space="counts")
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> scDiffAug:
+    model = scDiffAug(_in_memory(folder), n_top_features=30, n_neighbors=5, n_semantic=8)
+    model.train(max_epochs=2, batch_size=32, enable_progress_bar=False)
+    return model
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_new_cells_are_written_by_blocks(model: scDiffAug, tmp_path: Path) -> None:
+    new = model.augment(n_per_cell=2, steps=2, path=tmp_path / "new.h5ad")
+    held = model.augment(n_per_cell=2, steps=2)
+    assert new.isbacked
+    assert new.obs.astype(str).equals(held.obs.astype(str))
+    assert new.var.equals(held.var)
+    assert [path.name for path in tmp_path.iterdir()] == ["new.h5ad"]
+    # The first 70 cells are made by themselves, from 35 sources.
+    seed = streaming._seed_of(0, 0)
+    first = model.augment(indices=range(35), n_per_cell=2, steps=2, seed=seed)
+    np.testing.assert_array_equal(new.X[:70].toarray(), first.X.toarray())
+    # Reads are those of the sources, to the last block.
+    np.testing.assert_array_equal(_dense(new.X[:].sum(1)), _dense(held.X.sum(1)))
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_groups_are_brought_up_to_a_size_on_disk(model: scDiffAug, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"groupby": "cell_type", "target": "max", "steps": 2}
+    new = model.augment(**options, depth="sampled", path=tmp_path / "new.h5ad")
+    assert new.obs["cell_type"].tolist() == ["rare"] * 180
+    assert new.obs_names.is_unique
+    kept = model.augment(**options, keep="consistent", path=tmp_path / "kept.h5ad")
+    assert kept.n_obs / 1800 <= kept.uns["scdiffaug"]["kept_share"] <= kept.n_obs / 180
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("n_calls", [1, 5, 9])
+def test_what_was_made_before_a_kill_is_not_made_again(
+    model: scDiffAug, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_calls: int
+) -> None:
+    wanted = model.augment(n_per_cell=2, steps=2, path=tmp_path / "whole.h5ad")
+    real, calls = DiffAugModule.sample, []
+
+    def sample(module: DiffAugModule, x: Any, *rest: Any, **how: Any) -> Any:
+        calls.append(len(x))
+        if len(calls) == n_calls:
+            raise KeyboardInterrupt
+        return real(module, x, *rest, **how)
+
+    monkeypatch.setattr(DiffAugModule, "sample", sample)
+    with pytest.raises(KeyboardInterrupt):
+        model.augment(n_per_cell=2, steps=2, path=tmp_path / "new.h5ad")
+    assert not (tmp_path / "new.h5ad").exists()
+    (waiting,) = (path for path in tmp_path.iterdir() if path.name.startswith(".new.h5ad."))
+    # What a kill leaves of the block at hand.
+    (waiting / ".partial-8.h5ad").write_bytes(b"half")
+    model.augment(n_per_cell=2, steps=2, path=tmp_path / "new.h5ad")
+    # Nine blocks, one of them tried twice.
+    assert len(calls) == 10
+    assert (tmp_path / "new.h5ad").read_bytes() == (tmp_path / "whole.h5ad").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new.h5ad", "whole.h5ad"]
+    wanted.file.close()
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_another_call_does_not_take_up_what_is_left(
+    model: scDiffAug, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = model.augment(steps=2, seed=5, path=tmp_path / "whole.h5ad").X[:].toarray()
+    with monkeypatch.context() as patch:
+        patch.setattr(streaming, "_join", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            model.augment(steps=2, path=tmp_path / "new.h5ad")
+    new = model.augment(steps=2, seed=5, path=tmp_path / "new.h5ad")
+    np.testing.assert_array_equal(new.X[:].toarray(), wanted)
+
+
+def test_places_that_new_cells_cannot_have(model: scDiffAug, tmp_path: Path) -> None:
+    (tmp_path / "new.h5ad").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"new\.h5ad exists already: remove it"):
+        model.augment(path=tmp_path / "new.h5ad")
+    with pytest.raises(ValueError, match=r"path='cells\.csv' must end in \.h5ad"):
+        model.augment(path="cells.csv")
+    with pytest.raises(TypeError, match="path=3 must be a path"):
+        model.augment(path=3)
+
+
+def test_jaccard_weights_by_blocks_are_those_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = np.random.default_rng(0).integers(50, size=(50, 4))
+    wanted = neighbors.jaccard_weights(found)
+    monkeypatch.setattr(neighbors, "_CELLS_AT_ONCE", 7)
+    np.testing.assert_array_equal(neighbors.jaccard_weights(found), wanted)
+
+
+def test_bounds_of_parts_are_those_of_the_whole() -> None:
+    one, other = np.array([[0, 2.0]], np.float32), np.array([[-1, 0.5]], np.float32)
+    found = matrices.Bounds.of(one).widened(matrices.Bounds.of(other))
+    assert found == (-1, 2, False) == matrices.Bounds.of(np.concatenate([one, other]))
+    assert FeatureSpace.decide(other).kind == "raw"
