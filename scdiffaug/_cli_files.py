@@ -40,6 +40,12 @@ _Model = Annotated[
 _Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the file that is there.")]
 _Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress bar.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print a summary as JSON, and no bar.")]
+_Backed = Annotated[
+    bool,
+    typer.Option(
+        "--backed", help="Larger than memory: read and write the matrices by blocks of cells."
+    ),
+]
 _Groupby = Annotated[
     str | None, typer.Option(help="Column of obs with groups. Training does not see it.")
 ]
@@ -58,6 +64,7 @@ def embed(
         str, typer.Option(help="Key of obsm; that of the plane ends in _2d.")
     ] = "X_scdiffaug",
     seed: _Seed = 0,
+    backed: _Backed = False,
     overwrite: _Overwrite = False,
     quiet: _Quiet = False,
     as_json: _Json = False,
@@ -73,7 +80,12 @@ def embed(
 
     found = or_fail(
         lambda: _files.embed(
-            cells, out, training=training, key_added=key_added, overwrite=overwrite
+            cells,
+            out,
+            training=training,
+            key_added=key_added,
+            overwrite=overwrite,
+            backed=backed,
         )
     )
     keys = " and ".join(f"obsm[{key!r}] {tuple(shape)}" for key, shape in found["obsm"].items())
@@ -112,6 +124,7 @@ def augment(
     max_epochs: _MaxEpochs = None,
     model: _Model = None,
     seed: _Seed = 0,
+    backed: _Backed = False,
     overwrite: _Overwrite = False,
     quiet: _Quiet = False,
     as_json: _Json = False,
@@ -138,7 +151,9 @@ def augment(
         seed=seed,
     )
     found = or_fail(
-        lambda: _files.augment(cells, out, training=training, making=making, overwrite=overwrite)
+        lambda: _files.augment(
+            cells, out, training=training, making=making, overwrite=overwrite, backed=backed
+        )
     )
     kept = "" if found["kept_share"] is None else f", {found['kept_share']:.0%} of those made"
     _say(found, [f"Wrote {out}: {found['n_cells']:,} new cells{kept}"], as_json=as_json)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import anndata
+import h5py
 import numpy as np
 from anndata import AnnData
+from anndata.io import write_elem
+from numpy.typing import NDArray
 
 from scdiffaug import tl
 from scdiffaug.augmentation import Draw
@@ -140,30 +144,53 @@ class Checking:
 
 
 def embed(
-    cells: Path, out: Path, *, training: Training, key_added: str, overwrite: bool
+    cells: Path,
+    out: Path,
+    *,
+    training: Training,
+    key_added: str,
+    overwrite: bool,
+    backed: bool = False,
 ) -> Summary:
-    """Write the cells with both embeddings."""
+    """Write the cells with both embeddings; ``backed``: their matrix is read by blocks."""
     _check_place(out, ".h5ad", overwrite=overwrite)
     training.check()
-    adata = _read(cells)
+    adata = _read(cells, backed=backed)
     model = training.finish(training.model(adata))
     tl.embed(adata, model, key_added=key_added)
-    _write_cells(adata, out)
+    if backed:
+        embeddings = {key: adata.obsm[key] for key in (key_added, f"{key_added}_2d")}
+        write_whole(out, lambda aside: _copy_with(cells, embeddings, aside))
+    else:
+        _write_cells(adata, out)
     keys = {key: list(adata.obsm[key].shape) for key in (key_added, f"{key_added}_2d")}
     return {"out": str(out), "n_cells": adata.n_obs, "obsm": keys, **training.said(model)}
 
 
 def augment(
-    cells: Path, out: Path, *, training: Training, making: Making, overwrite: bool
+    cells: Path,
+    out: Path,
+    *,
+    training: Training,
+    making: Making,
+    overwrite: bool,
+    backed: bool = False,
 ) -> Summary:
-    """Write new cells made from those of a file."""
+    """Write new cells made from those of a file; ``backed``: both are in memory by blocks."""
     _check_place(out, ".h5ad", overwrite=overwrite)
     training.check()
-    adata = _read(cells)
+    adata = _read(cells, backed=backed)
     model = training.model(adata)
     making.check(adata, model)
-    new = tl.augment(adata, training.finish(model), **asdict(making))
-    _write_cells(new, out)
+    training.finish(model)
+    if backed:
+        aside = out.with_name(f".whole-{out.name}")
+        aside.unlink(missing_ok=True)
+        new = tl.augment(adata, model, **asdict(making), path=aside)
+        aside.replace(out)
+    else:
+        new = tl.augment(adata, model, **asdict(making))
+        _write_cells(new, out)
     share = new.uns["scdiffaug"].get("kept_share")
     return {
         "out": str(out),
@@ -209,7 +236,7 @@ def _check_place(out: Path, suffix: Literal[".h5ad", ".html"], *, overwrite: boo
     check_writable(out.parent)
 
 
-def _read(path: Path) -> AnnData:
+def _read(path: Path, *, backed: bool = False) -> AnnData:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not a file: name an .h5ad file.")
     if path.suffix == ".h5mu":
@@ -218,11 +245,19 @@ def _read(path: Path) -> AnnData:
             "its own, e.g. with mdata['rna'].write_h5ad('rna.h5ad')."
         )
     try:
-        return anndata.read_h5ad(path)
+        return anndata.read_h5ad(path, backed="r" if backed else None)
     except Exception as error:
         # What anndata raises on other files is of many types and of many lines.
         first = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(f"{path} cannot be read as .h5ad: {first}") from error
+
+
+def _copy_with(cells: Path, embeddings: Mapping[str, NDArray[np.float32]], out: Path) -> None:
+    """Copy a file of cells, and add to its obsm."""
+    shutil.copyfile(cells, out)
+    with h5py.File(out, "r+") as file:
+        for key, embedding in embeddings.items():
+            write_elem(file, f"obsm/{key}", embedding)
 
 
 def _write_cells(adata: AnnData, out: Path) -> None:

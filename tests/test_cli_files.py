@@ -117,6 +117,22 @@ def test_augment_makes_counts_with_the_names_of_their_sources(cells: Path, new: 
     assert not [key for key in (*made.obs, *made.uns) if key.startswith("_scvi")]
 
 
+def test_backed_files_are_embedded_and_augmented(folder: Path, cells: Path, model: Path) -> None:
+    words = ("--model", model, "--backed")
+    for command, place in (("embed", "on_disk"), ("augment", "new_on_disk")):
+        result = run(command, cells, folder / "on_disk" / f"{place}.h5ad", *words)
+        assert result.exit_code == 0, result.output
+    first = anndata.read_h5ad(folder / "made" / "first.h5ad")
+    after = anndata.read_h5ad(folder / "on_disk" / "on_disk.h5ad")
+    np.testing.assert_array_equal(after.obsm["X_scdiffaug"], first.obsm["X_scdiffaug"])
+    assert (after.X != first.X).nnz == 0
+    assert list(after.obs) == list(first.obs)
+    made = anndata.read_h5ad(folder / "on_disk" / "new_on_disk.h5ad")
+    np.testing.assert_array_equal(made.X.sum(1), first.X.sum(1))
+    files = sorted(path.name for path in (folder / "on_disk").iterdir())
+    assert files == ["new_on_disk.h5ad", "on_disk.h5ad"]
+
+
 def test_augment_options_reach_the_model(folder: Path, cells: Path, model: Path) -> None:
     out = folder / "chosen.h5ad"
     words = ("--groupby", "cell_type", "--target", 20, "--depth", 300, "--keep", "consistent")
