@@ -1,10 +1,10 @@
 """Kills whatever writes files, and reads what is left: the old, the new, nothing; never a half.
 
 ``python benchmarks/faults.py`` runs all campaigns, ``python benchmarks/faults.py NAME ...`` some,
-and prints the counts as JSON. Each kill is a SIGKILL of a process of its own. Where a stage has
-few file operations it is killed before each of them; else before calls drawn at random from all
-that it makes, or after a random time where it waits for another process. After each kill what is
-there is checked, the stage is run again to its end, and nothing may be left over.
+and prints the counts, at the end as JSON. Each kill is a SIGKILL of a process of its own. Where a
+stage has few file operations it is killed before each of them; else before calls drawn at random
+from all that it makes, or after a random time where it waits for another process. After each kill
+what is there is checked, the stage is run again to its end, and nothing may be left over.
 """
 
 from __future__ import annotations
@@ -487,6 +487,8 @@ if __name__ == "__main__":
     warnings.simplefilter("ignore")
     results: dict[str, Any] = {}
     for name in sys.argv[1:] or CAMPAIGNS:
-        results |= dict(CAMPAIGNS[name]())
+        for campaign, counts in CAMPAIGNS[name]():
+            results[campaign] = counts
+            print(f"{campaign}: {dict(counts)}", file=sys.stderr, flush=True)
     total = sum(counts["kills"] for counts in results.values())
     print(json.dumps({**results, "kills": total}))
