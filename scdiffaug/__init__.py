@@ -5,10 +5,10 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from scdiffaug import datasets, metrics, pl, tl
+    from scdiffaug import datasets, distributed, metrics, pl, tl
     from scdiffaug.model import scDiffAug
 
-__all__ = ["__version__", "datasets", "metrics", "pl", "scDiffAug", "tl"]
+__all__ = ["__version__", "datasets", "distributed", "metrics", "pl", "scDiffAug", "tl"]
 
 __version__ = version("scdiffaug")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import threading
 import warnings
@@ -17,16 +18,20 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 @contextmanager
 def without_chatter() -> Iterator[None]:
     """Silence what Lightning says of itself and a user cannot act on."""
-    chatter = logging.getLogger("lightning.pytorch")
-    level = chatter.level
-    chatter.setLevel(logging.WARNING)
+    loggers = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
+    levels = [chatter.level for chatter in loggers]
+    for chatter in loggers:
+        chatter.setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")
             warnings.filterwarnings("ignore", message=".*does not have many workers")
+            # Of DDP by scvi-tools, whose early stopping is not asked for.
+            warnings.filterwarnings("ignore", message="early_stopping was automatically disabled")
             yield
     finally:
-        chatter.setLevel(level)
+        for chatter, level in zip(loggers, levels, strict=True):
+            chatter.setLevel(level)
 
 
 @contextmanager
@@ -38,10 +43,30 @@ def failing_on_termination() -> Iterator[None]:
         raise SystemExit(128 + signal.SIGTERM) from stopped
 
 
+class EndingTogether(pl.Callback):
+    """Lets SIGTERM end several processes; by Lightning's handler they wait for each other."""
+
+    def on_train_start(self, trainer: pl.Trainer, _: pl.LightningModule) -> None:
+        """Take the place of Lightning's handler, until Lightning sets back what was before."""
+
+        def end(number: int, _: FrameType | None) -> None:
+            if trainer.strategy.launcher is not None:
+                trainer.strategy.launcher.kill(number)
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, end)
+
+
 @contextmanager
 def stop_on_interrupt(trainer: pl.Trainer) -> Iterator[None]:
-    """Let Ctrl-C end training after the batch at hand, leaving a usable model."""
-    if threading.current_thread() is not threading.main_thread():
+    """Let Ctrl-C end training after the batch at hand, leaving a usable model.
+
+    Several processes would not stop after the same batch, and wait for each other: Lightning ends
+    them.
+    """
+    if trainer.world_size > 1 or threading.current_thread() is not threading.main_thread():
         yield
         return
 

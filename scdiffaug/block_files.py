@@ -1,17 +1,48 @@
-"""AnnData files by blocks of rows: appended to one another as they are made."""
+"""AnnData files by blocks of rows: read from one, and appended to another as they are made."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 import pandas as pd
 from anndata import AnnData
-from anndata.io import sparse_dataset, write_elem
+from anndata.io import read_elem, sparse_dataset, write_elem
 from numpy.typing import NDArray
 from scipy import sparse
+
+
+def read_names(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Tables of the cells and of the features, whole."""
+    with _opened(path) as store:
+        return read_elem(store["obs"]), read_elem(store["var"])
+
+
+def read_block(
+    path: Path, rows: slice, *, layer: str | None, columns: Sequence[str] = ()
+) -> AnnData:
+    """Some rows of X or of a layer, with their names and these columns of obs.
+
+    Raises
+    ------
+    KeyError
+        If a layer or column is missing.
+    ValueError
+        If the matrix is stored by columns.
+    """
+    with _opened(path) as store:
+        x = _rows(_found(store, "X" if layer is None else f"layers/{layer}", path), rows, path)
+        table = store["obs"]
+        obs = pd.DataFrame(
+            {name: read_elem(_found(table, name, path))[rows] for name in columns},
+            index=_texts(table[table.attrs["_index"]], rows),
+        )
+        kept = {"X": x} if layer is None else {"layers": {layer: x}}
+        return AnnData(obs=obs, var=read_elem(store["var"]), **kept)
 
 
 def write_blocks(
@@ -34,6 +65,44 @@ def write_blocks(
         _append(store, first)
         for block in blocks:
             _append(store, block)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    if path.suffix == ".zarr":
+        import zarr
+
+        yield zarr.open_group(path, mode="r")
+        return
+    with h5py.File(path, "r") as store:
+        yield store
+
+
+def _found(store: Any, key: str, path: Path) -> Any:
+    if key not in store:
+        raise KeyError(f"{path} has no {key!r}: name the file that the model's setup fits.")
+    return store[key]
+
+
+def _rows(stored: Any, rows: slice, path: Path) -> sparse.csr_matrix | NDArray[Any]:
+    if not stored.attrs["encoding-type"].startswith("cs"):
+        return np.asarray(stored[rows])
+    matrix = sparse_dataset(stored)
+    if matrix.format != "csr":
+        raise ValueError(
+            f"{path} holds its matrix by columns (CSC), of which no rows can be read: write it "
+            "again with adata.X = adata.X.tocsr()."
+        )
+    return matrix[rows]
+
+
+def _texts(stored: Any, rows: slice) -> NDArray[np.object_]:
+    if isinstance(stored, h5py.Dataset):
+        stored = stored.asstr()
+    elif hasattr(stored, "keys"):
+        # A group of values and a mask, for pandas' own strings.
+        stored = read_elem(stored)
+    return np.asarray(stored[rows]).astype(object)
 
 
 def _append(store: h5py.File, block: AnnData) -> None:

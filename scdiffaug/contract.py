@@ -19,7 +19,7 @@ from scipy import sparse
 from scdiffaug import data, neighbors
 from scdiffaug.data import to_tensor
 from scdiffaug.features import FeatureSpace, PrincipalAxes, select_features
-from scdiffaug.matrices import Matrix, StoredMatrix, batches, row_blocks, shuffled, sketch
+from scdiffaug.matrices import Matrix, Rows, StoredMatrix, batches, row_blocks, shuffled, sketch
 from scdiffaug.neighbors import NeighborWalks
 
 logger = logging.getLogger("scdiffaug")
@@ -165,7 +165,7 @@ class DataContract:
         return pd.Categorical(names, categories=self.label_names).codes.astype(np.int64)
 
     def training_cells(
-        self, adata: AnnData, *, n_components: int, batch_size: int
+        self, adata: AnnData, *, n_components: int, batch_size: int, n_processes: int = 1
     ) -> tuple[PairBatches, PrincipalAxes]:
         """Batches of cells with a near one each, and the axes of the encoder's inputs."""
         cells, x = self.read(adata)
@@ -180,6 +180,7 @@ class DataContract:
             labels=self.label_codes(cells),
             batch_size=batch_size,
             rng=np.random.default_rng(self.seed),
+            n_processes=n_processes,
         )
         return pairs, axes
 
@@ -224,7 +225,13 @@ class PairBatches:
         Integer labels, for the supervised ablation only; zeros otherwise.
     rng
         Order of the cells and choice of the neighbours.
+    n_processes
+        Processes that train together. Each epoch deals the cells out to them; those that are
+        left over, fewer than processes, wait for the next.
     """
+
+    process = 0
+    """Which of the processes this is."""
 
     def __init__(
         self,
@@ -235,12 +242,13 @@ class PairBatches:
         labels: NDArray[np.integer[Any]],
         batch_size: int,
         rng: np.random.Generator,
+        n_processes: int = 1,
     ) -> None:
         self.x, self.inputs, self.walks, self.labels = x, inputs, walks, labels
-        self.batch_size, self.rng = batch_size, rng
+        self.batch_size, self.rng, self.n_processes = batch_size, rng, n_processes
 
     def __len__(self) -> int:
-        return len(batch_bounds(self.x.shape[0], self.batch_size)) - 1
+        return len(batch_bounds(self.x.shape[0] // self.n_processes, self.batch_size)) - 1
 
     def digest(self) -> str:
         """sha256 of the cells in their order, and of their labels."""
@@ -255,13 +263,22 @@ class PairBatches:
         return found.hexdigest()
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
-        order = shuffled(self.x, self.rng)
+        order, rng = self._dealt(shuffled(self.x, self.rng))
         bounds = batch_bounds(len(order), self.batch_size)
-        for cells, x in batches(self.x, order, bounds, rng=self.rng):
-            near = self.walks.draw(cells, self.rng)
+        for cells, x in batches(self.x, order, bounds, rng=rng):
+            near = self.walks.draw(cells, rng)
             yield {
                 "x": to_tensor(x),
                 "inputs": torch.from_numpy(self.inputs[cells]),
                 "neighbor_inputs": torch.from_numpy(self.inputs[near]),
                 "labels": torch.from_numpy(self.labels[cells]),
             }
+
+    def _dealt(self, order: Rows) -> tuple[Rows, np.random.Generator]:
+        """What of an epoch's order is this process's, and random numbers for its batches."""
+        if self.n_processes == 1:
+            return order, self.rng
+        n_cells = len(order) // self.n_processes
+        # The order must stay the same in all processes, whatever they draw for their batches.
+        rng = np.random.default_rng([int(self.rng.integers(2**63)), self.process])
+        return order[self.process * n_cells :][:n_cells], rng

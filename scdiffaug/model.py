@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from anndata import AnnData
 from numpy.typing import NDArray
-from scvi.model._utils import parse_device_args
 
 from scdiffaug import augmentation, data
 from scdiffaug._checks import check_choice, check_flag, check_number, check_seed, check_whole
@@ -22,6 +21,7 @@ from scdiffaug.contract import DataContract, batch_bounds
 from scdiffaug.matrices import sketch
 from scdiffaug.module import Condition, choose_diffusion
 from scdiffaug.objectives import ObjectiveName
+from scdiffaug.processes import Place, Strategy
 from scdiffaug.propagation import propagate_projection
 from scdiffaug.registering import RegisteringModel
 from scdiffaug.training import (
@@ -167,6 +167,8 @@ class scDiffAug(RegisteringModel):
         batch_size: int = 512,
         accelerator: str = "auto",
         devices: int | list[int] | str = "auto",
+        strategy: Strategy = "auto",
+        num_nodes: int = 1,
         precision: Precision = "auto",
         alpha: float = 0.1,
         startup: float = 0.5,
@@ -186,9 +188,10 @@ class scDiffAug(RegisteringModel):
             Passes over the cells. By default a budget of 800 steps up to 10,000 cells that
             grows with the square root of the cells beyond.
         batch_size
-            Cells per step.
-        accelerator, devices
-            As in Lightning.
+            Cells per step, of each process where there are several.
+        accelerator, devices, strategy, num_nodes
+            As in Lightning. Several devices or nodes train together, a process each
+            (:doc:`/guide/distributed`).
         precision
             ``"auto"`` takes bfloat16 autocast where the hardware multiplies it.
         alpha
@@ -244,8 +247,16 @@ class scDiffAug(RegisteringModel):
         check_number("propagation", propagation, at_least=0)
         check_flag("enable_progress_bar", enable_progress_bar)
         check_place(checkpoint_dir, resume=resume)
-        batch_size = min(batch_size, self.adata.n_obs)
-        n_batches = len(batch_bounds(self.adata.n_obs, batch_size)) - 1
+        place = Place.chosen(
+            accelerator,
+            devices,
+            strategy=strategy,
+            num_nodes=num_nodes,
+            alternates=schedule == "alternating",
+        )
+        n_cells = self.adata.n_obs // place.n_processes
+        batch_size = min(batch_size, n_cells)
+        n_batches = len(batch_bounds(n_cells, batch_size)) - 1
         usual_epochs = default_epochs(self.adata.n_obs, batch_size)
         max_epochs = max_epochs or usual_epochs
         options = TrainingOptions(
@@ -258,19 +269,20 @@ class scDiffAug(RegisteringModel):
             seed=self._contract.seed,
         )
         say_of_little(self.adata.n_obs, options.n_steps, default_steps=usual_epochs * n_batches)
-        accelerator, devices, device = parse_device_args(
-            accelerator=accelerator, devices=devices, return_device="torch"
-        )
         batches, axes = self._contract.training_cells(
-            self.adata, n_components=self._module_config["n_components"], batch_size=batch_size
+            self.adata,
+            n_components=self._module_config["n_components"],
+            batch_size=batch_size,
+            n_processes=place.n_processes,
         )
         self.module.fit_axes(axes)
         self.module.fit_scale(sketch(batches.x)[1])
-        precision = best_precision(accelerator) if precision == "auto" else precision
+        precision = best_precision(place.accelerator) if precision == "auto" else precision
         checkpoints = None
         if checkpoint_dir is not None:
             settings = {**self._module_config, **asdict(options), "max_epochs": max_epochs}
-            settings |= {"accelerator": accelerator, "precision": precision}
+            settings |= {"accelerator": place.accelerator, "precision": precision}
+            settings |= {"n_processes": place.n_processes}
             run = described(self._contract, batches, settings)
             checkpoints = Checkpoints(Path(checkpoint_dir), run)
         self.history_ = fit(
@@ -278,14 +290,12 @@ class scDiffAug(RegisteringModel):
             batches,
             options,
             max_epochs=max_epochs,
-            accelerator=accelerator,
-            devices=devices,
+            place=place,
             precision=precision,
             enable_progress_bar=enable_progress_bar,
             checkpoints=checkpoints,
         )
-        self.to_device(device)
-        if propagation:
+        if propagation and place.is_first:
             propagate_projection(
                 self.module,
                 batches.inputs,
@@ -294,6 +304,7 @@ class scDiffAug(RegisteringModel):
                 n_steps=math.ceil(_PROPAGATION_SHARE * options.n_steps),
                 seed=self._contract.seed,
             )
+        place.share(self.module)
         self.is_trained_ = True
 
     @torch.inference_mode()

@@ -105,6 +105,8 @@ class DiffAugModule(BaseModuleClass):
             self.generator = Generator(n_features, n_condition=n_semantic)
             self.ema_generator = copy.deepcopy(self.generator).requires_grad_(False)
             self.label_vectors = nn.Embedding(max(n_labels, 1), n_semantic)
+            # DDP waits for the gradient of whatever says that it needs one.
+            self.label_vectors.requires_grad_(condition == "labels")
 
     @torch.no_grad()
     def fit_scale(self, x: Matrix) -> None:

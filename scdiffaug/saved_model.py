@@ -20,6 +20,7 @@ from scdiffaug._saved_fields import SavedFields
 from scdiffaug.contract import DataContract
 from scdiffaug.features import Matrix
 from scdiffaug.module import DiffAugModule
+from scdiffaug.processes import is_first_process
 
 
 class SavedModel(BaseModelClass):
@@ -41,6 +42,8 @@ class SavedModel(BaseModelClass):
         self, dir_path: str | Path, *, overwrite: bool = False, save_anndata: bool = False
     ) -> None:
         """Save weights as safetensors and all else as JSON; the folder appears whole or not.
+
+        Of several processes that trained together only the first one writes.
 
         Parameters
         ----------
@@ -72,6 +75,8 @@ class SavedModel(BaseModelClass):
         check_flag("save_anndata", save_anndata)
         if save_anndata and self.adata is None:
             raise ValueError("save_anndata=True, but the model was loaded without cells.")
+        if not is_first_process():
+            return
         history = {name: frame[name].tolist() for name, frame in (self.history_ or {}).items()}
         description = {
             "contract": self._contract.to_dict(),
@@ -131,12 +136,30 @@ class SavedModel(BaseModelClass):
         _, _, target = parse_device_args(accelerator, device, return_device="torch")
         folder = storage.standing(Path(dir_path))
         saved, weights = _fields_and_weights(folder)
-        model = cls.__new__(cls)
         cells = _cells_beside(folder, saved.adata_sha256) if adata is None else adata
+        return cls._restored(saved, weights, cells, device=target)
+
+    @classmethod
+    def _load_without_cells(cls, folder: Path) -> Self:
+        """Load a model for cells that come in blocks, be there cells beside it or not."""
+        _, _, target = parse_device_args("auto", "auto", return_device="torch")
+        saved, weights = _fields_and_weights(folder)
+        return cls._restored(saved, weights, None, device=target)
+
+    @classmethod
+    def _restored(
+        cls,
+        saved: SavedFields,
+        weights: dict[str, Tensor],
+        cells: AnnData | None,
+        *,
+        device: torch.device,
+    ) -> Self:
+        model = cls.__new__(cls)
         model._attach(cells, saved.contract)
         model._build(saved.contract, saved.module)
         model.module.load_state_dict(weights)
-        model.to_device(target)
+        model.to_device(device)
         model.module.eval()
         model.is_trained_ = saved.is_trained
         model.history_ = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 import lightning.pytorch as pl
@@ -17,11 +17,17 @@ from torch import Tensor
 
 from scdiffaug._checks import check_choice, check_number, check_whole
 from scdiffaug._memory import said_for
-from scdiffaug._signals import failing_on_termination, stop_on_interrupt, without_chatter
+from scdiffaug._signals import (
+    EndingTogether,
+    failing_on_termination,
+    stop_on_interrupt,
+    without_chatter,
+)
 from scdiffaug.checkpoint import Checkpoints, Progress
 from scdiffaug.contract import PairBatches
 from scdiffaug.module import DiffAugModule, Tensors
 from scdiffaug.nn import multiplies_bfloat16
+from scdiffaug.processes import Place, SameCells, averaged
 
 Schedule = Literal["joint", "alternating"]
 Precision = Literal["auto", "32-true", "bf16-mixed"]
@@ -156,6 +162,13 @@ class DiffAugPlan(pl.LightningModule):
             state = bytes.fromhex(self._resumed.generators["noise"])
             self._rng.set_state(torch.frombuffer(bytearray(state), dtype=torch.uint8))
 
+    def on_train_epoch_start(self) -> None:
+        """Give each of several processes its own noise, by the epoch: checkpoints know one."""
+        if self.trainer.world_size > 1:
+            assert self._rng is not None
+            parts = [self.options.seed, len(self.records), self.trainer.global_rank]
+            self._rng.manual_seed(int(np.random.SeedSequence(parts).generate_state(1)[0]))
+
     @property
     def step(self) -> int:
         """Optimiser steps done, those before a checkpoint included."""
@@ -240,6 +253,8 @@ class DiffAugPlan(pl.LightningModule):
             name: torch.stack([step[name].float().cpu() for step in self._epoch]).mean().item()
             for name in self._epoch[0]
         }
+        if self.trainer.world_size > 1:
+            means = averaged(means)
         self._epoch.clear()
         self.records.append(means)
         # The gradient of the last step spoils weights that no loss was computed with.
@@ -280,21 +295,21 @@ def _set_step(schedule: torch.optim.lr_scheduler.LRScheduler, step: int) -> None
 
 
 class _Keeping(pl.Callback):
-    """Writes checkpoints when epochs are over."""
+    """Writes checkpoints when epochs are over, in the first process alone."""
 
     def __init__(
         self, plan: DiffAugPlan, order: np.random.Generator, checkpoints: Checkpoints
     ) -> None:
         self._plan, self._order, self._checkpoints = plan, order, checkpoints
 
-    def on_train_epoch_start(self, *_: Any) -> None:
+    def on_train_epoch_start(self, trainer: pl.Trainer, _: pl.LightningModule) -> None:
         """Write where the last epoch ended, if that is due."""
-        if self._plan.records and self._checkpoints.is_due():
+        if trainer.is_global_zero and self._plan.records and self._checkpoints.is_due():
             self._checkpoints.write(self._plan.progress(self._order))
 
     def on_train_end(self, trainer: pl.Trainer, _: pl.LightningModule) -> None:
         """Write where training ended, unless Ctrl-C ended it within an epoch."""
-        if not trainer.should_stop:
+        if trainer.is_global_zero and not trainer.should_stop:
             self._checkpoints.write(self._plan.progress(self._order))
 
 
@@ -304,29 +319,33 @@ def fit(
     options: TrainingOptions,
     *,
     max_epochs: int,
-    accelerator: str,
-    devices: int | list[int] | str,
+    place: Place,
     precision: Literal["32-true", "bf16-mixed"],
     enable_progress_bar: bool,
     checkpoints: Checkpoints | None,
 ) -> dict[str, pd.DataFrame]:
-    """Train a module in place and return its history; SystemExit of status 143 on SIGTERM."""
+    """Train a module in place and return its history; SystemExit of status 143 on SIGTERM.
+
+    The module ends on the device of its process.
+    """
     plan = DiffAugPlan(module, options)
     callbacks: list[pl.Callback] = []
     if checkpoints is not None:
         _go_on(plan, batches, checkpoints)
         callbacks.append(_Keeping(plan, batches.rng, checkpoints))
+    if place.n_processes > 1:
+        callbacks += [SameCells(batches.digest()), EndingTogether()]
     with without_chatter():
         trainer = Trainer(
             max_epochs=max_epochs - len(plan.records),
-            accelerator=accelerator,
-            devices=devices,
+            **asdict(place),
             precision=precision,
             benchmark=False,
             logger=False,
             enable_progress_bar=enable_progress_bar,
             callbacks=callbacks,
         )
+        batches.process = trainer.global_rank
         module.train()
         with (
             stop_on_interrupt(trainer),
@@ -334,7 +353,7 @@ def fit(
             said_for(batches.batch_size),
         ):
             trainer.fit(plan, batches)
-    module.eval()
+    module.to(trainer.strategy.root_device).eval()
     return plan.history()
 
 

@@ -105,6 +105,12 @@ CASES: list[Case] = [
         "condition='labels' needs labels",
     ),
     (
+        "alternating under plain DDP",
+        lambda b: b.model.train(max_epochs=1, strategy="ddp", schedule="alternating"),
+        V,
+        "strategy='ddp' needs all parameters in each step",
+    ),
+    (
         "training without cells",
         lambda b: b.loose.train(max_epochs=1),
         V,

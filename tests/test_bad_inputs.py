@@ -95,6 +95,8 @@ CASES: list[Case] = [
             "max_epochs": OPTIONAL_WHOLE,
             "batch_size": FROM_TWO,
             "accelerator": {"abacus": V},
+            "strategy": {**CHOICE, "fsdp": V},
+            "num_nodes": WHOLE,
             "precision": {**CHOICE, "16-true": V},
             "alpha": SHARE,
             "startup": SHARE,

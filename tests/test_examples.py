@@ -18,7 +18,7 @@ from scdiffaug import model
 
 GUIDE = Path(__file__).parents[1] / "docs" / "guide"
 API = GUIDE.with_name("api")
-PUBLIC = ["tl", "pl", "datasets", "metrics", "benchmark"]
+PUBLIC = ["tl", "distributed", "pl", "datasets", "metrics", "benchmark"]
 
 
 def _public() -> Iterator[tuple[str, Any]]:

@@ -1,0 +1,363 @@
+"""Embed and augment large files, block by block over the workers of a Dask cluster."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import anndata
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from scdiffaug import block_files, data, storage
+from scdiffaug._checks import check_is, check_path, check_seed, check_whole
+from scdiffaug.diffusion import Sampler
+from scdiffaug.model import scDiffAug
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+_MADE = ["source_obs_name", "augmentation_strength", "is_augmented"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """All that decides what is made of a block of cells.
+
+    Parameters
+    ----------
+    verb, options
+        What is done, and the arguments of that.
+    model, seal
+        Folder of the model, and sha256 of its description.
+    cells, changed
+        File of the cells, and when it was changed last, in nanoseconds.
+    block_size
+        Cells of a block.
+    seed
+        With the number of a block it decides the draws there.
+    """
+
+    verb: Literal["embed", "augment"]
+    options: dict[str, Any]
+    model: str
+    seal: str
+    cells: str
+    changed: int
+    block_size: int
+    seed: int
+
+    def rows(self, block: int) -> slice:
+        return slice(block * self.block_size, (block + 1) * self.block_size)
+
+    def seed_of(self, block: int) -> int:
+        return int(np.random.SeedSequence([self.seed, block]).generate_state(1)[0])
+
+    def waiting_beside(self, out: Path) -> Path:
+        """Folder of blocks that are made; another job's is another one."""
+        said = json.dumps(asdict(self), sort_keys=True, default=str)
+        return out.with_name(f".{out.name}.{hashlib.sha256(said.encode()).hexdigest()[:16]}")
+
+
+def embed(
+    dir_path: str | Path,
+    cells: str | Path,
+    out: str | Path,
+    *,
+    client: Client | str | None = None,
+    key_added: str = "X_scdiffaug",
+    block_size: int = 10_000,
+) -> None:
+    """Embed the cells of a file, block by block.
+
+    Parameters
+    ----------
+    dir_path
+        Folder of a trained model.
+    cells
+        An .h5ad file or a .zarr folder, with the model's features in any order.
+    out
+        The .h5ad file to write. Beside it blocks wait in a folder until all are there: a call
+        that was interrupted goes on from them when it is repeated.
+    client
+        A ``dask.distributed.Client``, or the address of a scheduler, whose workers see the model,
+        the cells and the folder of ``out`` under the same paths. By default one block is made
+        after another in this process.
+    key_added
+        Key of ``.obsm`` for the semantic embedding; the projection's ends in ``_2d``.
+    block_size
+        Cells that are in memory at once, on each worker.
+
+    Returns
+    -------
+    Nothing; writes an AnnData without ``.X``: ``.obs`` of the cells,
+    ``.obsm["X_scdiffaug"]``, shape ``(n, 80)``, and ``.obsm["X_scdiffaug_2d"]``, shape ``(n, 2)``.
+
+    Raises
+    ------
+    FileExistsError
+        If ``out`` exists.
+    FileNotFoundError
+        If there is no model, or are no cells.
+    ImportError
+        If there is a client, but no Dask.
+    TypeError
+        If an argument is of the wrong type.
+    ValueError
+        If an argument is out of range, or features of the model are missing.
+
+    Examples
+    --------
+    >>> import anndata, scdiffaug
+    >>> adata = scdiffaug.datasets.pbmc68k_reduced()
+    >>> adata.write_h5ad("cells.h5ad")
+    >>> model = scdiffaug.scDiffAug(adata)
+    >>> model.train(max_epochs=2, enable_progress_bar=False)
+    >>> model.save("my_model")
+    >>> scdiffaug.distributed.embed("my_model", "cells.h5ad", "embedded.h5ad", block_size=300)
+    >>> anndata.read_h5ad("embedded.h5ad").obsm["X_scdiffaug_2d"].shape
+    (700, 2)
+    """
+    check_is("key_added", key_added, str, advice="pass a key of .obsm")
+    job = _job(
+        "embed",
+        dir_path,
+        cells,
+        options={"key_added": key_added},
+        block_size=block_size,
+        seed=0,
+    )
+    _run(job, out, client)
+
+
+def augment(
+    dir_path: str | Path,
+    cells: str | Path,
+    out: str | Path,
+    *,
+    client: Client | str | None = None,
+    n_per_cell: int = 1,
+    strength: float = 1.0,
+    depth: Literal["source"] | int = "source",
+    sampler: Sampler | Literal["auto"] = "auto",
+    steps: int | None = None,
+    seed: int | None = None,
+    block_size: int = 10_000,
+) -> None:
+    """Make new cells from those of a file, block by block.
+
+    Each block has random numbers of its own, from the seed and its number: which worker makes it,
+    and how often, makes no difference. Other block sizes give other cells.
+
+    Parameters
+    ----------
+    dir_path, cells, out, client, block_size
+        As in :func:`embed`.
+    n_per_cell, strength, sampler, steps, seed
+        As in :meth:`scdiffaug.scDiffAug.augment`.
+    depth
+        Reads of each new cell, of counts only: as many as its ``"source"``, or a number.
+
+    Returns
+    -------
+    Nothing; writes the new cells as :meth:`scdiffaug.scDiffAug.augment` gives them.
+
+    Raises
+    ------
+    FileExistsError
+        If ``out`` exists.
+    FileNotFoundError
+        If there is no model, or are no cells.
+    ImportError
+        If there is a client, but no Dask.
+    TypeError
+        If an argument is of the wrong type.
+    ValueError
+        If an argument is out of range, or features of the model are missing.
+
+    Examples
+    --------
+    >>> import anndata, scdiffaug
+    >>> adata = scdiffaug.datasets.pbmc68k_reduced()
+    >>> adata.write_h5ad("cells.h5ad")
+    >>> model = scdiffaug.scDiffAug(adata)
+    >>> model.train(max_epochs=2, enable_progress_bar=False)
+    >>> model.save("my_model")
+    >>> scdiffaug.distributed.augment("my_model", "cells.h5ad", "new.h5ad", block_size=300)
+    >>> anndata.read_h5ad("new.h5ad").n_obs
+    700
+    """
+    if isinstance(depth, str) and depth != "source":
+        raise ValueError(
+            f"depth={depth!r} would look beyond a block of cells: use 'source' or a number."
+        )
+    options = {
+        "n_per_cell": n_per_cell,
+        "strength": strength,
+        "depth": depth,
+        "sampler": sampler,
+        "steps": steps,
+    }
+    job = _job("augment", dir_path, cells, options=options, block_size=block_size, seed=seed)
+    _run(job, out, client)
+
+
+def _job(
+    verb: Literal["embed", "augment"],
+    dir_path: str | Path,
+    cells: str | Path,
+    *,
+    options: dict[str, Any],
+    block_size: int,
+    seed: int | None,
+) -> _Job:
+    check_path("dir_path", dir_path)
+    check_path("cells", cells)
+    check_whole("block_size", block_size)
+    folder, path = storage.standing(Path(dir_path)).resolve(), Path(cells).resolve()
+    said = storage.read_description(folder)
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist: name an .h5ad file or a .zarr folder.")
+    seed = said["contract"]["seed"] if seed is None else seed
+    check_seed(seed)
+    return _Job(
+        verb=verb,
+        options=options,
+        model=str(folder),
+        seal=said["description_sha256"],
+        cells=str(path),
+        changed=path.stat().st_mtime_ns,
+        block_size=block_size,
+        seed=seed,
+    )
+
+
+def _run(job: _Job, out: str | Path, client: Client | str | None) -> None:
+    """Make all blocks, then one file of them."""
+    check_path("out", out)
+    out = Path(out).resolve()
+    if out.suffix != ".h5ad":
+        raise ValueError(f"{out} must end in .h5ad.")
+    if out.exists():
+        raise FileExistsError(f"{out} exists already: remove it, or name another file.")
+    obs = _checked_obs(Path(job.cells))
+    waiting = job.waiting_beside(out)
+    waiting.mkdir(parents=True, exist_ok=True)
+    numbers = range(-(-len(obs) // job.block_size))
+    try:
+        _each(partial(_make, job, waiting), numbers, client)
+        places = [waiting / f"{number}.h5ad" for number in numbers]
+        storage.write_whole(out, lambda aside: _gather(job, places, aside, obs=obs))
+        shutil.rmtree(waiting)
+    finally:
+        # Fails where blocks wait for the next call.
+        with suppress(OSError):
+            waiting.rmdir()
+
+
+def _checked_obs(path: Path) -> pd.DataFrame:
+    obs, var = block_files.read_names(path)
+    with warnings.catch_warnings():
+        # Of repeated names, which the check refuses.
+        warnings.simplefilter("ignore", UserWarning)
+        data.check_frame(AnnData(obs=obs, var=var))
+    return obs
+
+
+def _each(make: Callable[[int], None], numbers: range, client: Client | str | None) -> None:
+    if client is None:
+        for number in numbers:
+            make(number)
+        return
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise ImportError(
+            "A client needs Dask, here and on the workers: pip install 'scdiffaug[dask]'."
+        ) from error
+    if isinstance(client, str):
+        with Client(client) as connected:
+            return _each(make, numbers, connected)
+    check_is("client", client, Client, advice="pass a dask.distributed.Client or an address")
+    # A block is a file: what a lost worker had done is still there.
+    client.gather(client.map(make, numbers, pure=False))
+
+
+def _make(job: _Job, waiting: Path, block: int) -> None:
+    """Make one block, unless it is there."""
+    place = waiting / f"{block}.h5ad"
+    if place.exists():
+        return
+    made = _MAKERS[job.verb](job, block)
+    # A worker that was given up may still write the same block.
+    with tempfile.TemporaryDirectory(dir=waiting) as aside:
+        made.write_h5ad(Path(aside) / place.name)
+        os.replace(Path(aside) / place.name, place)
+
+
+@lru_cache(maxsize=1)
+def _model(folder: str, seal: str) -> scDiffAug:
+    """The model, which a worker keeps from block to block."""
+    if storage.read_description(Path(folder))["description_sha256"] != seal:
+        raise ValueError(
+            f"{folder} holds another model than when the call began: let it stand until the call "
+            "ends, under the same path on all workers."
+        )
+    return scDiffAug._load_without_cells(Path(folder))
+
+
+def _cells(job: _Job, block: int) -> tuple[scDiffAug, AnnData]:
+    model = _model(job.model, job.seal)
+    setup = model._contract.setup
+    columns = [str(setup["labels_key"])] if model._contract.label_names else []
+    path = Path(job.cells)
+    cells = block_files.read_block(path, job.rows(block), layer=setup["layer"], columns=columns)
+    return model, cells
+
+
+def _embedded(job: _Job, block: int) -> AnnData:
+    model, cells = _cells(job, block)
+    key = job.options["key_added"]
+    y = model.get_latent_representation(cells)
+    z = model.get_latent_representation(cells, representation="projection")
+    return AnnData(obs=cells.obs[[]], obsm={key: y, f"{key}_2d": z})
+
+
+def _augmented(job: _Job, block: int) -> AnnData:
+    model, cells = _cells(job, block)
+    new = model.augment(cells, **job.options, seed=job.seed_of(block))
+    new.obs = new.obs[_MADE]
+    return new
+
+
+_MAKERS = {"embed": _embedded, "augment": _augmented}
+
+
+def _gather(job: _Job, places: list[Path], out: Path, *, obs: pd.DataFrame) -> None:
+    """Write the blocks below one another, and of the cells what no block had."""
+    uns: dict[str, Any] = {}
+    if job.verb == "augment":
+        tables = [block_files.read_names(place)[0] for place in places]
+        obs = _source_obs(obs, pd.concat(tables))
+        said = anndata.read_h5ad(places[0], backed="r").uns["scdiffaug"]
+        uns["scdiffaug"] = {**said, "seed": job.seed, "block_size": job.block_size}
+    parts: Iterator[AnnData] = (anndata.read_h5ad(place) for place in places)
+    block_files.write_blocks(out, parts, obs=obs, uns=uns)
+
+
+def _source_obs(obs: pd.DataFrame, made: pd.DataFrame) -> pd.DataFrame:
+    """Annotations of the source cells, under the names of the new ones."""
+    sources = obs.drop(columns=["_scvi_batch", "_scvi_labels"], errors="ignore")
+    sources = sources.loc[made["source_obs_name"].astype(str)].set_index(made.index)
+    return sources.assign(**{name: made[name] for name in _MADE})

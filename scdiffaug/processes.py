@@ -1,0 +1,134 @@
+"""Where training runs: devices, nodes, and what the processes there tell each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeVar, get_args
+
+import lightning.pytorch as pl
+from scvi.model._utils import parse_device_args
+from torch import distributed as dist
+from torch import nn
+
+from scdiffaug._checks import check_choice, check_whole
+
+Strategy = Literal["auto", "ddp", "ddp_find_unused_parameters_true"]
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Devices and nodes of a training run, which has a process for each device.
+
+    Parameters
+    ----------
+    accelerator, devices, strategy, num_nodes
+        As Lightning's Trainer takes them, automatic choices made.
+    """
+
+    accelerator: str
+    devices: int | list[int]
+    strategy: Strategy
+    num_nodes: int
+
+    @classmethod
+    def chosen(
+        cls,
+        accelerator: str,
+        devices: int | list[int] | str,
+        *,
+        strategy: Strategy,
+        num_nodes: int,
+        alternates: bool,
+    ) -> Place:
+        """Resolve the automatic choices.
+
+        Parameters
+        ----------
+        accelerator, devices, strategy, num_nodes
+            As in :meth:`scdiffaug.scDiffAug.train`.
+        alternates
+            Whether a step trains only a part of the parameters.
+
+        Raises
+        ------
+        TypeError
+            If ``num_nodes`` is no whole number.
+        ValueError
+            If an argument is out of range or unknown, or the strategy cannot train a part.
+        """
+        check_choice("strategy", strategy, get_args(Strategy))
+        check_whole("num_nodes", num_nodes)
+        if strategy == "ddp" and alternates:
+            raise ValueError(
+                "strategy='ddp' needs all parameters in each step, schedule='alternating' trains "
+                "a part of them: pass strategy='auto'."
+            )
+        kind, found, _ = parse_device_args(accelerator, devices, return_device="torch")
+        place = cls(accelerator=kind, devices=found, strategy=strategy, num_nodes=num_nodes)
+        if strategy != "auto" or place.n_processes == 1:
+            return place
+        return replace(place, strategy="ddp_find_unused_parameters_true" if alternates else "ddp")
+
+    @property
+    def n_processes(self) -> int:
+        """Processes of all nodes."""
+        per_node = self.devices if isinstance(self.devices, int) else len(self.devices)
+        return per_node * self.num_nodes
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process does what is done once; to be asked after training."""
+        return self.n_processes == 1 or is_first_process()
+
+    def share(self, module: nn.Module) -> None:
+        """Give all processes the weights and buffers of the first one."""
+        if self.n_processes > 1:
+            for tensor in module.state_dict().values():
+                dist.broadcast(tensor, src=0)
+
+
+class SameCells(pl.Callback):
+    """Refuses to train where the processes have read different cells.
+
+    Parameters
+    ----------
+    digest
+        Of the cells that this process has read.
+    """
+
+    def __init__(self, digest: str) -> None:
+        self._digest = digest
+
+    def on_fit_start(self, trainer: pl.Trainer, _: pl.LightningModule) -> None:
+        """Compare.
+
+        Raises
+        ------
+        ValueError
+            If they differ.
+        """
+        digests = gathered(self._digest)
+        if len(set(digests)) > 1:
+            raise ValueError(
+                f"The {len(digests)} processes of this training have read different cells: let "
+                "all read the same files, and give a seed to whatever draws among the cells."
+            )
+
+
+def is_first_process() -> bool:
+    """Whether this is the first of the processes that train together, or alone."""
+    return not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0
+
+
+def gathered(value: _T) -> list[_T]:
+    """What the processes say, in their order."""
+    said: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(said, value)
+    return said
+
+
+def averaged(values: dict[str, float]) -> dict[str, float]:
+    """Means over the processes, the same in all of them."""
+    said = gathered(values)
+    return {name: sum(each[name] for each in said) / len(said) for name in values}
