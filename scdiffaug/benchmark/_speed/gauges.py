@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,11 +95,11 @@ def matrix_product(size: Size) -> Measured:
     half = best_precision("cpu") == "bf16-mixed"
     dtype = torch.bfloat16 if half else torch.float32
     shapes = [(2048, 2048, 2048), (512, size.features, 500), (1024, 500, 500)]
-    rates = [
-        2 * n * k * m / _seconds_each(lambda a=a, b=b: torch.nn.functional.linear(a, b))
-        for n, k, m in shapes
-        for a, b in [(torch.rand(n, k, dtype=dtype), torch.rand(m, k, dtype=dtype))]
-    ]
+    rates = []
+    for n, k, m in shapes:
+        a, b = torch.rand(n, k, dtype=dtype), torch.rand(m, k, dtype=dtype)
+        seconds = _seconds_each(partial(torch.nn.functional.linear, a, b))
+        rates.append(2 * n * k * m / seconds)
     return {"flops_per_second": max(rates), "bits": 16 if half else 32}
 
 
@@ -203,7 +204,7 @@ def sample_scdiffaug(size: Size) -> Measured:
     model.augment(indices=rows, steps=1)
     return {
         f"cells_per_second_{steps}": len(rows)
-        / _timed(lambda steps=steps: model.augment(indices=rows, steps=steps))
+        / _timed(partial(model.augment, indices=rows, steps=steps))
         for steps in size.steps
     }
 
