@@ -115,6 +115,7 @@ def _seconds_each(work: Callable[[], object]) -> float:
 def train_scdiffaug(size: Size) -> Measured:
     """Encoder and generator by Lightning, batches drawn from memory included."""
     from scdiffaug import training
+    from scdiffaug.processes import Place
 
     model, batches = _ours(size)
 
@@ -125,8 +126,7 @@ def train_scdiffaug(size: Size) -> Measured:
             batches,
             options,
             max_epochs=epochs,
-            accelerator="cpu",
-            devices=1,
+            place=Place.chosen("cpu", 1, strategy="auto", num_nodes=1, alternates=False),
             precision=training.best_precision("cpu"),
             enable_progress_bar=False,
             checkpoints=None,
