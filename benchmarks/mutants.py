@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[1]
 TESTS = {
     "_checks": ("bad_calls",),
     "checkpoint": ("checkpoint",),
-    "contract": ("contract", "silent_wrongness", "data", "properties"),
+    "contract": ("silent_wrongness", "data", "properties"),
     "data": ("data", "bad_inputs"),
     "features": ("features", "data"),
     "losses": ("losses",),
