@@ -1,7 +1,7 @@
 """The report on new cells: what it finds, and the page it writes."""
 
-import json
 import html
+import json
 import re
 from functools import partial
 from html.parser import HTMLParser
@@ -197,7 +197,7 @@ def test_names_of_groups_cannot_break_the_page(trained: scDiffAug, new: AnnData)
     page = trained.augmentation_report(made, real, groupby="group", **FEW)["html"]
     assert "<script>" not in page
     assert "&lt;script&gt;" in page
-    assert "a &amp; b" in html
+    assert "a &amp; b" in page
 
 
 def test_every_scale_has_words_for_what_can_happen() -> None:
