@@ -28,6 +28,8 @@ PROCESSES: dict[str, Callable[[], diffusion.ForwardProcess]] = {
 }
 
 _GENERATOR_BATCH = 256
+# Of the cells that the generator learns with their own y; the others have that of their positive.
+_OWN_Y_SHARE = 0.75
 
 
 def choose_diffusion(requested: str, space: FeatureSpace) -> str:
@@ -179,10 +181,12 @@ class DiffAugModule(BaseModuleClass):
         self, tensors: Tensors, inference_outputs: Tensors, **_: Any
     ) -> Tensors:
         # The generator needs more steps than the encoder, not more cells in each.
-        few = slice(_GENERATOR_BATCH)
-        # With y of the positive, which is new each time, it cannot learn cells by heart.
-        y = inference_outputs["y"][len(tensors["x"]) :].detach()
-        return {"x": tensors["x"][few], "y": y[few], "labels": tensors["labels"][few]}
+        n_cells = min(len(tensors["x"]), _GENERATOR_BATCH)
+        own, view = inference_outputs["y"].detach().chunk(2)
+        # Y of the positive is new each time: with it no cell can be learnt by heart.
+        n_own = round(_OWN_Y_SHARE * n_cells)
+        y = torch.cat([own[:n_own], view[n_own:n_cells]])
+        return {"x": tensors["x"][:n_cells], "y": y, "labels": tensors["labels"][:n_cells]}
 
     def generative(self, x: Tensor, y: Tensor, labels: Tensor, *, rng: torch.Generator) -> Tensors:
         """Return the diffusion loss of cells given their semantic vectors."""
