@@ -105,7 +105,7 @@ def test_diffusion_loss_does_not_move_the_encoder(pbmc: AnnData) -> None:
         assert any((g != 0).any() for g in gradients) is moved
 
 
-def test_the_generator_learns_a_quarter_of_the_cells_from_y_of_their_positives(pbmc: AnnData) -> None:
+def test_the_generator_learns_a_quarter_of_cells_from_their_positives(pbmc: AnnData) -> None:
     model = scDiffAug(pbmc)
     module, batch = model.module.eval(), _batch(model)
     batch["views"] = _views(model, batch, 0.0)
