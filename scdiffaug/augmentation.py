@@ -13,15 +13,15 @@ import torch
 from anndata import AnnData
 from numpy.typing import NDArray
 from scipy import sparse
+from sklearn.utils import gen_batches
 
 from scdiffaug import choosing
 from scdiffaug._checks import check_number, check_seed, check_whole
 from scdiffaug._memory import halved_once
-from scdiffaug.choosing import Rows
 from scdiffaug.contract import DataContract
 from scdiffaug.data import to_tensor
 from scdiffaug.diffusion import Sampler
-from scdiffaug.matrices import Matrix, StoredMatrix
+from scdiffaug.matrices import Matrix, Rows, StoredMatrix
 from scdiffaug.module import DiffAugModule
 from scdiffaug.nn import multiplies_bfloat16
 
@@ -102,7 +102,7 @@ def encode(
     def embedded(size: int) -> NDArray[np.float32]:
         blocks = [
             module.embed(to_tensor(contract.features(x[rows])).to(module.device))[key].cpu()
-            for rows in _slices(x.shape[0], size)
+            for rows in gen_batches(x.shape[0], size)
         ]
         return torch.cat(blocks).numpy()
 
@@ -139,14 +139,14 @@ def interpolate(
     rng = np.random.default_rng(draw.seed)
     source, target = (choosing.drawn_in_turn(rows, n, rng) for rows in ends)
     share = np.linspace(0, 1, n, dtype=np.float32)
-    y_source, y_target = (encode(module, contract, x[rows]) for rows in (source, target))
-    # Of cells on disk these alone are read.
-    begin = x[source]
+    # Of cells on disk these alone are read, and once.
+    begin, end = x[source], x[target]
+    y_source, y_target = (encode(module, contract, part) for part in (begin, end))
     order = Order(
         source_of=np.arange(n),
         y=y_source + share[:, None] * (y_target - y_source),
         labels=np.zeros(n, dtype=np.int64),
-        depth=_depths_between(contract, begin, x[target], share=share),
+        depth=_depths_between(contract, begin, end, share=share),
     )
     made = fill(module, contract, begin, order=order, draw=draw, batch_size=batch_size)
     obs = _between_obs(cells, source, target, share=share)
@@ -190,7 +190,7 @@ def fill(
         rng = torch.Generator(module.device).manual_seed(draw.seed)
         made = [
             _make(module, contract, x, order=order.block(rows), draw=draw, rng=rng)
-            for rows in _slices(len(order.source_of), size)
+            for rows in gen_batches(len(order.source_of), size)
         ]
         return sparse.vstack(made, format="csr") if sparse.issparse(made[0]) else np.vstack(made)
 
@@ -243,7 +243,3 @@ def as_anndata(
         seen = contract.space.transform(new.X) if new.n_obs else new.X.copy()
         new.layers["log1p_norm"] = seen
     return new
-
-
-def _slices(n: int, size: int) -> list[slice]:
-    return [slice(start, start + size) for start in range(0, n, size)]

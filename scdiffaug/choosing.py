@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from scdiffaug import data, neighbors
 from scdiffaug._checks import check_choice, check_whole
-from scdiffaug.features import FeatureSpace, Matrix
+from scdiffaug.features import FeatureSpace
+from scdiffaug.matrices import Matrix, Rows
 
 Target = int | Literal["max", "median"]
 Depth = int | Literal["source", "sampled"]
 Keep = Literal["all", "consistent"]
-Rows: TypeAlias = NDArray[np.int64]
 Names: TypeAlias = NDArray[np.str_]
 
 _N_NEIGHBORS = 15

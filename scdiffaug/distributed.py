@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import anndata
-import numpy as np
 import pandas as pd
 from anndata import AnnData
 
@@ -24,6 +23,7 @@ from scdiffaug import block_files, data, storage
 from scdiffaug._checks import check_is, check_path, check_seed, check_whole
 from scdiffaug.diffusion import Sampler
 from scdiffaug.model import scDiffAug
+from scdiffaug.streaming import seed_of_block
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -60,9 +60,6 @@ class _Job:
 
     def rows(self, block: int) -> slice:
         return slice(block * self.block_size, (block + 1) * self.block_size)
-
-    def seed_of(self, block: int) -> int:
-        return int(np.random.SeedSequence([self.seed, block]).generate_state(1)[0])
 
     def waiting_beside(self, out: Path) -> Path:
         """Folder of blocks that are made; another job's is another one."""
@@ -336,7 +333,7 @@ def _embedded(job: _Job, block: int) -> AnnData:
 
 def _augmented(job: _Job, block: int) -> AnnData:
     model, cells = _cells(job, block)
-    new = model.augment(cells, **job.options, seed=job.seed_of(block))
+    new = model.augment(cells, **job.options, seed=seed_of_block(job.seed, block))
     new.obs = new.obs[_MADE]
     return new
 

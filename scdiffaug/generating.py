@@ -11,9 +11,9 @@ from anndata import AnnData
 
 from scdiffaug import augmentation, choosing, data, report, streaming
 from scdiffaug._checks import check_path, check_seed, check_whole
-from scdiffaug.choosing import Choice, Depth, Keep, Rows, Target
+from scdiffaug.choosing import Choice, Depth, Keep, Target
 from scdiffaug.diffusion import Sampler
-from scdiffaug.features import Matrix
+from scdiffaug.matrices import Matrix, Rows
 from scdiffaug.planning import planned
 from scdiffaug.saved_model import SavedModel
 

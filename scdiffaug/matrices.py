@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Self, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
+from sklearn.utils import gen_batches
 
 Matrix: TypeAlias = NDArray[np.float32] | sparse.csr_matrix
 Rows: TypeAlias = NDArray[np.int64]
@@ -206,11 +207,7 @@ def _stacked(parts: list[Matrix]) -> Matrix:
 
 def row_blocks(x: Matrix | StoredMatrix) -> list[slice]:
     """Slices of some thousand rows that make up all."""
-    n_rows = x.shape[0]
-    return [
-        slice(start, min(start + _ROWS_AT_ONCE, n_rows))
-        for start in range(0, n_rows, _ROWS_AT_ONCE)
-    ]
+    return list(gen_batches(x.shape[0], _ROWS_AT_ONCE))
 
 
 def sketch(x: Matrix | StoredMatrix) -> tuple[Rows, Matrix]:

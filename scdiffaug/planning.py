@@ -14,9 +14,9 @@ from scipy import sparse
 
 from scdiffaug import choosing
 from scdiffaug.augmentation import Draw, Order, as_anndata, encode, fill
-from scdiffaug.choosing import Choice, Names, Rows
+from scdiffaug.choosing import Choice, Names
 from scdiffaug.contract import DataContract
-from scdiffaug.matrices import Matrix, StoredMatrix
+from scdiffaug.matrices import Matrix, Rows, StoredMatrix
 from scdiffaug.module import DiffAugModule
 
 logger = logging.getLogger("scdiffaug")

@@ -17,9 +17,10 @@ from scdiffaug import _report_page, metrics, storage
 from scdiffaug._report_page import Drawn
 from scdiffaug._verdicts import Check, judge
 from scdiffaug.augmentation import encode
-from scdiffaug.choosing import Names, Rows, group_names, total
+from scdiffaug.choosing import Names, group_names, total
 from scdiffaug.contract import DataContract
-from scdiffaug.features import FeatureSpace, Matrix
+from scdiffaug.features import FeatureSpace
+from scdiffaug.matrices import Matrix, Rows
 from scdiffaug.metrics._spaces import pca_of
 from scdiffaug.module import DiffAugModule
 from scdiffaug.neighbors import nearest

@@ -76,7 +76,7 @@ def _made(waiting: Path, plan: Plan, number: int) -> Path:
     place = waiting / f"{number}.h5ad"
     if not place.exists():
         rows = slice(number * _CELLS_OF_A_BLOCK, (number + 1) * _CELLS_OF_A_BLOCK)
-        new = plan.part(rows, seed=_seed_of(plan.draw.seed, number)).make()
+        new = plan.part(rows, seed=seed_of_block(plan.draw.seed, number)).make()
         # Layers of a backed AnnData would be in memory.
         new = AnnData(new.X, obs=new.obs, var=new.var, uns=new.uns)
         write_whole(place, new.write_h5ad)
@@ -84,31 +84,28 @@ def _made(waiting: Path, plan: Plan, number: int) -> Path:
     return place
 
 
-def _seed_of(seed: int, number: int) -> int:
+def seed_of_block(seed: int, number: int) -> int:
+    """The seed of the draws of a block."""
     # The seeds of two runs must not meet, as seed + number would.
     return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
 
 
 def _join(made: list[Path], plan: Plan, out: Path) -> None:
     """Write all blocks into one file."""
-    obs = anndata.concat([AnnData(obs=_obs(place)) for place in made]).obs
+    tables = [block_files.read_names(place)[0] for place in made]
+    obs = anndata.concat([AnnData(obs=table) for table in tables]).obs
     uns: dict[str, Any] = {"version": version("scdiffaug"), **plan.said}
     if plan.choice.keep != "all":
-        uns["kept_share"] = len(obs) / sum(_n_drawn(place) for place in made)
+        uns["kept_share"] = len(obs) / sum(map(_n_drawn, made, map(len, tables)))
     parts: Iterator[AnnData] = (anndata.read_h5ad(place) for place in made)
     block_files.write_blocks(out, parts, obs=obs, uns={"scdiffaug": uns})
 
 
-def _obs(place: Path) -> pd.DataFrame:
-    with h5py.File(place, "r") as file:
-        return read_elem(file["obs"])
-
-
-def _n_drawn(place: Path) -> float:
+def _n_drawn(place: Path, n_kept: int) -> float:
     """Cells that were drawn for a block, those that were rejected included."""
     with h5py.File(place, "r") as file:
         share = read_elem(file["uns/scdiffaug/kept_share"])
-    return len(_obs(place)) / share if share else MOST_TRIES * _CELLS_OF_A_BLOCK
+    return n_kept / share if share else MOST_TRIES * _CELLS_OF_A_BLOCK
 
 
 def _digest(plan: Plan) -> str:
