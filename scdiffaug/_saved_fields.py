@@ -14,7 +14,7 @@ from scdiffaug.objectives import ObjectiveName
 
 _LARGEST_WIDTH = 65_536
 _SETUP = ("layer", "labels_key", "batch_key", "neighbors_key")
-_WIDTHS = ("n_components", "n_semantic", "n_projection")
+_WIDTHS = ("n_components", "n_references", "n_semantic", "n_projection")
 _CHOICES = {
     "objective": get_args(ObjectiveName),
     "condition": get_args(Condition),
@@ -64,6 +64,11 @@ class SavedFields:
         check_flag("is_trained", saved["is_trained"])
         _check_contract(saved["contract"])
         _check_module(saved["module"])
+        check_whole(
+            "n_references",
+            saved["module"]["n_references"],
+            at_least=saved["contract"]["n_neighbors"] + 1,
+        )
         _check_history(saved["history"])
         fields = {name: saved[name] for name in names}
         return cls(**{**fields, "contract": DataContract.from_dict(fields["contract"])})

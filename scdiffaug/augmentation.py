@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
@@ -14,6 +14,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.utils import gen_batches
+from torch import Tensor
 
 from scdiffaug import choosing
 from scdiffaug._checks import check_number, check_seed, check_whole
@@ -68,7 +69,7 @@ class Order:
     source_of
         Row of the source, shape ``(m,)``.
     y
-        Semantic vectors to condition on, shape ``(m, 80)``.
+        Semantic vectors of neighbourhoods to condition on, shape ``(m, 80)``.
     labels
         Label codes, for the supervised ablation only, shape ``(m,)``.
     depth
@@ -98,15 +99,43 @@ def encode(
     batch_size: int = _CELLS_AT_ONCE,
 ) -> NDArray[np.float32]:
     """Embedding of cells, values as the AnnData has them: y ``(n, 80)`` or z ``(n, 2)``."""
+    device = module.device
+    return _by_blocks(
+        lambda c: module.embed(c.to(device))[key], contract, x, batch_size=batch_size
+    )
 
-    def embedded(size: int) -> NDArray[np.float32]:
+
+@torch.inference_mode()
+def describe_neighborhoods(
+    module: DiffAugModule, contract: DataContract, x: Matrix | StoredMatrix
+) -> NDArray[np.float32]:
+    """Vectors that new cells of these sources are conditioned on, shape ``(n, 80)``."""
+    device = module.device
+    return _by_blocks(
+        lambda c: module.describe_neighborhoods(c.to(device)),
+        contract,
+        x,
+        batch_size=_CELLS_AT_ONCE,
+    )
+
+
+def _by_blocks(
+    function: Callable[[Tensor], Tensor],
+    contract: DataContract,
+    x: Matrix | StoredMatrix,
+    *,
+    batch_size: int,
+) -> NDArray[np.float32]:
+    """A function of the selected features, of as many cells at once as memory allows."""
+
+    def computed(size: int) -> NDArray[np.float32]:
         blocks = [
-            module.embed(to_tensor(contract.features(x[rows])).to(module.device))[key].cpu()
+            function(to_tensor(contract.features(x[rows]))).cpu()
             for rows in gen_batches(x.shape[0], size)
         ]
         return torch.cat(blocks).numpy()
 
-    return halved_once(min(batch_size, x.shape[0]), embedded)
+    return halved_once(min(batch_size, x.shape[0]), computed)
 
 
 def interpolate(
@@ -141,7 +170,7 @@ def interpolate(
     share = np.linspace(0, 1, n, dtype=np.float32)
     # Of cells on disk these alone are read, and once.
     begin, end = x[source], x[target]
-    y_source, y_target = (encode(module, contract, part) for part in (begin, end))
+    y_source, y_target = (describe_neighborhoods(module, contract, x) for x in (begin, end))
     order = Order(
         source_of=np.arange(n),
         y=y_source + share[:, None] * (y_target - y_source),

@@ -18,7 +18,7 @@ from sklearn.decomposition import PCA
 from sklearn.utils import gen_batches
 
 from scdiffaug.matrices import Bounds, Matrix, StoredMatrix, to_dense
-from scdiffaug.nn import MOST_DEVIATIONS
+from scdiffaug.nn import MOST_DEVIATIONS, search_space
 
 Kind = Literal["counts", "log", "raw"]
 
@@ -28,7 +28,6 @@ _LARGEST_LOG_VALUE = 30.0
 _ARCSINH_COFACTOR = 5.0
 _MOST_CELLS_FITTED = 20_000
 _CELLS_AT_ONCE = 4096
-_N_SEARCHED = 30
 
 
 @dataclass(frozen=True)
@@ -212,16 +211,9 @@ class PrincipalAxes:
         return np.concatenate(parts)
 
     def search_space(self, components: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Points in which neighbours are searched: directions of the first 30 components.
-
-        Their Euclidean order is the cosine's, which a cell's depth moves less. A panel of no more
-        features than components is searched as it is.
-        """
-        n_features, n_components = self.axes.shape
-        if n_features <= n_components:
-            return components
-        leading = components[:, :_N_SEARCHED]
-        return leading / np.maximum(np.linalg.norm(leading, axis=1, keepdims=True), 1e-12)
+        """Points in which neighbours are searched; see :func:`scdiffaug.nn.search_space`."""
+        points = torch.from_numpy(components)
+        return search_space(points, n_features=len(self.axes)).numpy()
 
 
 def _standardised(

@@ -151,9 +151,9 @@ class GeneratingModel(SavedModel):
     ) -> AnnData:
         """Make cells on the way from one cell, or one group, to another.
 
-        The generator is conditioned on ``(1 - s) y_source + s y_target`` with s from 0 to 1 in
-        even steps; the reads of a cell of counts go the same way. Nothing but y and depth is
-        taken from the two cells.
+        The generator is conditioned on ``(1 - s) y_source + s y_target``, y of the neighbourhoods
+        of the two, with s from 0 to 1 in even steps; the reads of a cell of counts go the same
+        way. Nothing but these is taken from the two cells.
 
         Parameters
         ----------

@@ -18,7 +18,7 @@ from scdiffaug import augmentation, data
 from scdiffaug._checks import check_choice, check_flag, check_number, check_seed, check_whole
 from scdiffaug.checkpoint import Checkpoints, check_place, described
 from scdiffaug.contract import DataContract, batch_bounds
-from scdiffaug.matrices import sketch
+from scdiffaug.matrices import SKETCHED, sketch
 from scdiffaug.module import Condition, choose_diffusion
 from scdiffaug.objectives import ObjectiveName
 from scdiffaug.processes import Place, Strategy
@@ -31,6 +31,7 @@ from scdiffaug.training import (
     best_precision,
     default_epochs,
     fit,
+    generator_batch,
     say_of_little,
 )
 
@@ -152,6 +153,7 @@ class scDiffAug(RegisteringModel):
             contract,
             {
                 "n_components": min(n_components, len(contract.selected), adata.n_obs - 1),
+                "n_references": min(adata.n_obs, SKETCHED),
                 "n_semantic": n_semantic,
                 "n_projection": n_projection,
                 "objective": objective,
@@ -259,13 +261,15 @@ class scDiffAug(RegisteringModel):
         n_batches = len(batch_bounds(n_cells, batch_size)) - 1
         usual_epochs = default_epochs(self.adata.n_obs, batch_size)
         max_epochs = max_epochs or usual_epochs
+        n_steps = max_epochs * n_batches
         options = TrainingOptions(
-            n_steps=max_epochs * n_batches,
+            n_steps=n_steps,
             alpha=alpha,
             startup=startup,
             schedule=schedule,
             learning_rate=learning_rate,
             weight_decay=weight_decay,
+            generator_batch=generator_batch(n_cells, n_steps),
             seed=self._contract.seed,
         )
         say_of_little(self.adata.n_obs, options.n_steps, default_steps=usual_epochs * n_batches)
@@ -277,6 +281,7 @@ class scDiffAug(RegisteringModel):
         )
         self.module.fit_axes(axes)
         self.module.fit_scale(sketch(batches.x)[1])
+        self.module.fit_references(batches.inputs)
         precision = best_precision(place.accelerator) if precision == "auto" else precision
         checkpoints = None
         if checkpoint_dir is not None:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy import sparse
 from scvi.module.base import BaseModuleClass, LossOutput
 from sklearn.preprocessing import StandardScaler
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from scdiffaug import diffusion
 from scdiffaug.features import FeatureSpace, Matrix, PrincipalAxes
-from scdiffaug.nn import FixedProjection, Generator, SemanticEncoder, cast_once
+from scdiffaug.nn import FixedProjection, Generator, NeighborMean, SemanticEncoder, cast_once
 from scdiffaug.objectives import OBJECTIVES, ObjectiveName
 
 Condition = Literal["semantic", "labels", "random"]
@@ -26,10 +27,6 @@ PROCESSES: dict[str, Callable[[], diffusion.ForwardProcess]] = {
     "counts": diffusion.CountThinning,
     "gaussian": diffusion.GaussianDiffusion,
 }
-
-_GENERATOR_BATCH = 256
-# Of the cells that the generator learns with their own y; the others have that of their positive.
-_OWN_Y_SHARE = 0.75
 
 
 def choose_diffusion(requested: str, space: FeatureSpace) -> str:
@@ -51,6 +48,9 @@ def choose_diffusion(requested: str, space: FeatureSpace) -> str:
 class DiffAugModule(BaseModuleClass):
     """Semantic encoder and conditional generator (Zang et al. 2023, algorithm 1).
 
+    The generator is conditioned on y of a cell's neighbourhood, the mean of its neighbours
+    without itself: y of the cell names it, and the generator would learn the cell by heart.
+
     Parameters
     ----------
     n_features
@@ -63,6 +63,8 @@ class DiffAugModule(BaseModuleClass):
         Number of label categories, for the condition ``"labels"``.
     n_components
         Principal components of the selected features that the encoder sees.
+    n_references, n_neighbors
+        Training cells that are kept as neighbours of other cells, and those in a neighbourhood.
     n_semantic, n_projection
         Widths of y and z.
     objective, condition, diffusion
@@ -83,6 +85,8 @@ class DiffAugModule(BaseModuleClass):
         *,
         n_labels: int,
         n_components: int,
+        n_references: int,
+        n_neighbors: int,
         n_semantic: int,
         n_projection: int,
         objective: ObjectiveName,
@@ -104,6 +108,9 @@ class DiffAugModule(BaseModuleClass):
         self.register_buffer("highest", torch.zeros(n_features))
         self.process = PROCESSES[diffusion]() if diffusion != "none" else None
         if self.process is not None:
+            self.neighborhood = NeighborMean(
+                n_references, n_components, n_features=len(selected), n_neighbors=n_neighbors
+            )
             self.generator = Generator(n_features, n_condition=n_semantic)
             self.ema_generator = copy.deepcopy(self.generator).requires_grad_(False)
             self.label_vectors = nn.Embedding(max(n_labels, 1), n_semantic)
@@ -132,13 +139,22 @@ class DiffAugModule(BaseModuleClass):
         for name in ("centre", "scale", "axes"):
             getattr(self.axes, name).copy_(torch.from_numpy(getattr(axes, name)))
 
+    @torch.no_grad()
+    def fit_references(self, inputs: NDArray[np.float32]) -> None:
+        """Keep training cells, all or as many drawn, by their encoder inputs."""
+        if self.process is not None:
+            kept = self.neighborhood.references
+            rows = np.random.default_rng(0).permutation(len(inputs))[: len(kept)]
+            kept.copy_(torch.from_numpy(inputs[np.sort(rows)]))
+
     def make_views(
         self, batch: Tensors, *, alpha: float, n_steps: int, rng: torch.Generator
     ) -> tuple[Tensor, float]:
-        r"""Positives of a batch: neighbour mixup, some of them replaced by generated cells.
+        r"""Positives of a batch: neighbour mixup, or generated cells.
 
-        :math:`x^+ = \lambda x_i + (1-\lambda) x_j` with j a neighbour of i; with probability
-        alpha it is instead a cell that the averaged generator makes from :math:`y_i`.
+        :math:`x^+ = \lambda x_i + (1-\lambda) x_j` with j a neighbour of i. With probability
+        alpha they are instead what the averaged generator makes from y of the neighbourhoods: all
+        of a batch at once, as a few cells cost nearly as much.
 
         Returns
         -------
@@ -146,24 +162,27 @@ class DiffAugModule(BaseModuleClass):
         """
         x, neighbor = batch["inputs"], batch["neighbor_inputs"]
         mix = torch.rand(len(x), 1, generator=rng, device=x.device)
-        views = torch.lerp(neighbor, x, mix)
-        replaced = torch.rand(len(x), generator=rng, device=x.device) < alpha
-        if self.process is None or not replaced.any():
-            return views, 0.0
-        source = {name: tensor[replaced] for name, tensor in batch.items()}
-        views[replaced] = self._generated_inputs(source, n_steps, rng)
-        return views, replaced.float().mean().item()
+        is_generated = torch.rand((), generator=rng, device=x.device) < alpha
+        if self.process is None or not is_generated:
+            return torch.lerp(neighbor, x, mix), 0.0
+        return self._generated_inputs(batch, n_steps, rng), 1.0
 
     @torch.no_grad()
     def _generated_inputs(self, source: Tensors, n_steps: int, rng: torch.Generator) -> Tensor:
-        was_training = self.encoder.training
-        self.encoder.eval()
-        y = self.encoder.semantic(source["inputs"])
+        y = self._condition_vector(source["neighborhood_inputs"])
         made = self.sample(
             source["x"], y, source["labels"], strength=1.0, n_steps=n_steps, rng=rng
         )
-        self.encoder.train(was_training)
         return self.axes(self.space.transform_tensor(made)[:, self.selected])
+
+    @torch.no_grad()
+    def _condition_vector(self, neighborhood_inputs: Tensor) -> Tensor:
+        """Y of neighbourhoods, as a trained encoder gives it."""
+        was_training = self.encoder.training
+        self.encoder.eval()
+        y = self.encoder.semantic(neighborhood_inputs)
+        self.encoder.train(was_training)
+        return y
 
     def _get_inference_input(self, tensors: Tensors, **_: Any) -> Tensors:
         return {"x": torch.cat([tensors["inputs"], tensors["views"]])}
@@ -177,16 +196,19 @@ class DiffAugModule(BaseModuleClass):
         """Return y and z of the selected features, shape ``(n, k)``."""
         return self.inference(self.axes(features))
 
+    def describe_neighborhoods(self, features: Tensor) -> Tensor:
+        """What the generator is conditioned on, shape ``(n, n_semantic)``.
+
+        ``features``: the selected ones, shape ``(n, k)``.
+        """
+        return self._condition_vector(self.neighborhood(self.axes(features)))
+
     def _get_generative_input(
-        self, tensors: Tensors, inference_outputs: Tensors, **_: Any
+        self, tensors: Tensors, _outputs: Tensors, *, n_cells: int, **_: Any
     ) -> Tensors:
-        # The generator needs more steps than the encoder, not more cells in each.
-        n_cells = min(len(tensors["x"]), _GENERATOR_BATCH)
-        own, view = inference_outputs["y"].detach().chunk(2)
-        # Y of the positive is new each time: with it no cell can be learnt by heart.
-        n_own = round(_OWN_Y_SHARE * n_cells)
-        y = torch.cat([own[:n_own], view[n_own:n_cells]])
-        return {"x": tensors["x"][:n_cells], "y": y, "labels": tensors["labels"][:n_cells]}
+        few = slice(n_cells)
+        y = self._condition_vector(tensors["neighborhood_inputs"][few])
+        return {"x": tensors["x"][few], "y": y, "labels": tensors["labels"][few]}
 
     def generative(self, x: Tensor, y: Tensor, labels: Tensor, *, rng: torch.Generator) -> Tensors:
         """Return the diffusion loss of cells given their semantic vectors."""

@@ -14,6 +14,9 @@ from torch import Tensor, nn
 
 # Standardised features are clipped at as many standard deviations, as in Seurat's recipe.
 MOST_DEVIATIONS = 10.0
+# Leading principal components whose direction says which cells are near.
+_N_SEARCHED = 30
+_CELLS_AT_ONCE = 1024
 
 
 def multiplies_bfloat16(device_type: str) -> bool:
@@ -67,6 +70,62 @@ class FixedProjection(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             standardised = (x - self.centre) / self.scale
             return standardised.clamp(-MOST_DEVIATIONS, MOST_DEVIATIONS) @ self.axes
+
+
+def search_space(components: Tensor, *, n_features: int) -> Tensor:
+    """Points in which neighbours are searched: directions of the first 30 components.
+
+    Their Euclidean order is the cosine's, which a cell's depth moves less. A panel of no more
+    features than components is searched as it is.
+
+    Parameters
+    ----------
+    components
+        Shape ``(n, n_components)``.
+    n_features
+        Features that the components were made of.
+    """
+    if n_features <= components.shape[1]:
+        return components
+    return nn.functional.normalize(components[:, :_N_SEARCHED])
+
+
+class NeighborMean(nn.Module):
+    """Mean of the reference cells that are nearest to a cell, which is none of them itself.
+
+    Parameters
+    ----------
+    n_cells, n_components
+        Number of references and width of their inputs.
+    n_features
+        Features that the components were made of.
+    n_neighbors
+        References in a mean.
+    """
+
+    references: Tensor
+
+    def __init__(
+        self, n_cells: int, n_components: int, *, n_features: int, n_neighbors: int
+    ) -> None:
+        super().__init__()
+        self.n_features, self.n_neighbors = n_features, n_neighbors
+        self.register_buffer("references", torch.zeros(n_cells, n_components))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Means, of the shape ``(n, n_components)`` of the cells."""
+        return torch.cat([self._means(block) for block in x.split(_CELLS_AT_ONCE)])
+
+    def _means(self, x: Tensor) -> Tensor:
+        known, wanted = (search_space(c, n_features=self.n_features) for c in (self.references, x))
+        # In float32 and of few cells at once: cells by references.
+        with torch.autocast(x.device.type, enabled=False):
+            distances = torch.addmm(known.square().sum(1), wanted, known.T, alpha=-2)
+        nearest = distances.topk(self.n_neighbors + 1, dim=1, largest=False).indices
+        is_itself = torch.isclose(self.references[nearest[:, 0]], x, atol=1e-3).all(1)
+        others = torch.where(is_itself[:, None], nearest[:, 1:], nearest[:, :-1])
+        # In the order of references, that the same cells have the same mean to the last bit.
+        return self.references[others.sort(1).values].mean(1)
 
 
 class SemanticEncoder(nn.Module):

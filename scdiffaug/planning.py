@@ -13,7 +13,14 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from scdiffaug import choosing
-from scdiffaug.augmentation import Draw, Order, as_anndata, encode, fill
+from scdiffaug.augmentation import (
+    Draw,
+    Order,
+    as_anndata,
+    describe_neighborhoods,
+    encode,
+    fill,
+)
 from scdiffaug.choosing import Choice, Names
 from scdiffaug.contract import DataContract
 from scdiffaug.matrices import Matrix, Rows, StoredMatrix
@@ -40,7 +47,9 @@ class Plan:
     groups
         Group of each real cell, if a column is named.
     y
-        Semantic vectors of the real cells, shape ``(n, 80)``.
+        Semantic vectors of the neighbourhoods of the real cells, shape ``(n, 80)``.
+    y_real
+        Semantic vectors of the real cells themselves, where the choice compares them.
     source_of, copy_of, depth
         Of each new cell, shape ``(m,)``: row of the source, how many others before it have the
         same, and reads; by default the source's.
@@ -55,6 +64,7 @@ class Plan:
     batch_size: int
     groups: Names | None
     y: NDArray[np.float32]
+    y_real: NDArray[np.float32] | None
     source_of: Rows
     copy_of: Rows
     depth: NDArray[np.float32] | None
@@ -113,6 +123,7 @@ class Plan:
         -------
         The cells kept, in the order's order; their rows in the order; share of all draws kept.
         """
+        assert self.y_real is not None
         seed, rng = self.draw.seed, np.random.default_rng(self.draw.seed)
         open_rows, n_drawn = np.arange(len(order.source_of)), 0
         cells, rows = [], []
@@ -120,7 +131,7 @@ class Plan:
             made = self._fill(x, order.block(open_rows), seed)
             y_made = encode(self.module, self.contract, made)
             source_of = self.source_of[open_rows]
-            kept = choosing.consistent(self.y, y_made, source_of, groups=self.groups)
+            kept = choosing.consistent(self.y_real, y_made, source_of, groups=self.groups)
             cells.append(made[kept])
             rows.append(open_rows[kept])
             n_drawn += len(open_rows)
@@ -161,7 +172,8 @@ def planned(
         draw=draw,
         batch_size=batch_size,
         groups=groups,
-        y=encode(module, contract, x),
+        y=describe_neighborhoods(module, contract, x),
+        y_real=encode(module, contract, x) if choice.keep == "consistent" else None,
         source_of=source_of,
         copy_of=pd.Series(source_of).groupby(source_of).cumcount().to_numpy(),
         depth=choice.depths(x, source_of, groups=groups, rng=rng),

@@ -219,6 +219,7 @@ def _module(contract: DataContract, config: dict[str, Any]) -> DiffAugModule:
         contract.selected,
         contract.space,
         n_labels=len(contract.label_names),
+        n_neighbors=contract.n_neighbors,
         **config,
     )
 

@@ -112,9 +112,9 @@ def _digest(plan: Plan) -> str:
     """sha256 of all that decides the cells."""
     said = [version("scdiffaug"), plan.said, plan.batch_size, plan.contract.to_dict()]
     found = hashlib.sha256(json.dumps(said, default=int).encode())
-    # The real cells and the encoder are in y.
+    # The real cells are in y and in their sums.
     weights = [part.cpu().numpy() for part in plan.module.state_dict().values()]
-    arrays: list[Any] = [plan.y, plan.source_of, plan.depth, *weights]
+    arrays: list[Any] = [plan.y, plan.x.sum(1), plan.source_of, plan.depth, *weights]
     for array in arrays:
         if array is not None:
             found.update(np.ascontiguousarray(array).data)

@@ -36,6 +36,7 @@ logger = logging.getLogger("scdiffaug")
 _STEPS_UP_TO_10K_CELLS = 800
 _FEW_CELLS, _FEW_OF_THE_STEPS = 100, 4
 _EMA_DECAY = 0.998
+_LARGEST_GENERATOR_BATCH, _GENERATOR_PASSES = 256, 75
 # The generator converges slower than the encoder (benchmarks/NOTES.md, experiment 4).
 _GENERATOR_RATE = 3.0
 
@@ -58,6 +59,8 @@ class TrainingOptions:
         Peak of the one-cycle schedule; AdamW's decay; bound on the gradient norm.
     view_steps
         Denoising steps of a generated positive.
+    generator_batch
+        Cells of each batch that the generator learns from.
     seed
         Seed of mixing, noise and substitution.
     """
@@ -70,6 +73,7 @@ class TrainingOptions:
     weight_decay: float = 1e-2
     clip_norm: float = 10.0
     view_steps: int = 4
+    generator_batch: int = 256
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -82,6 +86,7 @@ class TrainingOptions:
         check_number("weight_decay", self.weight_decay, at_least=0)
         check_number("clip_norm", self.clip_norm, above=0)
         check_whole("view_steps", self.view_steps)
+        check_whole("generator_batch", self.generator_batch)
 
 
 def default_epochs(n_cells: int, batch_size: int) -> int:
@@ -92,6 +97,15 @@ def default_epochs(n_cells: int, batch_size: int) -> int:
     """
     n_steps = _STEPS_UP_TO_10K_CELLS * max(1.0, math.sqrt(n_cells / 10_000))
     return max(1, round(n_steps / math.ceil(n_cells / batch_size)))
+
+
+def generator_batch(n_cells: int, n_steps: int) -> int:
+    """Cells of a batch that the generator learns from: 256, or fewer where it sees them often.
+
+    It needs more steps than the encoder, not more cells in each; after some 75 passes over the
+    cells it begins to learn them by heart (benchmarks/NOTES.md, experiment 19).
+    """
+    return min(_LARGEST_GENERATOR_BATCH, math.ceil(_GENERATOR_PASSES * n_cells / n_steps))
 
 
 def one_cycle(
@@ -213,7 +227,10 @@ class DiffAugPlan(pl.LightningModule):
             rng=rng,
         )
         _, _, output = self.module(
-            batch, generative_kwargs={"rng": rng}, loss_kwargs={"terms": self._terms()}
+            batch,
+            get_generative_input_kwargs={"n_cells": self.options.generator_batch},
+            generative_kwargs={"rng": rng},
+            loss_kwargs={"terms": self._terms()},
         )
         named = {name: value.detach() for name, value in output.extra_metrics.items()}
         self._epoch.append(

@@ -170,6 +170,7 @@ def test_never_more_than_some_blocks_are_read_at_once(
 
     monkeypatch.setattr(StoredMatrix, "__getitem__", counted)
     monkeypatch.setitem(augmentation.encode.__wrapped__.__kwdefaults__, "batch_size", 64)
+    monkeypatch.setattr(augmentation, "_CELLS_AT_ONCE", 64)
     adata = _backed(folder)
     model = scDiffAug(adata, n_top_features=30, n_neighbors=5, n_semantic=8)
     model.train(max_epochs=2, batch_size=32, enable_progress_bar=False)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from scdiffaug.nn import Generator, NoiseLevelEmbedding, SemanticEncoder, mlp
+from scdiffaug.nn import Generator, NeighborMean, NoiseLevelEmbedding, SemanticEncoder, mlp
 
 D = 30
 
@@ -148,3 +148,34 @@ def test_noise_level_embedding_tells_levels_apart_and_does_not_learn() -> None:
     assert (torch.pdist(features) > 1e-2).all()
     assert not list(embed.parameters())
     assert "frequencies" in embed.state_dict()
+
+
+def _neighbor_mean(references: torch.Tensor, **options: int) -> NeighborMean:
+    mean = NeighborMean(*references.shape, **options)
+    mean.references.copy_(references)
+    return mean
+
+
+def test_neighbor_mean_leaves_the_cell_itself_out() -> None:
+    line = torch.tensor([[0.0], [1.0], [3.0], [7.0]])
+    mean = _neighbor_mean(line, n_features=1, n_neighbors=2)
+    torch.testing.assert_close(mean(line), torch.tensor([[2.0], [1.5], [0.5], [2.0]]))
+    torch.testing.assert_close(mean(torch.tensor([[1.2]])), torch.tensor([[0.5]]))
+
+
+def test_neighbor_mean_compares_directions_of_the_leading_components() -> None:
+    """References that point elsewhere are none, however near; the 31st component says nothing."""
+    references = torch.zeros(3, 40)
+    references[0, 0], references[1, 1], references[2, 0] = 9.0, 0.1, 8.0
+    references[2, 35] = 50.0
+    mean = _neighbor_mean(references, n_features=2000, n_neighbors=2)
+    cell = torch.zeros(1, 40)
+    cell[0, 0] = 0.1
+    torch.testing.assert_close(mean(cell), references[[0, 2]].mean(0, keepdim=True))
+
+
+def test_neighbor_mean_is_the_brute_force_one_in_blocks() -> None:
+    references, cells = torch.randn(40, 5), torch.randn(2500, 5)
+    mean = _neighbor_mean(references, n_features=5, n_neighbors=7)
+    nearest = torch.cdist(cells, references).topk(7, largest=False).indices
+    torch.testing.assert_close(mean(cells), references[nearest].mean(1))

@@ -148,6 +148,7 @@ def _ours(size: Size) -> tuple[Any, Any]:
     )
     model.module.fit_axes(axes)
     model.module.fit_scale(batches.x)
+    model.module.fit_references(batches.inputs)
     return model, batches
 
 
