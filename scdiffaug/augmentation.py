@@ -19,6 +19,7 @@ from torch import Tensor
 from scdiffaug import choosing
 from scdiffaug._checks import check_number, check_seed, check_whole
 from scdiffaug._memory import halved_once
+from scdiffaug._randomness import seed_of
 from scdiffaug.contract import DataContract
 from scdiffaug.data import to_tensor
 from scdiffaug.diffusion import Sampler
@@ -165,7 +166,7 @@ def interpolate(
     said
         What else provenance shall say.
     """
-    rng = np.random.default_rng(draw.seed)
+    rng = np.random.default_rng(seed_of(draw.seed, "sources"))
     source, target = (choosing.drawn_in_turn(rows, n, rng) for rows in ends)
     share = np.linspace(0, 1, n, dtype=np.float32)
     # Of cells on disk these alone are read, and once.
@@ -216,7 +217,7 @@ def fill(
     """Values of ordered cells in the space of the AnnData, sparse where the source is."""
 
     def filled(size: int) -> Matrix:
-        rng = torch.Generator(module.device).manual_seed(draw.seed)
+        rng = torch.Generator(module.device).manual_seed(seed_of(draw.seed, "cells"))
         made = [
             _make(module, contract, x, order=order.block(rows), draw=draw, rng=rng)
             for rows in gen_batches(len(order.source_of), size)

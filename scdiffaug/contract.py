@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from scdiffaug import data, neighbors
+from scdiffaug._randomness import seed_of
 from scdiffaug.data import to_tensor
 from scdiffaug.features import FeatureSpace, PrincipalAxes, select_features
 from scdiffaug.matrices import Matrix, Rows, StoredMatrix, batches, row_blocks, shuffled, sketch
@@ -170,7 +171,8 @@ class DataContract:
         """Batches of cells with a near one each, and the axes of the encoder's inputs."""
         cells, x = self.read(adata)
         few = self.features(sketch(x)[1])
-        axes = PrincipalAxes.fit(few, n_components=n_components, seed=self.seed)
+        seed = seed_of(self.seed, "components")
+        axes = PrincipalAxes.fit(few, n_components=n_components, seed=seed)
         blocks = [axes.transform(self.features(x[rows])) for rows in row_blocks(x)]
         inputs = np.concatenate(blocks)
         pairs = PairBatches(
@@ -179,7 +181,7 @@ class DataContract:
             walks=NeighborWalks(self._neighbors(cells, axes.search_space(inputs))),
             labels=self.label_codes(cells),
             batch_size=batch_size,
-            rng=np.random.default_rng(self.seed),
+            rng=np.random.default_rng(seed_of(self.seed, "batches")),
             n_processes=n_processes,
         )
         return pairs, axes
@@ -189,7 +191,8 @@ class DataContract:
         if key is not None:
             graph = cells.obsp[cells.uns[key]["distances_key"]]
             return neighbors.knn_from_graph(graph, self.n_neighbors)
-        return neighbors.knn_indices(points, self.n_neighbors, seed=self.seed)
+        seed = seed_of(self.seed, "neighbors")
+        return neighbors.knn_indices(points, self.n_neighbors, seed=seed)
 
 
 def _usual_depth(x: Matrix | StoredMatrix) -> tuple[float, float]:

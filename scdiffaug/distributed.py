@@ -21,9 +21,9 @@ from anndata import AnnData
 
 from scdiffaug import block_files, data, storage
 from scdiffaug._checks import check_is, check_path, check_seed, check_whole
+from scdiffaug._randomness import seed_of
 from scdiffaug.diffusion import Sampler
 from scdiffaug.model import scDiffAug
-from scdiffaug.streaming import seed_of_block
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -333,7 +333,7 @@ def _embedded(job: _Job, block: int) -> AnnData:
 
 def _augmented(job: _Job, block: int) -> AnnData:
     model, cells = _cells(job, block)
-    new = model.augment(cells, **job.options, seed=seed_of_block(job.seed, block))
+    new = model.augment(cells, **job.options, seed=seed_of(job.seed, "blocks", block))
     new.obs = new.obs[_MADE]
     return new
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from scdiffaug import choosing
+from scdiffaug._randomness import seed_of
 from scdiffaug.augmentation import (
     Draw,
     Order,
@@ -124,7 +125,7 @@ class Plan:
         The cells kept, in the order's order; their rows in the order; share of all draws kept.
         """
         assert self.y_real is not None
-        seed, rng = self.draw.seed, np.random.default_rng(self.draw.seed)
+        seed, rng = self.draw.seed, np.random.default_rng(seed_of(self.draw.seed, "tries"))
         open_rows, n_drawn = np.arange(len(order.source_of)), 0
         cells, rows = [], []
         for _ in range(MOST_TRIES):
@@ -161,7 +162,7 @@ def planned(
     ``rows``: the real cells that may be sources; for the rest see :class:`Plan`.
     """
     groups = choosing.group_names(cells, choice.groupby)
-    rng = np.random.default_rng(draw.seed)
+    rng = np.random.default_rng(seed_of(draw.seed, "sources"))
     source_of = choice.sources(rows, groups, rng=rng)
     return Plan(
         module=module,

@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from scdiffaug._randomness import seed_of
 from scdiffaug.module import DiffAugModule
 from scdiffaug.neighbors import NeighborWalks
 from scdiffaug.training import one_cycle
@@ -53,7 +54,7 @@ def propagate_projection(
         y,
         torch.from_numpy(target).to(z),
         n_steps=n_steps,
-        rng=np.random.default_rng(seed),
+        rng=np.random.default_rng(seed_of(seed, "head")),
     )
 
 

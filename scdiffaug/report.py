@@ -14,6 +14,7 @@ import pandas as pd
 from anndata import AnnData
 
 from scdiffaug import _report_page, metrics, storage
+from scdiffaug._randomness import seed_of
 from scdiffaug._report_page import Drawn
 from scdiffaug._verdicts import Check, judge
 from scdiffaug.augmentation import encode
@@ -107,7 +108,7 @@ def split(
     ValueError
         If there are too few cells to compare.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed_of(seed, "split"))
     link = _links(real[0], new[0])
     if is_linked := bool((link >= 0).any()):
         candidates = rng.permutation(np.unique(link[link >= 0]))

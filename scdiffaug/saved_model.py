@@ -16,6 +16,7 @@ from torch import Tensor
 
 from scdiffaug import data, storage
 from scdiffaug._checks import check_flag, check_path
+from scdiffaug._randomness import seed_of
 from scdiffaug._saved_fields import SavedFields
 from scdiffaug.contract import DataContract
 from scdiffaug.features import Matrix
@@ -30,7 +31,7 @@ class SavedModel(BaseModelClass):
         """Make the module; its weights depend on the seed alone and move no global state."""
         self._contract, self._module_config = contract, config
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(contract.seed)
+            torch.manual_seed(seed_of(contract.seed, "weights"))
             self.module = _module(contract, config)
         self._model_summary_string = (
             f"scDiffAug: {len(contract.var_names)} features as {contract.space.kind}, encoder "

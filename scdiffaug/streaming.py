@@ -20,6 +20,7 @@ from anndata.io import read_elem
 
 from scdiffaug import block_files
 from scdiffaug._checks import check_path
+from scdiffaug._randomness import seed_of
 from scdiffaug.planning import MOST_TRIES, Plan
 from scdiffaug.storage import write_whole
 
@@ -76,18 +77,12 @@ def _made(waiting: Path, plan: Plan, number: int) -> Path:
     place = waiting / f"{number}.h5ad"
     if not place.exists():
         rows = slice(number * _CELLS_OF_A_BLOCK, (number + 1) * _CELLS_OF_A_BLOCK)
-        new = plan.part(rows, seed=seed_of_block(plan.draw.seed, number)).make()
+        new = plan.part(rows, seed=seed_of(plan.draw.seed, "blocks", number)).make()
         # Layers of a backed AnnData would be in memory.
         new = AnnData(new.X, obs=new.obs, var=new.var, uns=new.uns)
         write_whole(place, new.write_h5ad)
         logger.info("Made block %d of %d.", number + 1, _n_blocks(plan))
     return place
-
-
-def seed_of_block(seed: int, number: int) -> int:
-    """The seed of the draws of a block."""
-    # The seeds of two runs must not meet, as seed + number would.
-    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
 
 
 def _join(made: list[Path], plan: Plan, out: Path) -> None:

@@ -14,6 +14,7 @@ from scipy import sparse
 from small_cells import write_counts
 
 from scdiffaug import augmentation, matrices, neighbors, scDiffAug, streaming
+from scdiffaug._randomness import seed_of
 from scdiffaug.contract import DataContract
 from scdiffaug.features import FeatureSpace
 from scdiffaug.matrices import StoredMatrix
@@ -255,7 +256,7 @@ def test_new_cells_are_written_by_blocks(model: scDiffAug, tmp_path: Path) -> No
     assert new.var.equals(held.var)
     assert [path.name for path in tmp_path.iterdir()] == ["new.h5ad"]
     # The first 70 cells are made by themselves, from 35 sources.
-    seed = streaming.seed_of_block(0, 0)
+    seed = seed_of(0, "blocks", 0)
     first = model.augment(indices=range(35), n_per_cell=2, steps=2, seed=seed)
     np.testing.assert_array_equal(new.X[:70].toarray(), first.X.toarray())
     # Reads are those of the sources, to the last block.

@@ -1,0 +1,44 @@
+"""One seed, several streams that do not meet."""
+
+from typing import get_args
+
+import numpy as np
+import pytest
+from anndata import AnnData
+
+from scdiffaug import scDiffAug
+from scdiffaug._randomness import Stream, seed_of
+from scdiffaug.contract import PairBatches
+
+STREAMS = get_args(Stream)
+FIRST = [1359667461, 988181306, 1590903676]
+
+
+def test_no_two_streams_meet_in_a_hundred_seeds() -> None:
+    seeds = [seed_of(seed, stream) for seed in range(100) for stream in STREAMS]
+    parts = [seed_of(0, "blocks", number) for number in range(100)]
+    assert len({*seeds, *parts}) == len(seeds) + len(parts)
+
+
+def test_a_stream_stays_what_it_is() -> None:
+    """A model's result would change with them: a changed number here is a changelog entry."""
+    assert [seed_of(0, "noise"), seed_of(0, "batches"), seed_of(7, "blocks", 3)] == FIRST
+
+
+def test_what_noise_draws_does_not_move_the_order_of_the_cells(
+    pbmc: AnnData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, seen = PairBatches.__iter__, []
+
+    def spied(batches: PairBatches) -> object:
+        for batch in real(batches):
+            seen[-1].append(batch["inputs"].numpy())
+            yield batch
+
+    monkeypatch.setattr(PairBatches, "__iter__", spied)
+    for alpha in (0.0, 1.0):
+        seen.append([])
+        scDiffAug(pbmc).train(max_epochs=2, alpha=alpha, enable_progress_bar=False)
+    assert len(seen[0]) == len(seen[1])
+    for one, other in zip(*seen, strict=True):
+        np.testing.assert_array_equal(one, other)
