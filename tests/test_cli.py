@@ -58,7 +58,7 @@ def test_demo_scores_every_embedding_and_the_new_cells(shown: Result, out: Path)
     of_new_cells = scores.loc["augmented cells"].drop(accuracies)
     assert of_new_cells.between(0, 1).all()
     assert list(of_new_cells.index) == [
-        "two-sample AUC (0.5 is perfect)",
+        "two-sample AUC (0.5 is best, below is memory)",
         "type kept",
         "zeros real",
         "zeros made",
