@@ -35,7 +35,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from scdiffaug import checkpoint, datasets, scDiffAug, storage
+from scdiffaug import checkpoint, datasets, scDiffAug, storage, streaming
 from scdiffaug.benchmark import embedding
 from scdiffaug.cli import app
 
@@ -399,8 +399,8 @@ def make_files(folder: Path) -> None:
     model.save(folder / "model")
 
 
-def copy_files(folder: Path, *, source: Path, with_old: bool) -> None:
-    shutil.copytree(source, folder, dirs_exist_ok=True)
+def copy_files(folder: Path, *, source: Path, with_old: bool, without: str = "") -> None:
+    shutil.copytree(source, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(without))
     if with_old:
         shutil.copy(folder / "cells.h5ad", folder / "out.h5ad")
 
@@ -433,6 +433,43 @@ def file_campaigns() -> Iterator[tuple[str, Counter[str]]]:
             yield f"scdiffaug {verb}, anywhere", at_random(stage, 10)
             # The share in which the file is written.
             yield f"scdiffaug {verb}, writing", at_random(stage, 20, last=0.03)
+
+
+# New cells that are written as they are made.
+
+
+def write_by_blocks(folder: Path) -> None:
+    streaming._CELLS_OF_A_BLOCK = 16
+    # What a user does who finds a file there already.
+    (folder / "out.h5ad").unlink(missing_ok=True)
+    model = scDiffAug.load(folder / "model", few_cells(), accelerator="cpu")
+    model.augment(steps=2, path=folder / "out.h5ad")
+
+
+def made_by_blocks(folder: Path, *, whole: Path) -> State:
+    """A file that is there holds the very cells of a run that was not killed."""
+    path = folder / "out.h5ad"
+    if not path.exists():
+        return "none"
+    found, expected = (anndata.read_h5ad(place) for place in (path, whole))
+    assert found.obs_names.equals(expected.obs_names)
+    assert (found.X != expected.X).sum() == 0
+    return "new"
+
+
+def streaming_campaigns() -> Iterator[tuple[str, Counter[str]]]:
+    """``augment(path=...)``: blocks that were made are not made again."""
+    with tempfile.TemporaryDirectory() as name:
+        assert not ended(forked(partial(make_files, Path(name))))
+        assert not ended(forked(partial(write_by_blocks, Path(name))))
+        stage = Stage(
+            prepare=partial(copy_files, source=Path(name), with_old=False, without="out.h5ad"),
+            act=write_by_blocks,
+            left=partial(made_by_blocks, whole=Path(name) / "out.h5ad"),
+            states=("none", "new"),
+        )
+        # The share in which cells are made and written.
+        yield "augment by blocks", at_random(stage, 20, last=0.7)
 
 
 # Benchmark runs.
@@ -477,6 +514,7 @@ CAMPAIGNS: dict[str, Callable[[], Iterator[tuple[str, Counter[str]]]]] = {
     "training": training_campaigns,
     "download": download_campaigns,
     "files": file_campaigns,
+    "streaming": streaming_campaigns,
     "benchmark": benchmark_campaigns,
 }
 
