@@ -1,5 +1,6 @@
 """Folders written aside: the old one or the new one, and nothing of what was killed is kept."""
 
+import json
 import os
 import subprocess
 import sys
@@ -135,3 +136,19 @@ def test_an_error_while_writing_leaves_nothing(tmp_path: Path) -> None:
 def _on_a_full_disk(path: Path) -> None:
     path.write_text("ha")
     raise OSError("disk full")
+
+
+def test_a_folder_is_made_before_anything_is_tried_in_it(tmp_path: Path) -> None:
+    place = tmp_path / "not" / "there"
+    storage.check_writable(place)
+    assert not any(place.iterdir())
+    storage.check_writable(place)
+
+
+def test_the_seal_of_a_description_does_not_hang_on_the_order_of_its_keys(tmp_path: Path) -> None:
+    """JSON has none, and other programs write it anew."""
+    storage.write_model(tmp_path / "model", {}, {"one": 1, "two": 2}, adata=None, overwrite=False)
+    path = tmp_path / "model" / "model.json"
+    said = json.loads(path.read_text())
+    path.write_text(json.dumps(dict(reversed(said.items())), indent=1))
+    assert storage.read_description(tmp_path / "model") == said
