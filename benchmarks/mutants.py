@@ -30,7 +30,7 @@ TESTS = {
     "_checks": ("bad_calls",),
     "checkpoint": ("checkpoint",),
     "contract": ("silent_wrongness", "data", "properties"),
-    "data": ("data", "bad_inputs"),
+    "data": ("data", "bad_inputs", "bad_calls", "large", "silent_wrongness"),
     "features": ("features", "data"),
     "losses": ("losses",),
     "neighbors": ("neighbors",),

@@ -40,8 +40,8 @@ _EMA_DECAY = 0.998
 _LARGEST_GENERATOR_BATCH, _GENERATOR_PASSES = 256, 75
 # The generator converges slower than the encoder (benchmarks/NOTES.md, experiment 4).
 _GENERATOR_RATE = 3.0
-# AdamW's own 1e-8 moves weights of a rare gene at full rate whenever one cell has it (19).
-_GENERATOR_EPS = 1e-4
+# AdamW's own 1e-8 moves weights of a rare gene at full rate whenever one cell has it (20).
+_GENERATOR_EPS = 2e-5
 
 
 @dataclass(frozen=True, kw_only=True)
