@@ -131,7 +131,9 @@ def _score_augmentation(adata: AnnData, new: AnnData, *, seed: int) -> pd.DataFr
     real, made = adata.layers["log1p_norm"], new.layers["log1p_norm"]
     labels, expected = (cells.obs["cell_type"].to_numpy(str) for cells in (adata, new))
     scores = {
-        "two-sample AUC (0.5 is best, below is memory)": metrics.two_sample_auc(real, made, seed=seed),
+        "two-sample AUC (0.5 is best, below is memory)": metrics.two_sample_auc(
+            real, made, seed=seed
+        ),
         "type kept": metrics.type_kept(real, labels, made, expected=expected, seed=seed),
         "zeros real": metrics.zero_share(real),
         "zeros made": metrics.zero_share(made),
