@@ -274,13 +274,9 @@ class PairBatches:
                 "x": to_tensor(x),
                 "inputs": torch.from_numpy(self.inputs[cells]),
                 "neighbor_inputs": torch.from_numpy(self.inputs[near]),
-                "neighborhood_inputs": torch.from_numpy(self._neighborhood(cells)),
+                "neighborhood_inputs": torch.from_numpy(self.inputs[self.walks.neighbors[cells]]),
                 "labels": torch.from_numpy(self.labels[cells]),
             }
-
-    def _neighborhood(self, cells: Rows) -> NDArray[np.float32]:
-        """Mean inputs of the neighbours of each cell, which is none of them itself."""
-        return self.inputs[self.walks.neighbors[cells]].mean(1)
 
     def _dealt(self, order: Rows) -> tuple[Rows, np.random.Generator]:
         """What of an epoch's order is this process's, and random numbers for its batches."""

@@ -107,10 +107,10 @@ class DiffAugModule(BaseModuleClass):
         self.register_buffer("lowest", torch.zeros(n_features))
         self.register_buffer("highest", torch.zeros(n_features))
         self.process = PROCESSES[diffusion]() if diffusion != "none" else None
+        self.neighborhood = NeighborMean(
+            n_references, n_components, n_features=len(selected), n_neighbors=n_neighbors
+        )
         if self.process is not None:
-            self.neighborhood = NeighborMean(
-                n_references, n_components, n_features=len(selected), n_neighbors=n_neighbors
-            )
             self.generator = Generator(n_features, n_condition=n_semantic)
             self.ema_generator = copy.deepcopy(self.generator).requires_grad_(False)
             self.label_vectors = nn.Embedding(max(n_labels, 1), n_semantic)
@@ -142,10 +142,9 @@ class DiffAugModule(BaseModuleClass):
     @torch.no_grad()
     def fit_references(self, inputs: NDArray[np.float32]) -> None:
         """Keep training cells, all or as many drawn, by their encoder inputs."""
-        if self.process is not None:
-            kept = self.neighborhood.references
-            rows = np.random.default_rng(0).permutation(len(inputs))[: len(kept)]
-            kept.copy_(torch.from_numpy(inputs[np.sort(rows)]))
+        kept = self.neighborhood.references
+        rows = np.random.default_rng(0).permutation(len(inputs))[: len(kept)]
+        kept.copy_(torch.from_numpy(inputs[np.sort(rows)]))
 
     def make_views(
         self, batch: Tensors, *, alpha: float, n_steps: int, rng: torch.Generator
@@ -169,18 +168,23 @@ class DiffAugModule(BaseModuleClass):
 
     @torch.no_grad()
     def _generated_inputs(self, source: Tensors, n_steps: int, rng: torch.Generator) -> Tensor:
-        y = self._condition_vector(source["neighborhood_inputs"])
+        y = self._condition_vector(source, slice(None))
         made = self.sample(
             source["x"], y, source["labels"], strength=1.0, n_steps=n_steps, rng=rng
         )
         return self.axes(self.space.transform_tensor(made)[:, self.selected])
 
+    def _condition_vector(self, batch: Tensors, cells: slice) -> Tensor:
+        """Y of the neighbourhoods of some cells of a batch."""
+        x, neighbors = batch["inputs"][cells], batch["neighborhood_inputs"][cells]
+        return self._fixed_semantic(self.neighborhood.mean(x, neighbors))
+
     @torch.no_grad()
-    def _condition_vector(self, neighborhood_inputs: Tensor) -> Tensor:
-        """Y of neighbourhoods, as a trained encoder gives it."""
+    def _fixed_semantic(self, inputs: Tensor) -> Tensor:
+        """Y as a trained encoder gives it."""
         was_training = self.encoder.training
         self.encoder.eval()
-        y = self.encoder.semantic(neighborhood_inputs)
+        y = self.encoder.semantic(inputs)
         self.encoder.train(was_training)
         return y
 
@@ -201,13 +205,13 @@ class DiffAugModule(BaseModuleClass):
 
         ``features``: the selected ones, shape ``(n, k)``.
         """
-        return self._condition_vector(self.neighborhood(self.axes(features)))
+        return self._fixed_semantic(self.neighborhood(self.axes(features)))
 
     def _get_generative_input(
         self, tensors: Tensors, _outputs: Tensors, *, n_cells: int, **_: Any
     ) -> Tensors:
         few = slice(n_cells)
-        y = self._condition_vector(tensors["neighborhood_inputs"][few])
+        y = self._condition_vector(tensors, few)
         return {"x": tensors["x"][few], "y": y, "labels": tensors["labels"][few]}
 
     def generative(self, x: Tensor, y: Tensor, labels: Tensor, *, rng: torch.Generator) -> Tensors:

@@ -81,17 +81,20 @@ def search_space(components: Tensor, *, n_features: int) -> Tensor:
     Parameters
     ----------
     components
-        Shape ``(n, n_components)``.
+        Shape ``(..., n_components)``.
     n_features
         Features that the components were made of.
     """
-    if n_features <= components.shape[1]:
+    if n_features <= components.shape[-1]:
         return components
-    return nn.functional.normalize(components[:, :_N_SEARCHED])
+    return nn.functional.normalize(components[..., :_N_SEARCHED], dim=-1)
 
 
 class NeighborMean(nn.Module):
     """Mean of the reference cells that are nearest to a cell, which is none of them itself.
+
+    They are weighted by a Gaussian kernel as wide as the third of them is far: the few neighbours
+    that a cell of a rare type has of its own are near, and others far beside them.
 
     Parameters
     ----------
@@ -114,10 +117,30 @@ class NeighborMean(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Means, of the shape ``(n, n_components)`` of the cells."""
-        return torch.cat([self._means(block) for block in x.split(_CELLS_AT_ONCE)])
+        parts = [self.mean(part, self._nearest(part)) for part in x.split(_CELLS_AT_ONCE)]
+        return torch.cat(parts)
 
-    def _means(self, x: Tensor) -> Tensor:
-        known, wanted = (search_space(c, n_features=self.n_features) for c in (self.references, x))
+    def mean(self, x: Tensor, neighbors: Tensor) -> Tensor:
+        """Weighted means of neighbours that are known.
+
+        Parameters
+        ----------
+        x
+            Cells, shape ``(n, n_components)``.
+        neighbors
+            Those of each, shape ``(n, k, n_components)``.
+        """
+        offsets = self._points(neighbors) - self._points(x)[:, None]
+        sq_distance = offsets.square().sum(2)
+        width = sq_distance.kthvalue(min(3, neighbors.shape[1]), dim=1, keepdim=True).values
+        weights = torch.softmax(-sq_distance / width.clamp_min(1e-12), dim=1)
+        return (weights[:, :, None] * neighbors).sum(1)
+
+    def _points(self, cells: Tensor) -> Tensor:
+        return search_space(cells, n_features=self.n_features)
+
+    def _nearest(self, x: Tensor) -> Tensor:
+        known, wanted = self._points(self.references), self._points(x)
         # In float32 and of few cells at once: cells by references.
         with torch.autocast(x.device.type, enabled=False):
             distances = torch.addmm(known.square().sum(1), wanted, known.T, alpha=-2)
@@ -125,7 +148,7 @@ class NeighborMean(nn.Module):
         is_itself = torch.isclose(self.references[nearest[:, 0]], x, atol=1e-3).all(1)
         others = torch.where(is_itself[:, None], nearest[:, 1:], nearest[:, :-1])
         # In the order of references, that the same cells have the same mean to the last bit.
-        return self.references[others.sort(1).values].mean(1)
+        return self.references[others.sort(1).values]
 
 
 class SemanticEncoder(nn.Module):

@@ -1,5 +1,6 @@
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -157,10 +158,23 @@ def _neighbor_mean(references: torch.Tensor, **options: int) -> NeighborMean:
 
 
 def test_neighbor_mean_leaves_the_cell_itself_out() -> None:
-    line = torch.tensor([[0.0], [1.0], [3.0], [7.0]])
+    line = torch.tensor([[0.0], [2.0], [4.0], [7.0]])
     mean = _neighbor_mean(line, n_features=1, n_neighbors=2)
-    torch.testing.assert_close(mean(line), torch.tensor([[2.0], [1.5], [0.5], [2.0]]))
-    torch.testing.assert_close(mean(torch.tensor([[1.2]])), torch.tensor([[0.5]]))
+    # Both neighbours of the cell at 2 are as far; 4 weighs e^-1 and 0 e^-1.
+    torch.testing.assert_close(mean(line)[1], torch.tensor([2.0]))
+    # Of the cell at 7: 4 weighs e^-9/25, 2 weighs e^-1.
+    near, far = np.exp(-9 / 25), np.exp(-1)
+    expected = (4 * near + 2 * far) / (near + far)
+    torch.testing.assert_close(mean(line)[3], torch.tensor([expected]).float())
+    # No reference itself: 2 and 0 are its nearest, all of them.
+    assert 0.0 < mean(torch.tensor([[0.9]])).item() < 1.0
+
+
+def test_cells_far_beside_a_few_near_ones_hardly_count() -> None:
+    """A cell of a rare type, of which there are three others, among fifteen neighbours."""
+    rare, others = torch.randn(4, 5), torch.randn(30, 5) + 40
+    mean = _neighbor_mean(torch.cat([rare, others]), n_features=5, n_neighbors=15)
+    assert (mean(rare).abs() < 4).all()
 
 
 def test_neighbor_mean_compares_directions_of_the_leading_components() -> None:
@@ -171,11 +185,15 @@ def test_neighbor_mean_compares_directions_of_the_leading_components() -> None:
     mean = _neighbor_mean(references, n_features=2000, n_neighbors=2)
     cell = torch.zeros(1, 40)
     cell[0, 0] = 0.1
-    torch.testing.assert_close(mean(cell), references[[0, 2]].mean(0, keepdim=True))
+    found = mean(cell)[0]
+    assert found[1] == 0
+    torch.testing.assert_close(found[35], torch.tensor(25.0))
 
 
 def test_neighbor_mean_is_the_brute_force_one_in_blocks() -> None:
     references, cells = torch.randn(40, 5), torch.randn(2500, 5)
     mean = _neighbor_mean(references, n_features=5, n_neighbors=7)
-    nearest = torch.cdist(cells, references).topk(7, largest=False).indices
-    torch.testing.assert_close(mean(cells), references[nearest].mean(1))
+    distance, nearest = torch.cdist(cells, references).topk(7, largest=False)
+    weights = torch.exp(-((distance / distance[:, 2:3]) ** 2))
+    expected = (weights[:, :, None] * references[nearest]).sum(1) / weights.sum(1, keepdim=True)
+    torch.testing.assert_close(mean(cells), expected, rtol=1e-4, atol=1e-4)
