@@ -76,7 +76,7 @@ class TrainingOptions:
     weight_decay: float = 1e-2
     clip_norm: float = 10.0
     view_steps: int = 4
-    generator_batch: int = 256
+    generator_batch: int = _LARGEST_GENERATOR_BATCH
     seed: int = 0
 
     def __post_init__(self) -> None:
