@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 Reads = tuple[Tensor, Tensor, Tensor]
-_LOG_ZERO, _LOG_ONE = -30.0, -1e-6
+_LOG_ZERO, _LEAST = -30.0, 1e-6
 
 
 def squared_distances(a: Tensor, b: Tensor) -> Tensor:
@@ -35,7 +35,7 @@ def log_t_kernel(sq_distance: Tensor, dof: float) -> Tensor:
         Degrees of freedom :math:`\nu`.
     """
     log_scale = math.lgamma((dof + 1) / 2) - math.lgamma(dof / 2) - 0.5 * math.log(dof * math.pi)
-    return log_scale - 0.5 * (dof + 1) * torch.log1p(sq_distance / dof)
+    return torch.log1p(sq_distance / dof).mul_(-0.5 * (dof + 1)).add_(log_scale)
 
 
 def log_t_similarity(sq_distance: Tensor, dof: float) -> Tensor:
@@ -44,7 +44,7 @@ def log_t_similarity(sq_distance: Tensor, dof: float) -> Tensor:
     The square rescales the density so that the similarity of identical points is close to 1 for
     large :math:`\nu`, which makes it a probability.
     """
-    return math.log(2 * math.pi) + 2 * log_t_kernel(sq_distance, dof)
+    return log_t_kernel(sq_distance, dof).mul_(2).add_(math.log(2 * math.pi))
 
 
 def soft_contrastive(
@@ -89,13 +89,14 @@ class _SoftContrastive(torch.autograd.Function):
         # Below e^-30 P is zero to the loss, and as subnormal numbers it slows processors tenfold.
         p = log_t_similarity(sq_y, dof[0]).clamp_(_LOG_ZERO, 0).exp_().fill_diagonal_(1)
         log_q = log_t_similarity(sq_z, dof[1])
-        is_one = log_q > _LOG_ONE
-        not_q = torch.expm1(log_q.clamp_max_(_LOG_ONE)).neg_()
+        q = log_q.exp()
+        not_q = (1 - q).clamp_min_(_LEAST)
         log_not_q = not_q.log()
-        log_odds = log_q.sub_(log_not_q)
-        loss = -(p * log_odds).sum() - log_not_q.sum()
-        by_log_q = (1 - not_q - p).div_(not_q).masked_fill_(is_one, 0)
-        by_log_p = log_odds.mul_(p).neg_().fill_diagonal_(0)
+        p_log_odds = log_q.sub_(log_not_q).mul_(p)
+        loss = -p_log_odds.sum() - log_not_q.sum()
+        # Where q is clamped the loss is flat.
+        by_log_q = q.sub_(p).div_(F.threshold_(not_q, _LEAST, math.inf))
+        by_log_p = p_log_odds.neg_().fill_diagonal_(0)
         ctx.save_for_backward(
             *_by_points(y_anchor, y_view, _by_distance(by_log_p, sq_y, dof[0])),
             *_by_points(z_anchor, z_view, _by_distance(by_log_q, sq_z, dof[1])),
@@ -262,20 +263,23 @@ class _MissingReads(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, *reads: Tensor) -> Tensor:
         row, column, number = reads
-        log_norm = torch.logsumexp(logits.float(), dim=1)
-        number = number.to(log_norm.dtype)
+        precise = torch.promote_types(logits.dtype, torch.float32)
+        log_p = torch.log_softmax(logits, dim=1, dtype=precise)
+        number = number.to(log_p.dtype)
         n_missing = number.new_zeros(len(logits)).index_add(0, row, number)
         # Share of each read in the mean over cells of the mean over a cell's reads.
         weight = number / (n_missing * (n_missing > 0).sum())[row]
         weight = torch.where(number > 0, weight, 0.0)
-        ctx.save_for_backward(logits, log_norm, row, column, weight)
-        return (weight * (log_norm[row] - logits[row, column])).sum()
+        place = row * logits.shape[1] + column
+        ctx.save_for_backward(log_p, row, place, weight)
+        ctx.dtype = logits.dtype
+        return -(weight * log_p.take(place)).sum()
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None]:
-        logits, log_norm, row, column, weight = ctx.saved_tensors
-        cell_weight = torch.zeros_like(log_norm).index_add(0, row, weight)
-        grad = (logits - log_norm[:, None].to(logits.dtype)).exp_()
-        grad *= cell_weight[:, None].to(logits.dtype)
-        grad[row, column] -= weight.to(logits.dtype)
-        return grad * upstream.to(logits.dtype), None, None, None
+        log_p, row, place, weight = ctx.saved_tensors
+        weight = weight * upstream
+        cell_weight = weight.new_zeros(len(log_p)).index_add(0, row, weight)
+        grad = log_p.exp().mul_(cell_weight[:, None])
+        grad.put_(place, -weight, accumulate=True)
+        return grad.to(ctx.dtype), None, None, None
