@@ -12,7 +12,8 @@ Stream = Literal[
     "components",  # the solver of principal components
     "neighbors",  # their approximate search
     "batches",  # order of the cells, and walks between them
-    "noise",  # mixing, diffusion and generated positives in training
+    "positives",  # which batches have generated ones
+    "noise",  # mixing, diffusion and generated cells in training
     "head",  # batches in which the projection head learns
     "sources",  # which cells new ones are made from, and how deep
     "cells",  # the new cells themselves

@@ -18,12 +18,15 @@ from scipy import sparse
 
 from scdiffaug import data, neighbors
 from scdiffaug._randomness import seed_of
-from scdiffaug.data import to_tensor
+from scdiffaug.data import to_sparse_tensor
 from scdiffaug.features import FeatureSpace, PrincipalAxes, select_features
 from scdiffaug.matrices import Matrix, Rows, StoredMatrix, batches, row_blocks, shuffled, sketch
 from scdiffaug.neighbors import NeighborWalks
+from scdiffaug.nn import neighbor_mean
 
 logger = logging.getLogger("scdiffaug")
+
+LARGEST_GENERATOR_BATCH = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,7 +169,13 @@ class DataContract:
         return pd.Categorical(names, categories=self.label_names).codes.astype(np.int64)
 
     def training_cells(
-        self, adata: AnnData, *, n_components: int, batch_size: int, n_processes: int = 1
+        self,
+        adata: AnnData,
+        *,
+        n_components: int,
+        batch_size: int,
+        generator_batch: int = LARGEST_GENERATOR_BATCH,
+        n_processes: int = 1,
     ) -> tuple[PairBatches, PrincipalAxes]:
         """Batches of cells with a near one each, and the axes of the encoder's inputs."""
         cells, x = self.read(adata)
@@ -175,12 +184,15 @@ class DataContract:
         axes = PrincipalAxes.fit(few, n_components=n_components, seed=seed)
         blocks = [axes.transform(self.features(x[rows])) for rows in row_blocks(x)]
         inputs = np.concatenate(blocks)
+        near = self._neighbors(cells, axes.search_space(inputs))
         pairs = PairBatches(
             x=self._values_of_all(x),
             inputs=inputs,
-            walks=NeighborWalks(self._neighbors(cells, axes.search_space(inputs))),
+            neighborhoods=_neighborhoods(inputs, near, n_features=few.shape[1]),
+            walks=NeighborWalks(near),
             labels=self.label_codes(cells),
             batch_size=batch_size,
+            generator_batch=generator_batch,
             rng=np.random.default_rng(seed_of(self.seed, "batches")),
             n_processes=n_processes,
         )
@@ -198,6 +210,17 @@ class DataContract:
 def _usual_depth(x: Matrix | StoredMatrix) -> tuple[float, float]:
     low, high = np.percentile(np.asarray(x.sum(1)), [1, 99])
     return float(low), float(high)
+
+
+def _neighborhoods(
+    inputs: NDArray[np.float32], near: Rows, *, n_features: int
+) -> NDArray[np.float32]:
+    """Means of each cell's neighbours, shape ``(n, k)``; the cells' own inputs alike."""
+    x, means = torch.from_numpy(inputs), np.empty_like(inputs)
+    for rows in row_blocks(inputs):
+        around = x[torch.from_numpy(near[rows])]
+        means[rows] = neighbor_mean(x[rows], around, n_features=n_features).numpy()
+    return means
 
 
 def _digest(names: Sequence[str]) -> str:
@@ -222,10 +245,14 @@ class PairBatches:
         Cells, shape ``(n, d)``, which the generator learns from.
     inputs
         Their encoder inputs, shape ``(n, k)``.
+    neighborhoods
+        Means of the inputs of their neighbours, shape ``(n, k)``.
     walks
         What draws a neighbour of each cell.
     labels
         Integer labels, for the supervised ablation only; zeros otherwise.
+    batch_size, generator_batch
+        Cells of a batch, and those of them that the generator learns from.
     rng
         Order of the cells and choice of the neighbours.
     n_processes
@@ -241,14 +268,18 @@ class PairBatches:
         *,
         x: Matrix | StoredMatrix,
         inputs: NDArray[np.float32],
+        neighborhoods: NDArray[np.float32],
         walks: NeighborWalks,
         labels: NDArray[np.integer[Any]],
         batch_size: int,
         rng: np.random.Generator,
+        generator_batch: int = LARGEST_GENERATOR_BATCH,
         n_processes: int = 1,
     ) -> None:
-        self.x, self.inputs, self.walks, self.labels = x, inputs, walks, labels
-        self.batch_size, self.rng, self.n_processes = batch_size, rng, n_processes
+        self.x, self.inputs, self.neighborhoods = x, inputs, neighborhoods
+        self.walks, self.labels, self.rng = walks, labels, rng
+        self.batch_size, self.generator_batch = batch_size, generator_batch
+        self.n_processes = n_processes
 
     def __len__(self) -> int:
         return len(batch_bounds(self.x.shape[0] // self.n_processes, self.batch_size)) - 1
@@ -271,10 +302,11 @@ class PairBatches:
         for cells, x in batches(self.x, order, bounds, rng=rng):
             near = self.walks.draw(cells, rng)
             yield {
-                "x": to_tensor(x),
+                "x": to_sparse_tensor(x[: self.generator_batch]),
+                "depth": torch.from_numpy(np.asarray(x.sum(1)).ravel()),
                 "inputs": torch.from_numpy(self.inputs[cells]),
                 "neighbor_inputs": torch.from_numpy(self.inputs[near]),
-                "neighborhood_inputs": torch.from_numpy(self.inputs[self.walks.neighbors[cells]]),
+                "neighborhood": torch.from_numpy(self.neighborhoods[cells]),
                 "labels": torch.from_numpy(self.labels[cells]),
             }
 

@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from anndata import AnnData
 from numpy.typing import NDArray
+from scipy import sparse
 
 from scdiffaug._checks import check_cells
 from scdiffaug.features import FeatureSpace
@@ -244,6 +245,17 @@ def align_features(
 def to_tensor(x: Matrix) -> torch.Tensor:
     """A dense or CSR matrix as a dense float32 tensor."""
     return torch.from_numpy(to_dense(x))
+
+
+def to_sparse_tensor(x: Matrix) -> torch.Tensor:
+    """A CSR matrix as a sparse float32 tensor in coordinate form; a dense one as it is."""
+    if not isinstance(x, sparse.csr_matrix):
+        return to_tensor(x)
+    row = np.repeat(np.arange(x.shape[0]), np.diff(x.indptr))
+    places, values = torch.from_numpy(np.stack([row, x.indices])), torch.from_numpy(x.data)
+    return torch.sparse_coo_tensor(
+        places, values, x.shape, check_invariants=False, is_coalesced=True
+    )
 
 
 def _place(layer: str | None) -> str:

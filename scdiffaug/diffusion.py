@@ -136,14 +136,18 @@ class CountThinning:
     def loss(
         self, network: Network, x: Tensor, condition: Tensor, *, rng: torch.Generator
     ) -> Tensor:
-        """Negative log-likelihood per missing read at a uniform share kept."""
+        """Negative log-likelihood per missing read at a uniform share kept.
+
+        ``x`` may be sparse, in coordinate form.
+        """
         share = torch.rand(len(x), generator=rng, device=x.device)
-        row, column = x.nonzero(as_tuple=True)
-        whole, depth = x[row, column], x.sum(1)
+        row, column, whole = _reads(x)
+        none = torch.zeros_like(share)
+        depth = none.index_add(0, row, whole)
         kept = torch.binomial(whole, share[row], generator=rng)
-        view = torch.zeros_like(x)
+        view = whole.new_zeros(x.shape)
         view[row, column] = _scaled(kept, depth[row])
-        kept_share = torch.zeros_like(depth).index_add(0, row, kept) / depth.clamp_min(1)
+        kept_share = none.index_add(0, row, kept) / depth.clamp_min(1)
         logits = network(view, kept_share, condition)
         return losses.missing_reads_nll(logits, (row, column, whole - kept))
 
@@ -180,6 +184,15 @@ class CountThinning:
         return x
 
 
+def _reads(x: Tensor) -> losses.Reads:
+    """Row, column and number of the reads of dense or sparse cells."""
+    if x.is_sparse:
+        row, column = x.indices()
+        return row, column, x.values()
+    row, column = x.nonzero(as_tuple=True)
+    return row, column, x[row, column]
+
+
 def _start(
     source: Tensor, depth: Tensor | None, *, strength: float, rng: torch.Generator
 ) -> tuple[Tensor, Tensor]:
@@ -195,9 +208,9 @@ def _start(
 
 def thin(x: Tensor, share: Tensor, rng: torch.Generator) -> Tensor:
     """Keep each read with the cell's probability: Binomial(x, share), shape ``(n, d)``."""
-    rows, cols = x.nonzero(as_tuple=True)
+    rows, cols, number = _reads(x)
     kept = torch.zeros_like(x)
-    kept[rows, cols] = torch.binomial(x[rows, cols], share[rows], generator=rng)
+    kept[rows, cols] = torch.binomial(number, share[rows], generator=rng)
     return kept
 
 
@@ -212,9 +225,8 @@ def keep_reads(x: Tensor, n_reads: Tensor, rng: torch.Generator) -> Tensor:
         Whole number of reads to keep per row, shape ``(n,)``.
     """
     n, d = x.shape
-    rows, cols = x.nonzero(as_tuple=True)
-    copies = x[rows, cols].long()
-    read_row, read_col = (part.repeat_interleave(copies) for part in (rows, cols))
+    *places, number = _reads(x)
+    read_row, read_col = (part.repeat_interleave(number.long()) for part in places)
     # In double precision, so that one sort shuffles within every row, row i lying in [i, i + 1).
     u = torch.rand(len(read_row), generator=rng, device=x.device, dtype=torch.float64)
     read_col = read_col[(read_row + u).argsort()]

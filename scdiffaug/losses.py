@@ -95,7 +95,7 @@ class _SoftContrastive(torch.autograd.Function):
         p_log_odds = log_q.sub_(log_not_q).mul_(p)
         loss = -p_log_odds.sum() - log_not_q.sum()
         # Where q is clamped the loss is flat.
-        by_log_q = q.sub_(p).div_(F.threshold_(not_q, _LEAST, math.inf))
+        by_log_q = q.sub_(p).div_(F.threshold(not_q, _LEAST, math.inf))
         by_log_p = p_log_odds.neg_().fill_diagonal_(0)
         ctx.save_for_backward(
             *_by_points(y_anchor, y_view, _by_distance(by_log_p, sq_y, dof[0])),

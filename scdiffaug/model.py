@@ -269,7 +269,6 @@ class scDiffAug(RegisteringModel):
             schedule=schedule,
             learning_rate=learning_rate,
             weight_decay=weight_decay,
-            generator_batch=generator_batch(n_cells, n_steps),
             seed=self._contract.seed,
         )
         say_of_little(self.adata.n_obs, options.n_steps, default_steps=usual_epochs * n_batches)
@@ -277,6 +276,7 @@ class scDiffAug(RegisteringModel):
             self.adata,
             n_components=self._module_config["n_components"],
             batch_size=batch_size,
+            generator_batch=generator_batch(n_cells, n_steps),
             n_processes=place.n_processes,
         )
         self.module.fit_axes(axes)

@@ -147,37 +147,34 @@ class DiffAugModule(BaseModuleClass):
         kept.copy_(torch.from_numpy(inputs[np.sort(rows)]))
 
     def make_views(
-        self, batch: Tensors, *, alpha: float, n_steps: int, rng: torch.Generator
-    ) -> tuple[Tensor, float]:
-        r"""Positives of a batch: neighbour mixup, or generated cells.
+        self, batch: Tensors, *, generated: bool, n_steps: int, rng: torch.Generator
+    ) -> Tensor:
+        r"""Positives of a batch, shape ``(n, k)``: neighbour mixup, or generated cells.
 
-        :math:`x^+ = \lambda x_i + (1-\lambda) x_j` with j a neighbour of i. With probability
-        alpha they are instead what the averaged generator makes from y of the neighbourhoods: all
-        of a batch at once, as a few cells cost nearly as much.
-
-        Returns
-        -------
-        Views, shape ``(n, k)``, and the share of them that was generated.
+        :math:`x^+ = \lambda x_i + (1-\lambda) x_j` with j a neighbour of i. Or what the averaged
+        generator makes from y of the neighbourhoods, for all of a batch at once, as a few cells
+        cost nearly as much.
         """
+        if generated:
+            return self._generated_inputs(batch, n_steps, rng)
         x, neighbor = batch["inputs"], batch["neighbor_inputs"]
         mix = torch.rand(len(x), 1, generator=rng, device=x.device)
-        is_generated = torch.rand((), generator=rng, device=x.device) < alpha
-        if self.process is None or not is_generated:
-            return torch.lerp(neighbor, x, mix), 0.0
-        return self._generated_inputs(batch, n_steps, rng), 1.0
+        return torch.lerp(neighbor, x, mix)
 
     @torch.no_grad()
-    def _generated_inputs(self, source: Tensors, n_steps: int, rng: torch.Generator) -> Tensor:
-        y = self._condition_vector(source, slice(None))
+    def _generated_inputs(self, batch: Tensors, n_steps: int, rng: torch.Generator) -> Tensor:
+        y, depth = self._fixed_semantic(batch["neighborhood"]), batch["depth"]
         made = self.sample(
-            source["x"], y, source["labels"], strength=1.0, n_steps=n_steps, rng=rng
+            # From pure noise nothing of the source is seen.
+            depth.new_zeros(len(depth), batch["x"].shape[1]),
+            y,
+            batch["labels"],
+            strength=1.0,
+            n_steps=n_steps,
+            rng=rng,
+            depth=depth,
         )
         return self.axes(self.space.transform_tensor(made)[:, self.selected])
-
-    def _condition_vector(self, batch: Tensors, cells: slice) -> Tensor:
-        """Y of the neighbourhoods of some cells of a batch."""
-        x, neighbors = batch["inputs"][cells], batch["neighborhood_inputs"][cells]
-        return self._fixed_semantic(self.neighborhood.mean(x, neighbors))
 
     @torch.no_grad()
     def _fixed_semantic(self, inputs: Tensor) -> Tensor:
@@ -207,12 +204,10 @@ class DiffAugModule(BaseModuleClass):
         """
         return self._fixed_semantic(self.neighborhood(self.axes(features)))
 
-    def _get_generative_input(
-        self, tensors: Tensors, _outputs: Tensors, *, n_cells: int, **_: Any
-    ) -> Tensors:
-        few = slice(n_cells)
-        y = self._condition_vector(tensors, few)
-        return {"x": tensors["x"][few], "y": y, "labels": tensors["labels"][few]}
+    def _get_generative_input(self, tensors: Tensors, _outputs: Tensors, **_: Any) -> Tensors:
+        x = tensors["x"] if self.makes_counts else tensors["x"].to_dense()
+        y = self._fixed_semantic(tensors["neighborhood"][: len(x)])
+        return {"x": x, "y": y, "labels": tensors["labels"][: len(x)]}
 
     def generative(self, x: Tensor, y: Tensor, labels: Tensor, *, rng: torch.Generator) -> Tensors:
         """Return the diffusion loss of cells given their semantic vectors."""

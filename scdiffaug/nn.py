@@ -90,11 +90,30 @@ def search_space(components: Tensor, *, n_features: int) -> Tensor:
     return nn.functional.normalize(components[..., :_N_SEARCHED], dim=-1)
 
 
-class NeighborMean(nn.Module):
-    """Mean of the reference cells that are nearest to a cell, which is none of them itself.
+def neighbor_mean(x: Tensor, neighbors: Tensor, *, n_features: int) -> Tensor:
+    """Mean of a cell's neighbours, of the shape ``(n, n_components)`` of the cells.
 
     They are weighted by a Gaussian kernel as wide as the third of them is far: the few neighbours
     that a cell of a rare type has of its own are near, and others far beside them.
+
+    Parameters
+    ----------
+    x
+        Cells, shape ``(n, n_components)``.
+    neighbors
+        Those of each, shape ``(n, k, n_components)``.
+    n_features
+        Features that the components were made of.
+    """
+    cells, around = (search_space(part, n_features=n_features) for part in (x, neighbors))
+    sq_distance = (around - cells[:, None]).square().sum(2)
+    width = sq_distance.kthvalue(min(3, neighbors.shape[1]), dim=1, keepdim=True).values
+    weights = torch.softmax(-sq_distance / width.clamp_min(1e-12), dim=1)
+    return (weights[:, :, None] * neighbors).sum(1)
+
+
+class NeighborMean(nn.Module):
+    """Mean of the reference cells that are nearest to a cell, which is none of them itself.
 
     Parameters
     ----------
@@ -117,24 +136,11 @@ class NeighborMean(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Means, of the shape ``(n, n_components)`` of the cells."""
-        parts = [self.mean(part, self._nearest(part)) for part in x.split(_CELLS_AT_ONCE)]
+        parts = [
+            neighbor_mean(part, self._nearest(part), n_features=self.n_features)
+            for part in x.split(_CELLS_AT_ONCE)
+        ]
         return torch.cat(parts)
-
-    def mean(self, x: Tensor, neighbors: Tensor) -> Tensor:
-        """Weighted means of neighbours that are known.
-
-        Parameters
-        ----------
-        x
-            Cells, shape ``(n, n_components)``.
-        neighbors
-            Those of each, shape ``(n, k, n_components)``.
-        """
-        offsets = self._points(neighbors) - self._points(x)[:, None]
-        sq_distance = offsets.square().sum(2)
-        width = sq_distance.kthvalue(min(3, neighbors.shape[1]), dim=1, keepdim=True).values
-        weights = torch.softmax(-sq_distance / width.clamp_min(1e-12), dim=1)
-        return (weights[:, :, None] * neighbors).sum(1)
 
     def _points(self, cells: Tensor) -> Tensor:
         return search_space(cells, n_features=self.n_features)

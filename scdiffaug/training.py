@@ -25,7 +25,7 @@ from scdiffaug._signals import (
     without_chatter,
 )
 from scdiffaug.checkpoint import Checkpoints, Progress
-from scdiffaug.contract import PairBatches
+from scdiffaug.contract import LARGEST_GENERATOR_BATCH, PairBatches
 from scdiffaug.module import DiffAugModule, Tensors
 from scdiffaug.nn import multiplies_bfloat16
 from scdiffaug.processes import Place, SameCells, averaged
@@ -37,7 +37,7 @@ logger = logging.getLogger("scdiffaug")
 _STEPS_UP_TO_10K_CELLS = 800
 _FEW_CELLS, _FEW_OF_THE_STEPS = 100, 4
 _EMA_DECAY = 0.998
-_LARGEST_GENERATOR_BATCH, _GENERATOR_PASSES = 256, 75
+_GENERATOR_PASSES = 75
 # The generator converges slower than the encoder (benchmarks/NOTES.md, experiment 4).
 _GENERATOR_RATE = 3.0
 # AdamW's own 1e-8 moves weights of a rare gene at full rate whenever one cell has it (20).
@@ -62,8 +62,6 @@ class TrainingOptions:
         Peak of the one-cycle schedule; AdamW's decay; bound on the gradient norm.
     view_steps
         Denoising steps of a generated positive.
-    generator_batch
-        Cells of each batch that the generator learns from.
     seed
         Seed of mixing, noise and substitution.
     """
@@ -76,7 +74,6 @@ class TrainingOptions:
     weight_decay: float = 1e-2
     clip_norm: float = 10.0
     view_steps: int = 4
-    generator_batch: int = _LARGEST_GENERATOR_BATCH
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -89,7 +86,6 @@ class TrainingOptions:
         check_number("weight_decay", self.weight_decay, at_least=0)
         check_number("clip_norm", self.clip_norm, above=0)
         check_whole("view_steps", self.view_steps)
-        check_whole("generator_batch", self.generator_batch)
 
 
 def default_epochs(n_cells: int, batch_size: int) -> int:
@@ -108,7 +104,7 @@ def generator_batch(n_cells: int, n_steps: int) -> int:
     It needs more steps than the encoder, not more cells in each; after some 75 passes over the
     cells it begins to learn them by heart (benchmarks/NOTES.md, experiment 19).
     """
-    return min(_LARGEST_GENERATOR_BATCH, math.ceil(_GENERATOR_PASSES * n_cells / n_steps))
+    return min(LARGEST_GENERATOR_BATCH, math.ceil(_GENERATOR_PASSES * n_cells / n_steps))
 
 
 def one_cycle(
@@ -224,24 +220,31 @@ class DiffAugPlan(pl.LightningModule):
         """Loss of one batch."""
         rng = self._rng
         assert rng is not None
-        started = self.step >= self.options.startup * self.options.n_steps
-        batch["views"], share = self.module.make_views(
-            batch,
-            alpha=self.options.alpha if started else 0.0,
-            n_steps=self.options.view_steps,
-            rng=rng,
+        generated = self._is_generated()
+        batch["views"] = self.module.make_views(
+            batch, generated=generated, n_steps=self.options.view_steps, rng=rng
         )
         _, _, output = self.module(
             batch,
-            get_generative_input_kwargs={"n_cells": self.options.generator_batch},
             generative_kwargs={"rng": rng},
             loss_kwargs={"terms": self._terms()},
         )
         named = {name: value.detach() for name, value in output.extra_metrics.items()}
         self._epoch.append(
-            {"loss": output.loss.detach(), **named, "generated_share": torch.tensor(share)}
+            {
+                "loss": output.loss.detach(),
+                **named,
+                "generated_share": torch.tensor(float(generated)),
+            }
         )
         return output.loss
+
+    def _is_generated(self) -> bool:
+        """Whether the positives of this step are generated cells, in all processes alike."""
+        options, step = self.options, self.step
+        # By the step, so that no state is kept, and on no device, which would have to be asked.
+        rng = np.random.default_rng(seed_of(options.seed, "positives", step))
+        return step >= options.startup * options.n_steps and rng.random() < options.alpha
 
     def _terms(self) -> tuple[str, ...]:
         embedding, generator = self.module.objective.terms, ("diffusion",)
@@ -272,7 +275,7 @@ class DiffAugPlan(pl.LightningModule):
             If loss or gradient became NaN or infinite.
         """
         means = {
-            name: torch.stack([step[name].float().cpu() for step in self._epoch]).mean().item()
+            name: torch.stack([step[name] for step in self._epoch]).float().mean().item()
             for name in self._epoch[0]
         }
         if self.trainer.world_size > 1:

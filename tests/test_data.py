@@ -177,6 +177,7 @@ def test_batches_cover_all_cells_and_leave_none_alone(n: int, sizes: list[int]) 
     batches = PairBatches(
         x=x,
         inputs=x * 2,
+        neighborhoods=x,
         walks=NeighborWalks(neighbors, max_steps=1),
         labels=np.zeros(n, dtype=np.int64),
         batch_size=4,
@@ -215,6 +216,7 @@ def test_digest_of_batches_is_that_of_cells_their_order_and_labels(as_sparse: bo
         return PairBatches(
             x=sparse.csr_matrix(values) if as_sparse else values,
             inputs=values,
+            neighborhoods=values,
             walks=NeighborWalks(np.zeros((6, 1), dtype=np.int64)),
             labels=np.full(6, label),
             batch_size=3,

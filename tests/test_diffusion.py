@@ -301,6 +301,16 @@ def test_count_loss_is_lowest_for_the_exact_network(rng: torch.Generator) -> Non
     assert loss(exact_network) < loss(tilted) - 0.01
 
 
+def test_count_loss_of_sparse_cells_is_that_of_dense_ones(rng: torch.Generator) -> None:
+    x = counts(rng)
+    weights = torch.randn(9, 9, generator=rng)
+    dense, sparse = (
+        COUNTS.loss(lambda view, *_: view @ weights, each, torch.zeros(12, 1), rng=seeded(4))
+        for each in (x, x.to_sparse())
+    )
+    assert torch.equal(dense, sparse)
+
+
 def test_count_loss_does_not_depend_on_reads_that_are_not_there() -> None:
     x = torch.tensor([[20.0, 0.0, 50.0], [0.0, 0.0, 0.0]])
     offset = torch.tensor([[0.0], [50.0]])

@@ -134,14 +134,14 @@ def test_a_batch_holds_its_cells_and_an_epoch_all(folder: Path, name: str) -> No
     values = _dense(contract.values(known.X))
     drawn = list(batches)
     assert len(drawn) == len(batches) == 10
-    x = np.concatenate([batch["x"].numpy() for batch in drawn])
+    x = np.concatenate([batch["x"].to_dense().numpy() for batch in drawn])
     inputs = np.concatenate([batch["inputs"].numpy() for batch in drawn])
     order = [np.flatnonzero((values == cell).all(1))[0] for cell in x]
     assert sorted(order) == list(range(N_CELLS))
     np.testing.assert_array_equal(inputs, batches.inputs[order])
     # Runs of 8 cells are mixed: neighbours in the file seldom follow one another.
     assert (np.diff(order) == 1).mean() < 0.1
-    again = np.concatenate([batch["x"].numpy() for batch in batches])
+    again = np.concatenate([batch["x"].to_dense().numpy() for batch in batches])
     assert (again != x).any()
 
 

@@ -13,6 +13,7 @@ from anndata import AnnData
 
 from scdiffaug import scDiffAug
 from scdiffaug.module import DiffAugModule
+from scdiffaug.nn import neighbor_mean
 from scdiffaug.training import best_precision, default_epochs, generator_batch, one_cycle
 
 
@@ -25,10 +26,9 @@ def _batch(model: scDiffAug, size: int = 400) -> dict[str, torch.Tensor]:
     return next(iter(batches))
 
 
-def _views(model: scDiffAug, batch: dict[str, torch.Tensor], alpha: float) -> torch.Tensor:
+def _views(model: scDiffAug, batch: dict[str, torch.Tensor], *, generated: bool) -> torch.Tensor:
     rng = torch.Generator().manual_seed(0)
-    views, _ = model.module.make_views(batch, alpha=alpha, n_steps=3, rng=rng)
-    return views
+    return model.module.make_views(batch, generated=generated, n_steps=3, rng=rng)
 
 
 def test_share_of_generated_positives_is_alpha(pbmc: AnnData) -> None:
@@ -51,7 +51,7 @@ def test_generated_positives_reach_the_loss(pbmc: AnnData) -> None:
     """A stale, empty or all-zero source of generated cells would leave these as they were."""
     model = scDiffAug(pbmc)
     batch = _batch(model)
-    mixed, made = (_views(model, batch, alpha) for alpha in (0.0, 1.0))
+    mixed, made = (_views(model, batch, generated=which) for which in (False, True))
     assert (made != mixed).any(1).all()
     empty = model.module.axes(torch.zeros(1, 765))
     assert ((made - empty).abs().amax(1) > 0.1).all()
@@ -61,13 +61,13 @@ def test_positives_follow_the_averaged_generator(pbmc: AnnData) -> None:
     model = scDiffAug(pbmc)
     model.module.fit_scale(pbmc.X)
     batch = _batch(model)
-    before = _views(model, batch, 1.0)
+    before = _views(model, batch, generated=True)
     with torch.no_grad():
         model.module.generator.out.bias[:] = 0
         model.module.generator.out.bias[7] = 50
-    assert torch.equal(_views(model, batch, 1.0), before)
+    assert torch.equal(_views(model, batch, generated=True), before)
     model.module.update_ema(0.0)
-    after = _views(model, batch, 1.0)
+    after = _views(model, batch, generated=True)
     all_reads_of_one_gene = torch.zeros(1, 765)
     all_reads_of_one_gene[:, 7] = np.log1p(1e4)
     expected = model.module.axes(all_reads_of_one_gene).expand_as(after)
@@ -90,7 +90,7 @@ def test_positives_follow_the_condition(pbmc: AnnData) -> None:
 def test_mixup_stays_between_cell_and_neighbor(pbmc: AnnData) -> None:
     model = scDiffAug(pbmc)
     batch = _batch(model)
-    views = _views(model, batch, 0.0)
+    views = _views(model, batch, generated=False)
     low = torch.minimum(batch["inputs"], batch["neighbor_inputs"])
     high = torch.maximum(batch["inputs"], batch["neighbor_inputs"])
     assert ((views >= low - 1e-5) & (views <= high + 1e-5)).all()
@@ -99,13 +99,12 @@ def test_mixup_stays_between_cell_and_neighbor(pbmc: AnnData) -> None:
 def test_diffusion_loss_does_not_move_the_encoder(pbmc: AnnData) -> None:
     model = scDiffAug(pbmc)
     batch = _batch(model)
-    batch["views"] = _views(model, batch, 0.0)
+    batch["views"] = _views(model, batch, generated=False)
     rng = torch.Generator().manual_seed(0)
     for terms, moved in (({"diffusion": 1.0}, False), ({"contrastive": 1.0}, True)):
         model.module.zero_grad()
         output = model.module(
             batch,
-            get_generative_input_kwargs={"n_cells": 256},
             generative_kwargs={"rng": rng},
             loss_kwargs={"terms": terms},
         )[2]
@@ -119,10 +118,11 @@ def test_the_generator_is_conditioned_on_the_neighbors_of_a_cell_not_on_itself(
 ) -> None:
     model = scDiffAug(pbmc)
     module, batch = model.module, _batch(model)
-    given = module._get_generative_input(batch, {}, n_cells=256)
+    given = module._get_generative_input(batch, {})
     module.eval()
-    assert torch.equal(given["x"], batch["x"][:256])
-    around = module.neighborhood.mean(batch["inputs"], batch["neighborhood_inputs"])
+    assert given["x"] is batch["x"]
+    assert batch["x"].shape == (256, 765)
+    around = batch["neighborhood"]
     torch.testing.assert_close(given["y"], module.encoder.semantic(around)[:256])
     assert not given["y"].requires_grad
     batches, _ = model._contract.training_cells(pbmc, n_components=50, batch_size=700)
@@ -131,7 +131,12 @@ def test_the_generator_is_conditioned_on_the_neighbors_of_a_cell_not_on_itself(
         int(np.flatnonzero((batches.inputs == cell.numpy()).all(1))[0]) for cell in drawn["inputs"]
     ]
     assert (neighbors != np.arange(700)[:, None]).all()
-    np.testing.assert_array_equal(drawn["neighborhood_inputs"], batches.inputs[neighbors[rows]])
+    inputs = torch.from_numpy(batches.inputs)
+    known = neighbor_mean(inputs[rows], inputs[neighbors[rows]], n_features=765)
+    torch.testing.assert_close(drawn["neighborhood"], known)
+    values = pbmc.X[rows[:256]].toarray()
+    np.testing.assert_array_equal(drawn["x"].to_dense(), values)
+    np.testing.assert_array_equal(drawn["depth"][:256], values.sum(1))
 
 
 def test_new_cells_are_conditioned_as_those_of_training(pbmc: AnnData) -> None:
@@ -141,7 +146,7 @@ def test_new_cells_are_conditioned_as_those_of_training(pbmc: AnnData) -> None:
     model.module.fit_axes(axes)
     model.module.fit_references(batches.inputs)
     inputs = torch.from_numpy(batches.inputs)
-    known = model.module.neighborhood.mean(inputs, inputs[batches.walks.neighbors])
+    known = torch.from_numpy(batches.neighborhoods)
     torch.testing.assert_close(model.module.neighborhood(inputs), known, rtol=1e-4, atol=1e-4)
 
 
@@ -243,6 +248,7 @@ def test_termination_does_not_look_like_success() -> None:
 import os, signal
 import scdiffaug
 from scdiffaug.module import DiffAugModule
+from scdiffaug.nn import neighbor_mean
 
 def told_to_end(module, decay):
     os.kill(os.getpid(), signal.SIGTERM)

@@ -262,6 +262,7 @@ def _loaded(adata: AnnData) -> Measured:
         batches = PairBatches(
             x=read_matrix(adata, None),
             inputs=np.zeros((n, 50), np.float32),
+            neighborhoods=np.zeros((n, 50), np.float32),
             walks=walks,
             labels=np.zeros(n, np.int64),
             batch_size=512,
