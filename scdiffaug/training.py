@@ -242,9 +242,11 @@ class DiffAugPlan(pl.LightningModule):
     def _is_generated(self) -> bool:
         """Whether the positives of this step are generated cells, in all processes alike."""
         options, step = self.options, self.step
+        if self.module.process is None or step < options.startup * options.n_steps:
+            return False
         # By the step, so that no state is kept, and on no device, which would have to be asked.
         rng = np.random.default_rng(seed_of(options.seed, "positives", step))
-        return step >= options.startup * options.n_steps and rng.random() < options.alpha
+        return rng.random() < options.alpha
 
     def _terms(self) -> tuple[str, ...]:
         embedding, generator = self.module.objective.terms, ("diffusion",)
