@@ -123,8 +123,8 @@ def stages(name: str, n_cells: int) -> dict[str, Any]:
         ("components", features.PrincipalAxes, "transform"),
         ("neighbours", neighbors, "knn_indices"),
         ("weights of walks", neighbors, "jaccard_weights"),
+        ("communities", neighbors.NeighborWalks, "communities"),
         ("training", model, "fit"),
-        ("propagation", model, "propagate_projection"),
         ("embedding", augmentation, "encode"),
     ]
     with ExitStack() as clocks:

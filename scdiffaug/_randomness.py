@@ -11,10 +11,10 @@ Stream = Literal[
     "weights",  # at the start
     "components",  # the solver of principal components
     "neighbors",  # their approximate search
+    "communities",  # of the neighbour graph
     "batches",  # order of the cells, and walks between them
     "positives",  # which batches have generated ones
     "noise",  # mixing, diffusion and generated cells in training
-    "head",  # batches in which the projection head learns
     "sources",  # which cells new ones are made from, and how deep
     "cells",  # the new cells themselves
     "tries",  # new cells in place of rejected ones

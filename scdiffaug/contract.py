@@ -26,6 +26,8 @@ from scdiffaug.nn import neighbor_mean
 
 logger = logging.getLogger("scdiffaug")
 
+# What evens out the room of groups without tearing rare ones apart (benchmarks/NOTES.md, 24).
+USUAL_BALANCE = 0.5
 LARGEST_GENERATOR_BATCH = 256
 
 
@@ -174,6 +176,7 @@ class DataContract:
         *,
         n_components: int,
         batch_size: int,
+        balance: float = USUAL_BALANCE,
         generator_batch: int = LARGEST_GENERATOR_BATCH,
         n_processes: int = 1,
     ) -> tuple[PairBatches, PrincipalAxes]:
@@ -185,11 +188,14 @@ class DataContract:
         blocks = [axes.transform(self.features(x[rows])) for rows in row_blocks(x)]
         inputs = np.concatenate(blocks)
         near = self._neighbors(cells, axes.search_space(inputs))
+        walks = NeighborWalks(near)
+        communities = walks.communities(seed=seed_of(self.seed, "communities"))
         pairs = PairBatches(
             x=self._values_of_all(x),
             inputs=inputs,
             neighborhoods=_neighborhoods(inputs, near, n_features=few.shape[1]),
-            walks=NeighborWalks(near),
+            walks=walks,
+            repulsion=balanced_repulsion(communities, balance),
             labels=self.label_codes(cells),
             batch_size=batch_size,
             generator_batch=generator_batch,
@@ -223,6 +229,25 @@ def _neighborhoods(
     return means
 
 
+def balanced_repulsion(communities: NDArray[np.int64], balance: float) -> NDArray[np.float32]:
+    r"""How much each cell repels others: :math:`s^{-b}`, with s the size of its community.
+
+    Parameters
+    ----------
+    communities
+        Shape ``(n,)``.
+    balance
+        b; at 0 all cells repel alike, at 1 all communities do.
+
+    Returns
+    -------
+    Shape ``(n,)``, of mean 1.
+    """
+    sizes = np.bincount(communities)[communities]
+    repulsion = sizes.astype(np.float64) ** -balance
+    return (repulsion / repulsion.mean()).astype(np.float32)
+
+
 def _digest(names: Sequence[str]) -> str:
     return hashlib.sha256(json.dumps(list(names)).encode()).hexdigest()
 
@@ -249,6 +274,8 @@ class PairBatches:
         Means of the inputs of their neighbours, shape ``(n, k)``.
     walks
         What draws a neighbour of each cell.
+    repulsion
+        How much each cell repels others in the plane, shape ``(n,)``.
     labels
         Integer labels, for the supervised ablation only; zeros otherwise.
     batch_size, generator_batch
@@ -270,6 +297,7 @@ class PairBatches:
         inputs: NDArray[np.float32],
         neighborhoods: NDArray[np.float32],
         walks: NeighborWalks,
+        repulsion: NDArray[np.float32],
         labels: NDArray[np.integer[Any]],
         batch_size: int,
         rng: np.random.Generator,
@@ -277,7 +305,7 @@ class PairBatches:
         n_processes: int = 1,
     ) -> None:
         self.x, self.inputs, self.neighborhoods = x, inputs, neighborhoods
-        self.walks, self.labels, self.rng = walks, labels, rng
+        self.walks, self.repulsion, self.labels, self.rng = walks, repulsion, labels, rng
         self.batch_size, self.generator_batch = batch_size, generator_batch
         self.n_processes = n_processes
 
@@ -307,6 +335,7 @@ class PairBatches:
                 "inputs": torch.from_numpy(self.inputs[cells]),
                 "neighbor_inputs": torch.from_numpy(self.inputs[near]),
                 "neighborhood": torch.from_numpy(self.neighborhoods[cells]),
+                "repulsion": torch.from_numpy(self.repulsion[cells]),
                 "labels": torch.from_numpy(self.labels[cells]),
             }
 

@@ -53,18 +53,20 @@ def soft_contrastive(
     y_view: Tensor,
     z_anchor: Tensor,
     z_view: Tensor,
+    repulsion: Tensor | None = None,
     dof_semantic: float = 100.0,
     dof_projection: float = 0.01,
 ) -> Tensor:
     r"""Soft contrastive loss (Zang et al. 2023, eq. 2-4), mean over anchors.
 
-    .. math:: -\sum_{ij} P_{ij}\log Q_{ij} + (1 - P_{ij})\log(1 - Q_{ij}),\quad
+    .. math:: -\sum_{ij} P_{ij}\log Q_{ij} + v_i v_j (1 - P_{ij})\log(1 - Q_{ij}),\quad
               P = \max\{H, S_{\nu_y}(y_i, y_j^+)\},\; Q = S_{\nu_z}(z_i, z_j^+)
 
     with H the identity matrix: row i of the views is the positive of anchor i. The paper weights
     the positives by :math:`e^\beta` and clips P at 1. Here :math:`\beta \to \infty`, since at a
     finite one the loss has a trivial minimum: the encoder drives :math:`P_{ii}` to 0 by moving
-    all y apart (``benchmarks/NOTES.md``, experiment 1).
+    all y apart (``benchmarks/NOTES.md``, experiment 1). The paper's :math:`v` is 1: then the room
+    that a group takes grows with its cells (experiment 24).
 
     Parameters
     ----------
@@ -72,18 +74,21 @@ def soft_contrastive(
         Semantic vectors of the anchors and of their views, shape ``(n, 80)``.
     z_anchor, z_view
         Their projections, shape ``(n, 2)``.
+    repulsion
+        :math:`v`, how much each cell repels, shape ``(n,)``; 1 by default.
     dof_semantic, dof_projection
         Degrees of freedom of the two kernels.
     """
     dof = (dof_semantic, dof_projection)
-    return _SoftContrastive.apply(dof, y_anchor, y_view, z_anchor, z_view)
+    v = z_anchor.new_ones(len(z_anchor)) if repulsion is None else repulsion
+    return _SoftContrastive.apply(dof, torch.outer(v, v), y_anchor, y_view, z_anchor, z_view)
 
 
 class _SoftContrastive(torch.autograd.Function):
     """The gradient by hand: autograd would fill a score of matrices of cells by cells."""
 
     @staticmethod
-    def forward(ctx: Any, dof: tuple[float, float], *points: Tensor) -> Tensor:
+    def forward(ctx: Any, dof: tuple[float, float], repelled: Tensor, *points: Tensor) -> Tensor:
         y_anchor, y_view, z_anchor, z_view = points
         sq_y, sq_z = squared_distances(y_anchor, y_view), squared_distances(z_anchor, z_view)
         # Below e^-30 P is zero to the loss, and as subnormal numbers it slows processors tenfold.
@@ -91,11 +96,12 @@ class _SoftContrastive(torch.autograd.Function):
         log_q = log_t_similarity(sq_z, dof[1])
         q = log_q.exp()
         not_q = (1 - q).clamp_min_(_LEAST)
-        log_not_q = not_q.log()
+        log_not_q = not_q.log().mul_(repelled)
         p_log_odds = log_q.sub_(log_not_q).mul_(p)
         loss = -p_log_odds.sum() - log_not_q.sum()
         # Where q is clamped the loss is flat.
-        by_log_q = q.sub_(p).div_(F.threshold(not_q, _LEAST, math.inf))
+        pressed = torch.addcmul(repelled, p, 1 - repelled)
+        by_log_q = q.mul_(pressed).sub_(p).div_(F.threshold(not_q, _LEAST, math.inf))
         by_log_p = p_log_odds.neg_().fill_diagonal_(0)
         ctx.save_for_backward(
             *_by_points(y_anchor, y_view, _by_distance(by_log_p, sq_y, dof[0])),
@@ -107,7 +113,7 @@ class _SoftContrastive(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         gradients = ctx.saved_tensors
         scale = upstream / len(gradients[0])
-        return (None, *(gradient * scale for gradient in gradients))
+        return (None, None, *(gradient * scale for gradient in gradients))
 
 
 def _by_distance(by_log_s: Tensor, sq_distance: Tensor, dof: float) -> Tensor:

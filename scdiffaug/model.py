@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,12 +16,11 @@ from numpy.typing import NDArray
 from scdiffaug import augmentation, data
 from scdiffaug._checks import check_choice, check_flag, check_number, check_seed, check_whole
 from scdiffaug.checkpoint import Checkpoints, check_place, described
-from scdiffaug.contract import DataContract, batch_bounds
+from scdiffaug.contract import USUAL_BALANCE, DataContract, batch_bounds
 from scdiffaug.matrices import SKETCHED, sketch
 from scdiffaug.module import Condition, choose_diffusion
 from scdiffaug.objectives import ObjectiveName
 from scdiffaug.processes import Place, Strategy
-from scdiffaug.propagation import propagate_projection
 from scdiffaug.registering import RegisteringModel
 from scdiffaug.training import (
     Precision,
@@ -36,9 +34,6 @@ from scdiffaug.training import (
 )
 
 logger = logging.getLogger("scdiffaug")
-
-# Steps in which the head learns the propagated projection, beside those of training.
-_PROPAGATION_SHARE = 3 / 8
 
 Representation = Literal["semantic", "projection"]
 
@@ -174,7 +169,7 @@ class scDiffAug(RegisteringModel):
         precision: Precision = "auto",
         alpha: float = 0.1,
         startup: float = 0.5,
-        propagation: float = 20.0,
+        balance: float = USUAL_BALANCE,
         schedule: Schedule = "joint",
         learning_rate: float = 1e-3,
         weight_decay: float = 1e-2,
@@ -200,9 +195,10 @@ class scDiffAug(RegisteringModel):
             Probability that a positive is a generated cell, once startup is over.
         startup
             Share of the training before generated positives begin.
-        propagation
-            At the end, z is averaged over random walks between neighbours of this mean number of
-            steps, which makes groups compact; 0 leaves z as it was learnt.
+        balance
+            Evens out the room of groups in the plane: a cell of a community of s cells (Leiden)
+            repels others by s to the power of minus this. 0, the paper's loss: room grows with
+            the number of cells; 1: all communities repel alike.
         schedule
             Both losses at every step, or one of them every other epoch (the paper's "EM").
         learning_rate, weight_decay
@@ -246,7 +242,7 @@ class scDiffAug(RegisteringModel):
         if max_epochs is not None:
             check_whole("max_epochs", max_epochs)
         check_choice("precision", precision, get_args(Precision))
-        check_number("propagation", propagation, at_least=0)
+        check_number("balance", balance, at_least=0, at_most=1)
         check_flag("enable_progress_bar", enable_progress_bar)
         check_place(checkpoint_dir, resume=resume)
         place = Place.chosen(
@@ -276,6 +272,7 @@ class scDiffAug(RegisteringModel):
             self.adata,
             n_components=self._module_config["n_components"],
             batch_size=batch_size,
+            balance=balance,
             generator_batch=generator_batch(n_cells, n_steps),
             n_processes=place.n_processes,
         )
@@ -287,7 +284,7 @@ class scDiffAug(RegisteringModel):
         if checkpoint_dir is not None:
             settings = {**self._module_config, **asdict(options), "max_epochs": max_epochs}
             settings |= {"accelerator": place.accelerator, "precision": precision}
-            settings |= {"n_processes": place.n_processes}
+            settings |= {"n_processes": place.n_processes, "balance": balance}
             run = described(self._contract, batches, settings)
             checkpoints = Checkpoints(Path(checkpoint_dir), run)
         self.history_ = fit(
@@ -300,15 +297,6 @@ class scDiffAug(RegisteringModel):
             enable_progress_bar=enable_progress_bar,
             checkpoints=checkpoints,
         )
-        if propagation and place.is_first:
-            propagate_projection(
-                self.module,
-                batches.inputs,
-                batches.walks,
-                mean_steps=propagation,
-                n_steps=math.ceil(_PROPAGATION_SHARE * options.n_steps),
-                seed=self._contract.seed,
-            )
         place.share(self.module)
         self.is_trained_ = True
 

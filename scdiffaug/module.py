@@ -228,7 +228,7 @@ class DiffAugModule(BaseModuleClass):
         """Sum of the named terms (eq. 6); all of them are reported."""
         y, z = inference_outputs["y"], inference_outputs["z"]
         x = self._get_inference_input(tensors)["x"]
-        named = {**self.objective(x, y, z), **generative_outputs}
+        named = {**self.objective(x, y, z, repulsion=tensors["repulsion"]), **generative_outputs}
         total = torch.stack([named[term] for term in terms]).sum()
         return LossOutput(loss=total, n_obs_minibatch=len(tensors["inputs"]), extra_metrics=named)
 

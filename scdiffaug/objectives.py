@@ -1,6 +1,7 @@
 """What the encoder learns: the paper's objective, and others that take the same positives.
 
-An objective is told cells and their views, stacked: x ``(2n, k)``, y ``(2n, 80)``, z ``(2n, 2)``.
+An objective is told cells and their views, stacked: x ``(2n, k)``, y ``(2n, 80)``, z ``(2n, 2)``;
+and how much each cell repels the others in the plane, ``(n,)``.
 """
 
 from __future__ import annotations
@@ -44,7 +45,9 @@ class Objective(nn.Module):
     def __init__(self, encoder: SemanticEncoder) -> None:
         super().__init__()
 
-    def forward(self, x: Tensor, y: Tensor, z: Tensor) -> dict[str, Tensor]:
+    def forward(
+        self, x: Tensor, y: Tensor, z: Tensor, *, repulsion: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Return the terms of a batch."""
         raise NotImplementedError
 
@@ -57,9 +60,11 @@ class SoftContrastive(Objective):
 
     terms = ("contrastive",)
 
-    def forward(self, x: Tensor, y: Tensor, z: Tensor) -> dict[str, Tensor]:
+    def forward(
+        self, x: Tensor, y: Tensor, z: Tensor, *, repulsion: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Return the terms of a batch."""
-        return {"contrastive": _soft_contrastive(y, z)}
+        return {"contrastive": _soft_contrastive(y, z, repulsion)}
 
 
 class InfoNCE(Objective):
@@ -67,7 +72,9 @@ class InfoNCE(Objective):
 
     terms = ("contrastive",)
 
-    def forward(self, x: Tensor, y: Tensor, z: Tensor) -> dict[str, Tensor]:
+    def forward(
+        self, x: Tensor, y: Tensor, z: Tensor, *, repulsion: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Return the terms of a batch."""
         z_anchor, z_view = z.chunk(2)
         return {"contrastive": losses.info_nce(z_anchor=z_anchor, z_view=z_view)}
@@ -86,9 +93,12 @@ class SemanticObjective(Objective):
         super().__init__(encoder)
         self.head = mlp([encoder.n_semantic, _HIDDEN, _HIDDEN, _WIDTH])
 
-    def forward(self, x: Tensor, y: Tensor, z: Tensor) -> dict[str, Tensor]:
+    def forward(
+        self, x: Tensor, y: Tensor, z: Tensor, *, repulsion: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Return the terms of a batch."""
-        return {"semantic": self.semantic(x, y), "contrastive": _soft_contrastive(y.detach(), z)}
+        contrastive = _soft_contrastive(y.detach(), z, repulsion)
+        return {"semantic": self.semantic(x, y), "contrastive": contrastive}
 
     def semantic(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the loss that trains y."""
@@ -166,11 +176,15 @@ OBJECTIVES: dict[ObjectiveName, type[Objective]] = {
 }
 
 
-def _soft_contrastive(y: Tensor, z: Tensor) -> Tensor:
+def _soft_contrastive(y: Tensor, z: Tensor, repulsion: Tensor | None) -> Tensor:
     y_anchor, y_view = y.chunk(2)
     z_anchor, z_view = z.chunk(2)
     return losses.soft_contrastive(
-        y_anchor=y_anchor, y_view=y_view, z_anchor=z_anchor, z_view=z_view
+        y_anchor=y_anchor,
+        y_view=y_view,
+        z_anchor=z_anchor,
+        z_view=z_view,
+        repulsion=repulsion,
     )
 
 

@@ -1,3 +1,4 @@
+import random
 from typing import Any
 
 import numpy as np
@@ -156,23 +157,27 @@ def test_walks_go_no_farther_than_their_steps() -> None:
     assert counts.min() > 900
 
 
-def test_average_equals_walks_that_are_walked(rng: np.random.Generator) -> None:
-    found = neighbors.knn_indices(rng.normal(size=(12, 2)), 3)
-    points = rng.normal(size=(12, 2))
-    weights = np.zeros((12, 12))
-    weights[np.arange(12)[:, None], found] = neighbors.jaccard_weights(found)
-    weights = np.maximum(weights, weights.T)
-    step = weights / weights.sum(1, keepdims=True)
-    mean_steps = 4.0
-    shares = [mean_steps**t / (1 + mean_steps) ** (t + 1) for t in range(400)]
-    expected = sum(w * np.linalg.matrix_power(step, t) for t, w in enumerate(shares)) @ points
-    averaged = neighbors.NeighborWalks(found).average(points, mean_steps=mean_steps)
-    np.testing.assert_allclose(averaged, expected, atol=0.01 * np.abs(points).max())
+def two_groups(rng: np.random.Generator) -> neighbors.NeighborWalks:
+    """40 and 20 points far from each other."""
+    points = rng.normal(size=(60, 2)) + np.repeat([[0.0], [50.0]], [40, 20], axis=0)
+    return neighbors.NeighborWalks(neighbors.knn_indices(points, 10))
 
 
-def test_average_over_walks_of_no_steps_changes_nothing(rng: np.random.Generator) -> None:
-    points = rng.normal(size=(12, 2)).astype(np.float32)
-    walks = neighbors.NeighborWalks(neighbors.knn_indices(points, 3))
-    averaged = walks.average(points, mean_steps=0)
-    np.testing.assert_array_equal(averaged, points)
-    assert averaged.dtype == np.float32
+def test_communities_are_groups_without_edges_between_them(rng: np.random.Generator) -> None:
+    found = two_groups(rng).communities(seed=0)
+    assert found.shape == (60,)
+    assert not set(found[:40]) & set(found[40:])
+
+
+def test_communities_hang_on_their_seed_alone_and_leave_other_streams_as_they_are(
+    rng: np.random.Generator,
+) -> None:
+    points = rng.normal(size=(300, 2))
+    walks = neighbors.NeighborWalks(neighbors.knn_indices(points, 10))
+    random.seed(5)
+    expected = random.random()
+    random.seed(5)
+    first = walks.communities(seed=1)
+    assert random.random() == expected
+    np.testing.assert_array_equal(first, walks.communities(seed=1))
+    assert any((first != walks.communities(seed=seed)).any() for seed in range(2, 6))

@@ -252,7 +252,7 @@ def scdiffaug(inputs: Inputs, seed: int, **settings: Any) -> Embeddings:
 
     from scdiffaug import scDiffAug
 
-    training = {"alpha", "propagation", "schedule", "startup", "max_epochs", "batch_size"}
+    training = {"alpha", "balance", "schedule", "startup", "max_epochs", "batch_size"}
     cells = AnnData(inputs.values)
     if inputs.labels is not None:
         cells.obs["type"] = inputs.labels

@@ -200,7 +200,7 @@ def _scvi(size: Size) -> Any:
 def sample_scdiffaug(size: Size) -> Measured:
     """``augment`` from cells in memory to an AnnData, for several numbers of steps."""
     model = _model(size)
-    model.train(max_epochs=1, propagation=0, enable_progress_bar=False)
+    model.train(max_epochs=1, enable_progress_bar=False)
     rows = range(min(size.made, size.cells))
     model.augment(indices=rows, steps=1)
     return {
@@ -264,6 +264,7 @@ def _loaded(adata: AnnData) -> Measured:
             inputs=np.zeros((n, 50), np.float32),
             neighborhoods=np.zeros((n, 50), np.float32),
             walks=walks,
+            repulsion=np.ones(n, np.float32),
             labels=np.zeros(n, np.int64),
             batch_size=512,
             rng=np.random.default_rng(0),
