@@ -168,6 +168,8 @@ def speed(
     rounds: Annotated[int, typer.Option(min=1, help="Measurements of each kind.")] = 3,
     out: _Out = Path("benchmark_speed"),
     max_epochs: Annotated[int, typer.Option(min=1, help="Epochs that are timed.")] = 4,
+    made: Annotated[int, typer.Option(min=1, help="Cells that are made.")] = 1024,
+    accelerator: Annotated[str, typer.Option(help="What trains and samples: cpu, gpu.")] = "cpu",
     timeout: _Timeout = 600,
 ) -> None:
     """Time training, sampling and loading beside scVI, on simulated counts, in turn."""
@@ -181,6 +183,8 @@ def speed(
             n_rounds=rounds,
             out=out,
             max_epochs=max_epochs,
+            n_made=made,
+            accelerator=accelerator,  # type: ignore[arg-type]
             timeout=timeout,
         )
     )

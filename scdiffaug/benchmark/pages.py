@@ -23,10 +23,15 @@ def markdown(table: pd.DataFrame) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def hardware() -> str:
+def hardware(*, gpu: bool = False) -> str:
     """What a benchmark runs on, in words."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{cores} cores ({platform.machine()}, {platform.system()})"
+    words = f"{cores} cores ({platform.machine()}, {platform.system()})"
+    if not gpu:
+        return words
+    import torch
+
+    return f"one {torch.cuda.get_device_name()}, {words}"
 
 
 def command_line(study: str, data: Sequence[str | Path], options: Mapping[str, object]) -> str:

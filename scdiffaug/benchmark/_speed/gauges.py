@@ -14,19 +14,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from scipy import sparse
 
 if TYPE_CHECKING:
+    import torch
     from anndata import AnnData
 
 Measured = dict[str, float]
+Accelerator = Literal["cpu", "gpu"]
 
 _N_TYPES = 8
 _CELLS_AT_ONCE = 1024
-_GEMM_SECONDS = 0.5
+_GEMM_SECONDS, _GEMM_AT_ONCE = 0.5, 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +45,8 @@ class Size:
         Cells that are made for each number of steps.
     steps
         Denoising steps.
+    accelerator
+        What trains and samples: ``"cpu"`` or ``"gpu"``.
     """
 
     cells: int
@@ -51,6 +55,7 @@ class Size:
     epochs: int
     made: int
     steps: tuple[int, ...]
+    accelerator: Accelerator = "cpu"
 
 
 def simulated_counts(size: Size, *, seed: int = 0) -> sparse.csr_matrix:
@@ -92,23 +97,34 @@ def matrix_product(size: Size) -> Measured:
 
     from scdiffaug.training import best_precision
 
-    half = best_precision("cpu") == "bf16-mixed"
+    half = best_precision(size.accelerator) == "bf16-mixed"
+    device = "cuda" if size.accelerator == "gpu" else "cpu"
     dtype = torch.bfloat16 if half else torch.float32
-    shapes = [(2048, 2048, 2048), (512, size.features, 500), (1024, 500, 500)]
+    shapes = (
+        [(8192, 8192, 8192)]
+        if device == "cuda"
+        else [(2048, 2048, 2048), (512, size.features, 500), (1024, 500, 500)]
+    )
     rates = []
     for n, k, m in shapes:
-        a, b = torch.rand(n, k, dtype=dtype), torch.rand(m, k, dtype=dtype)
+        a, b = (torch.rand(rows, k, dtype=dtype, device=device) for rows in (n, m))
         seconds = _seconds_each(partial(torch.nn.functional.linear, a, b))
         rates.append(2 * n * k * m / seconds)
     return {"flops_per_second": max(rates), "bits": 16 if half else 32}
 
 
-def _seconds_each(work: Callable[[], object]) -> float:
-    work()
+def _seconds_each(work: Callable[[], torch.Tensor]) -> float:
+    def several() -> None:
+        for _ in range(_GEMM_AT_ONCE):
+            product = work()
+        # A GPU works on after the calls have returned.
+        product[0, 0].item()
+
+    several()
     start, n_done = time.perf_counter(), 0
     while (passed := time.perf_counter() - start) < _GEMM_SECONDS or not n_done:
-        work()
-        n_done += 1
+        several()
+        n_done += _GEMM_AT_ONCE
     return passed / n_done
 
 
@@ -126,8 +142,10 @@ def train_scdiffaug(size: Size) -> Measured:
             batches,
             options,
             max_epochs=epochs,
-            place=Place.chosen("cpu", 1, strategy="auto", num_nodes=1, alternates=False),
-            precision=training.best_precision("cpu"),
+            place=Place.chosen(
+                size.accelerator, 1, strategy="auto", num_nodes=1, alternates=False
+            ),
+            precision=training.best_precision(size.accelerator),
             enable_progress_bar=False,
             checkpoints=None,
         )
@@ -137,7 +155,7 @@ def train_scdiffaug(size: Size) -> Measured:
     seconds = _timed(lambda: train(size.epochs))
     return {
         "cells_per_second": size.cells * size.epochs / seconds,
-        "flops_per_cell": _flops_per_cell(model.module, batches),
+        "flops_per_cell": _flops_per_cell(model.module.cpu(), batches),
     }
 
 
@@ -179,10 +197,11 @@ def _flops_per_cell(module: Any, batches: Any) -> float:
 def train_scvi(size: Size) -> Measured:
     """SCVI with the settings of its authors' tutorials."""
     model = _scvi(size)
-    model.train(max_epochs=1, train_size=1.0, enable_progress_bar=False)
-    seconds = _timed(
-        lambda: model.train(max_epochs=size.epochs, train_size=1.0, enable_progress_bar=False)
+    train = partial(
+        model.train, train_size=1.0, accelerator=size.accelerator, enable_progress_bar=False
     )
+    train(max_epochs=1)
+    seconds = _timed(partial(train, max_epochs=size.epochs))
     return {"cells_per_second": size.cells * size.epochs / seconds}
 
 
@@ -200,7 +219,7 @@ def _scvi(size: Size) -> Any:
 def sample_scdiffaug(size: Size) -> Measured:
     """``augment`` from cells in memory to an AnnData, for several numbers of steps."""
     model = _model(size)
-    model.train(max_epochs=1, enable_progress_bar=False)
+    model.train(max_epochs=1, accelerator=size.accelerator, enable_progress_bar=False)
     rows = range(min(size.made, size.cells))
     model.augment(indices=rows, steps=1)
     return {
@@ -213,7 +232,7 @@ def sample_scdiffaug(size: Size) -> Measured:
 def sample_scvi(size: Size) -> Measured:
     """SCVI's ``posterior_predictive_sample``."""
     model = _scvi(size)
-    model.train(max_epochs=1, enable_progress_bar=False)
+    model.train(max_epochs=1, accelerator=size.accelerator, enable_progress_bar=False)
     rows = range(min(size.made, size.cells))
     model.posterior_predictive_sample(indices=rows[:8])
     seconds = _timed(lambda: model.posterior_predictive_sample(indices=rows))

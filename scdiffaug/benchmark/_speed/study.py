@@ -8,15 +8,15 @@ import tempfile
 from dataclasses import asdict
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pandas as pd
 from rich.progress import track
 
-from scdiffaug._checks import check_number, check_whole
+from scdiffaug._checks import check_choice, check_number, check_whole
 from scdiffaug.benchmark import pages
 from scdiffaug.benchmark._speed import gauges
-from scdiffaug.benchmark._speed.gauges import GAUGES, Size
+from scdiffaug.benchmark._speed.gauges import GAUGES, Accelerator, Size
 from scdiffaug.benchmark.processes import call
 
 COLUMNS = ["round", "gauge", "measure", "value", "note"]
@@ -38,6 +38,7 @@ def speed(
     out: str | Path = "benchmark_speed",
     max_epochs: int = 4,
     n_made: int = 1024,
+    accelerator: Accelerator = "cpu",
     timeout: float = 600,
     show_progress: bool = True,
 ) -> pd.DataFrame:
@@ -55,6 +56,8 @@ def speed(
         Epochs of training that are timed.
     n_made
         Cells that are made, at most ``n_cells``.
+    accelerator
+        What trains and samples, ours and scVI alike: ``"cpu"`` or ``"gpu"``.
     timeout
         Seconds after which a measurement is given up.
     show_progress
@@ -85,6 +88,7 @@ def speed(
     check_number("density", density, above=0, at_most=1)
     for name, value in (("rounds", n_rounds), ("max_epochs", max_epochs), ("n_made", n_made)):
         check_whole(name, value)
+    check_choice("accelerator", accelerator, get_args(Accelerator))
     size = Size(
         cells=n_cells,
         features=n_features,
@@ -92,6 +96,7 @@ def speed(
         epochs=max_epochs,
         made=n_made,
         steps=(4, 16, 64),
+        accelerator=accelerator,
     )
     options = {
         "cells": n_cells,
@@ -99,6 +104,8 @@ def speed(
         "density": density,
         "rounds": n_rounds,
         "max-epochs": max_epochs,
+        "made": n_made,
+        "accelerator": accelerator,
     }
     command = pages.command_line("speed", [], options)
     rows: list[dict[str, Any]] = []
@@ -106,7 +113,7 @@ def speed(
     for place, gauge in track(turns, "Speed", disable=not show_progress):
         rows += [{"round": place, **row} for row in _rows(gauge, size, timeout=timeout)]
         results = pd.DataFrame(rows, columns=COLUMNS)
-        _write(Path(out), results, command=command)
+        _write(Path(out), results, command=command, is_gpu=accelerator == "gpu")
     return results
 
 
@@ -147,17 +154,17 @@ def _ends(values: pd.Series) -> tuple[float, float]:
     return values.min(), values.max()
 
 
-def _write(out: Path, results: pd.DataFrame, *, command: str) -> None:
+def _write(out: Path, results: pd.DataFrame, *, command: str, is_gpu: bool) -> None:
     out.mkdir(parents=True, exist_ok=True)
     pages.write_text(out / "results.csv", results.to_csv(index=False))
     failed = results[results["note"] != ""][["gauge", "note"]].drop_duplicates()
     parts = [
         "# Speed",
-        f"Made by `{command}` on {pages.hardware()}.",
+        f"Made by `{command}` on {pages.hardware(gpu=is_gpu)}.",
         _HOW_TO_READ,
         "## Training and sampling beside scVI",
         pages.markdown(_beside_scvi(results)),
-        "## Share of what the processor multiplies",
+        "## Share of what the hardware multiplies",
         pages.markdown(_of_peak(results)),
         "## Loading",
         pages.markdown(_loading(results)),
