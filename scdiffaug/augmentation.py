@@ -23,7 +23,7 @@ from scdiffaug._randomness import seed_of
 from scdiffaug.contract import DataContract
 from scdiffaug.data import to_tensor
 from scdiffaug.diffusion import Sampler
-from scdiffaug.matrices import Matrix, Rows, StoredMatrix
+from scdiffaug.matrices import Matrix, Rows, StoredMatrix, to_csr
 from scdiffaug.module import DiffAugModule
 from scdiffaug.nn import multiplies_bfloat16
 
@@ -251,7 +251,7 @@ def _make(
             depth=None if order.depth is None else torch.from_numpy(order.depth).to(device),
         )
     values = contract.space.inverse(made.cpu().numpy())
-    return sparse.csr_matrix(values) if sparse.issparse(x) else values
+    return to_csr(values) if sparse.issparse(x) else values
 
 
 def as_anndata(

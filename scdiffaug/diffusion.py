@@ -144,7 +144,7 @@ class CountThinning:
         row, column, whole = _reads(x)
         none = torch.zeros_like(share)
         depth = none.index_add(0, row, whole)
-        kept = torch.binomial(whole, share[row], generator=rng)
+        kept = _binomial(whole, share[row], rng)
         view = whole.new_zeros(x.shape)
         view[row, column] = _scaled(kept, depth[row])
         kept_share = none.index_add(0, row, kept) / depth.clamp_min(1)
@@ -193,6 +193,13 @@ def _reads(x: Tensor) -> losses.Reads:
     return row, column, x[row, column]
 
 
+def _binomial(number: Tensor, share: Tensor, rng: torch.Generator) -> Tensor:
+    """Successes of as many trials, the first of them by itself: most counts of reads are one."""
+    first = torch.rand(number.shape, generator=rng, device=number.device) < share
+    others = torch.binomial((number - 1).clamp_min_(0), share, generator=rng)
+    return others + (first & (number > 0))
+
+
 def _start(
     source: Tensor, depth: Tensor | None, *, strength: float, rng: torch.Generator
 ) -> tuple[Tensor, Tensor]:
@@ -210,7 +217,7 @@ def thin(x: Tensor, share: Tensor, rng: torch.Generator) -> Tensor:
     """Keep each read with the cell's probability: Binomial(x, share), shape ``(n, d)``."""
     rows, cols, number = _reads(x)
     kept = torch.zeros_like(x)
-    kept[rows, cols] = torch.binomial(number, share[rows], generator=rng)
+    kept[rows, cols] = _binomial(number, share[rows], rng)
     return kept
 
 

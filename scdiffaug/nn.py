@@ -16,7 +16,8 @@ from torch import Tensor, nn
 MOST_DEVIATIONS = 10.0
 # Leading principal components whose direction says which cells are near.
 _N_SEARCHED = 30
-_CELLS_AT_ONCE = 1024
+# Their distances to some ten thousand references stay where memory is fast.
+_CELLS_AT_ONCE = 128
 
 
 def multiplies_bfloat16(device_type: str) -> bool:
@@ -136,8 +137,9 @@ class NeighborMean(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Means, of the shape ``(n, n_components)`` of the cells."""
+        known = self._points(self.references)
         parts = [
-            neighbor_mean(part, self._nearest(part), n_features=self.n_features)
+            neighbor_mean(part, self._nearest(part, known), n_features=self.n_features)
             for part in x.split(_CELLS_AT_ONCE)
         ]
         return torch.cat(parts)
@@ -145,11 +147,10 @@ class NeighborMean(nn.Module):
     def _points(self, cells: Tensor) -> Tensor:
         return search_space(cells, n_features=self.n_features)
 
-    def _nearest(self, x: Tensor) -> Tensor:
-        known, wanted = self._points(self.references), self._points(x)
+    def _nearest(self, x: Tensor, known: Tensor) -> Tensor:
         # In float32 and of few cells at once: cells by references.
         with torch.autocast(x.device.type, enabled=False):
-            distances = torch.addmm(known.square().sum(1), wanted, known.T, alpha=-2)
+            distances = torch.addmm(known.square().sum(1), self._points(x), known.T, alpha=-2)
         nearest = distances.topk(self.n_neighbors + 1, dim=1, largest=False).indices
         is_itself = torch.isclose(self.references[nearest[:, 0]], x, atol=1e-3).all(1)
         others = torch.where(is_itself[:, None], nearest[:, 1:], nearest[:, :-1])

@@ -13,6 +13,7 @@ from scdiffaug import scDiffAug
 from scdiffaug.contract import PairBatches
 from scdiffaug.data import read_matrix
 from scdiffaug.features import FeatureSpace
+from scdiffaug.matrices import to_csr
 from scdiffaug.neighbors import NeighborWalks
 
 
@@ -207,6 +208,17 @@ def test_an_adata_without_values_is_refused() -> None:
     empty = AnnData(obs={"a": ["x"] * 3}, var={"b": ["y"] * 2})
     with pytest.raises(ValueError, match=r"adata.X is empty .None.: set X or pass layer"):
         read_matrix(empty, None)
+
+
+def test_dense_cells_become_csr_as_scipy_makes_it() -> None:
+    x = np.random.default_rng(0).poisson(0.3, (40, 30)).astype(np.float32)
+    x[[0, 7, 39]] = 0
+    made, known = to_csr(x), sparse.csr_matrix(x)
+    for part in ("indptr", "indices", "data"):
+        np.testing.assert_array_equal(getattr(made, part), getattr(known, part))
+        assert getattr(made, part).dtype == getattr(known, part).dtype
+    assert made.shape == known.shape
+    assert made.has_canonical_format
 
 
 @pytest.mark.parametrize("as_sparse", [False, True])

@@ -66,6 +66,21 @@ def test_thinning_has_a_share_of_its_own_for_each_cell(rng: torch.Generator) -> 
     assert (thin(torch.zeros(3, 5), share, rng) == 0).all()
 
 
+def test_a_stored_zero_has_no_read_to_keep(rng: torch.Generator) -> None:
+    places, values = torch.tensor([[0, 0], [0, 1]]), torch.tensor([0.0, 3.0])
+    x = torch.sparse_coo_tensor(places, values, (1, 2), is_coalesced=True, check_invariants=False)
+    seen: list[Tensor] = []
+
+    def network(view: Tensor, *_: Tensor) -> Tensor:
+        seen.append(view)
+        return torch.zeros_like(view)
+
+    for _ in range(20):
+        COUNTS.loss(network, x, torch.zeros(1, 1), rng=rng)
+    assert all(view[0, 0] == 0 for view in seen)
+    assert any(view[0, 1] > 0 for view in seen)
+
+
 # Drawing reads
 
 
