@@ -187,8 +187,9 @@ class CountThinning:
 def _reads(x: Tensor) -> losses.Reads:
     """Row, column and number of the reads of dense or sparse cells."""
     if x.is_sparse:
-        row, column = x.indices()
-        return row, column, x.values()
+        cells = x.coalesce()
+        row, column = cells.indices()
+        return row, column, cells.values()
     row, column = x.nonzero(as_tuple=True)
     return row, column, x[row, column]
 

@@ -31,11 +31,17 @@ def multiplies_bfloat16(device_type: str) -> bool:
 
 
 def cast_once(network: nn.Module, device_type: str) -> Callable[..., Tensor]:
-    """The network with weights that autocast, where it is on, need not cast at each call."""
+    """The network with weights that autocast, where it is on, need not cast at each call.
+
+    They lie by columns, which processors multiply faster where a layer is wider than its input.
+    """
     if not torch.is_autocast_enabled(device_type):
         return network
     dtype = torch.get_autocast_dtype(device_type)
-    weights = {name: weight.to(dtype) for name, weight in network.named_parameters()}
+    weights = {
+        name: weight.to(dtype).movedim(0, -1).contiguous().movedim(-1, 0)
+        for name, weight in network.named_parameters()
+    }
     return lambda *inputs: torch.func.functional_call(network, weights, inputs)
 
 
@@ -69,8 +75,8 @@ class FixedProjection(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Components of features, shape ``(n, n_input)`` to ``(n, n_output)``."""
         with torch.autocast(x.device.type, enabled=False):
-            standardised = (x - self.centre) / self.scale
-            return standardised.clamp(-MOST_DEVIATIONS, MOST_DEVIATIONS) @ self.axes
+            standardised = (x - self.centre).div_(self.scale)
+            return standardised.clamp_(-MOST_DEVIATIONS, MOST_DEVIATIONS) @ self.axes
 
 
 def search_space(components: Tensor, *, n_features: int) -> Tensor:
