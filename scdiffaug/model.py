@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from scdiffaug import augmentation, data
 from scdiffaug._checks import check_choice, check_flag, check_number, check_seed, check_whole
+from scdiffaug.budget import default_epochs, generator_batch, generator_epsilon, say_of_little
 from scdiffaug.checkpoint import Checkpoints, check_place, described
 from scdiffaug.contract import USUAL_BALANCE, DataContract, batch_bounds
 from scdiffaug.matrices import SKETCHED, sketch
@@ -27,10 +28,7 @@ from scdiffaug.training import (
     Schedule,
     TrainingOptions,
     best_precision,
-    default_epochs,
     fit,
-    generator_batch,
-    say_of_little,
 )
 
 logger = logging.getLogger("scdiffaug")
@@ -265,6 +263,7 @@ class scDiffAug(RegisteringModel):
             schedule=schedule,
             learning_rate=learning_rate,
             weight_decay=weight_decay,
+            generator_epsilon=generator_epsilon(self.adata.n_obs),
             seed=self._contract.seed,
         )
         say_of_little(self.adata.n_obs, options.n_steps, default_steps=usual_epochs * n_batches)

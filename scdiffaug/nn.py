@@ -214,7 +214,9 @@ class Generator(nn.Module):
     """Denoiser conditioned on the noise level and the semantic vector.
 
     The condition enters every hidden layer as a learned scale and shift (FiLM, Perez et al.
-    2018), so that the narrow middle layer does not have to carry it.
+    2018), so that the narrow middle layer does not have to carry it. Each feature also moves its
+    own output, by a weight of its own: genes come in bursts, so that one read of a gene makes more
+    of it likely, and the narrow layer cannot carry that for each (benchmarks/NOTES.md, 23).
 
     Parameters
     ----------
@@ -240,6 +242,7 @@ class Generator(nn.Module):
         self.out = nn.Linear(widths[-1], n_features)
         # Rare features see too few gradients to unlearn random weights.
         nn.init.zeros_(self.out.weight)
+        self.own = nn.Parameter(torch.zeros(n_features))
 
     def forward(self, x: Tensor, level: Tensor, condition: Tensor) -> Tensor:
         """Return one output per feature, shape ``(n, n_features)``.
@@ -254,7 +257,9 @@ class Generator(nn.Module):
             Semantic vector of each cell, shape ``(n, n_condition)``.
         """
         context = self.context(torch.cat([self.level(level), condition], dim=1))
+        hidden = x
         for linear, norm, film in zip(self.hidden, self.norms, self.films, strict=True):
             scale, shift = film(context).chunk(2, dim=1)
-            x = nn.functional.gelu(norm(linear(x)) * (1 + scale) + shift)
-        return self.out(x)
+            hidden = nn.functional.gelu(norm(linear(hidden)) * (1 + scale) + shift)
+        output = self.out(hidden)
+        return torch.addcmul(output, x.to(output.dtype), self.own.to(output.dtype))

@@ -25,7 +25,7 @@ from scdiffaug._signals import (
     without_chatter,
 )
 from scdiffaug.checkpoint import Checkpoints, Progress
-from scdiffaug.contract import LARGEST_GENERATOR_BATCH, PairBatches
+from scdiffaug.contract import PairBatches
 from scdiffaug.module import DiffAugModule, Tensors
 from scdiffaug.nn import multiplies_bfloat16
 from scdiffaug.processes import Place, SameCells, averaged
@@ -34,14 +34,9 @@ Schedule = Literal["joint", "alternating"]
 Precision = Literal["auto", "32-true", "bf16-mixed"]
 logger = logging.getLogger("scdiffaug")
 
-_STEPS_UP_TO_10K_CELLS = 800
-_FEW_CELLS, _FEW_OF_THE_STEPS = 100, 4
 _EMA_DECAY = 0.998
-_GENERATOR_PASSES = 75
 # The generator converges slower than the encoder (benchmarks/NOTES.md, experiment 4).
 _GENERATOR_RATE = 3.0
-# AdamW's own 1e-8 moves weights of a rare gene at full rate whenever one cell has it (20).
-_GENERATOR_EPS = 2e-5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +57,8 @@ class TrainingOptions:
         Peak of the one-cycle schedule; AdamW's decay; bound on the gradient norm.
     view_steps
         Denoising steps of a generated positive.
+    generator_epsilon
+        Epsilon of the generator's AdamW.
     seed
         Seed of mixing, noise and substitution.
     """
@@ -74,6 +71,7 @@ class TrainingOptions:
     weight_decay: float = 1e-2
     clip_norm: float = 10.0
     view_steps: int = 4
+    generator_epsilon: float = 1e-4
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -86,25 +84,7 @@ class TrainingOptions:
         check_number("weight_decay", self.weight_decay, at_least=0)
         check_number("clip_norm", self.clip_norm, above=0)
         check_whole("view_steps", self.view_steps)
-
-
-def default_epochs(n_cells: int, batch_size: int) -> int:
-    """Epochs that make up the default budget of steps.
-
-    800 steps up to 10,000 cells, then growing with the square root of the cells, so that ten
-    times the cells cost three times the work.
-    """
-    n_steps = _STEPS_UP_TO_10K_CELLS * max(1.0, math.sqrt(n_cells / 10_000))
-    return max(1, round(n_steps / math.ceil(n_cells / batch_size)))
-
-
-def generator_batch(n_cells: int, n_steps: int) -> int:
-    """Cells of a batch that the generator learns from: 256, or fewer where it sees them often.
-
-    It needs more steps than the encoder, not more cells in each; after some 75 passes over the
-    cells it begins to learn them by heart (benchmarks/NOTES.md, experiment 19).
-    """
-    return min(LARGEST_GENERATOR_BATCH, math.ceil(_GENERATOR_PASSES * n_cells / n_steps))
+        check_number("generator_epsilon", self.generator_epsilon, above=0)
 
 
 def one_cycle(
@@ -115,20 +95,6 @@ def one_cycle(
     # With a rise of no step OneCycleLR would divide by zero.
     rise = max(0.1, 2 / total)
     return torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=total, pct_start=rise)
-
-
-def say_of_little(n_cells: int, n_steps: int, *, default_steps: int) -> None:
-    """Warn where a model cannot have learnt much."""
-    if n_cells < _FEW_CELLS:
-        logger.warning(
-            "%d cells are few to learn from: see whether other seeds agree, or add cells.", n_cells
-        )
-    if n_steps < default_steps / _FEW_OF_THE_STEPS:
-        logger.warning(
-            "%d steps of training are few, the default for these cells is %d: raise max_epochs.",
-            n_steps,
-            default_steps,
-        )
 
 
 class DiffAugPlan(pl.LightningModule):
@@ -158,7 +124,7 @@ class DiffAugPlan(pl.LightningModule):
         rates = [options.learning_rate, options.learning_rate * _GENERATOR_RATE]
         encoder, *generator = self.module.parameter_groups()
         groups: list[dict[str, Any]] = [{"params": encoder}]
-        groups += [{"params": group, "eps": _GENERATOR_EPS} for group in generator]
+        groups += [{"params": group, "eps": options.generator_epsilon} for group in generator]
         optimizer = torch.optim.AdamW(groups, weight_decay=options.weight_decay, fused=True)
         schedule = one_cycle(optimizer, rates[: len(groups)], n_steps=options.n_steps)
         if self._resumed is not None:

@@ -120,6 +120,16 @@ def test_generator_depends_on_each_input(changed: str) -> None:
         assert ((make(inputs) - make(other)).abs().amax(1) > 1e-4).all()
 
 
+def test_a_feature_of_the_input_moves_its_own_output_alone() -> None:
+    generator = Generator(D)
+    with torch.no_grad():
+        generator.own[3] = 2.0
+        cells, level, condition = torch.randn(5, D), torch.rand(5), torch.randn(5, 80)
+        moved = generator(cells, level, condition) - generator.out.bias
+    torch.testing.assert_close(moved[:, 3], 2 * cells[:, 3])
+    assert not moved[:, torch.arange(D) != 3].any()
+
+
 def test_generator_takes_other_widths_and_conditions() -> None:
     generator = Generator(D, n_condition=7, widths=(16, 8, 8, 12))
     assert generator(torch.randn(3, D), torch.rand(3), torch.randn(3, 7)).shape == (3, D)

@@ -7,7 +7,7 @@ from refusals import Bench
 
 from scdiffaug import datasets, scDiffAug
 from scdiffaug.contract import DataContract
-from scdiffaug.training import say_of_little
+from scdiffaug.budget import say_of_little
 
 
 def _query(bench: Bench, factor: float) -> AnnData:

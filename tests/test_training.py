@@ -12,9 +12,10 @@ import torch
 from anndata import AnnData
 
 from scdiffaug import scDiffAug
+from scdiffaug.budget import default_epochs, generator_batch, generator_epsilon
 from scdiffaug.module import DiffAugModule
 from scdiffaug.nn import neighbor_mean
-from scdiffaug.training import best_precision, default_epochs, generator_batch, one_cycle
+from scdiffaug.training import best_precision, one_cycle
 
 
 def _batch(model: scDiffAug, size: int = 400) -> dict[str, torch.Tensor]:
@@ -172,6 +173,15 @@ def test_history_holds_every_term(pbmc: AnnData) -> None:
 def test_default_budget_is_one_of_steps(n_cells: int, steps: int) -> None:
     epochs = default_epochs(n_cells, min(512, n_cells))
     assert epochs * -(-n_cells // 512) == pytest.approx(steps, rel=0.15)
+
+
+@pytest.mark.parametrize(
+    ("n_cells", "epsilon"), [(50, 1e-4), (1_300, 1e-4), (2_600, 2.5e-5), (10**6, 1e-8)]
+)
+def test_the_fewer_the_cells_the_slower_rare_genes_are_learnt(
+    n_cells: int, epsilon: float
+) -> None:
+    assert generator_epsilon(n_cells) == pytest.approx(epsilon)
 
 
 def test_bfloat16_only_where_hardware_multiplies_it(monkeypatch: pytest.MonkeyPatch) -> None:

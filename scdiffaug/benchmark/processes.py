@@ -46,10 +46,14 @@ def named_by_hash(cache: Path, name: str, decides: Mapping[str, Any]) -> Path:
     return cache / "runs" / f"{name}-{digest[:16]}"
 
 
-def call(command: list[str], *, timeout: float) -> None:
-    """Run a worker; RuntimeError with its last line where it fails or takes too long."""
-    # Passive threads: a spinning OpenMP team of one library starves the next one's.
-    environment = os.environ | {"OMP_WAIT_POLICY": "passive", "TF_CPP_MIN_LOG_LEVEL": "3"}
+def call(command: list[str], *, timeout: float, passive: bool = True) -> None:
+    """Run a worker; RuntimeError with its last line where it fails or takes too long.
+
+    ``passive``: idle threads sleep, as a spinning OpenMP team of one library starves the next
+    one's. A single library is faster where they spin.
+    """
+    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
+    environment |= {"OMP_WAIT_POLICY": "passive"} if passive else {}
     with tempfile.TemporaryFile("w+", errors="replace") as log:
         try:
             done = subprocess.run(

@@ -132,7 +132,9 @@ def _measured(gauge: str, size: Size, *, timeout: float) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         job = {"gauge": gauge, "size": asdict(size)}
         (Path(folder) / "job.json").write_text(json.dumps(job))
-        call([sys.executable, "-P", "-m", gauges.__name__, folder], timeout=timeout)
+        command = [sys.executable, "-P", "-m", gauges.__name__, folder]
+        # As users run them: each process has one library that computes.
+        call(command, timeout=timeout, passive=False)
         found: dict[str, float] = json.loads((Path(folder) / "measured.json").read_text())
     return found
 

@@ -1,0 +1,56 @@
+"""What the number of cells decides: steps of training, and how the generator learns."""
+
+from __future__ import annotations
+
+import logging
+import math
+
+from scdiffaug.contract import LARGEST_GENERATOR_BATCH
+
+logger = logging.getLogger("scdiffaug")
+
+_STEPS_UP_TO_10K_CELLS = 800
+_FEW_CELLS, _FEW_OF_THE_STEPS = 100, 4
+_GENERATOR_PASSES = 75
+
+
+def default_epochs(n_cells: int, batch_size: int) -> int:
+    """Epochs that make up the default budget of steps.
+
+    800 steps up to 10,000 cells, then growing with the square root of the cells, so that ten
+    times the cells cost three times the work.
+    """
+    n_steps = _STEPS_UP_TO_10K_CELLS * max(1.0, math.sqrt(n_cells / 10_000))
+    return max(1, round(n_steps / math.ceil(n_cells / batch_size)))
+
+
+def generator_batch(n_cells: int, n_steps: int) -> int:
+    """Cells of a batch that the generator learns from: 256, or fewer where it sees them often.
+
+    It needs more steps than the encoder, not more cells in each; after some 75 passes over the
+    cells it begins to learn them by heart (benchmarks/NOTES.md, experiment 19).
+    """
+    return min(LARGEST_GENERATOR_BATCH, math.ceil(_GENERATOR_PASSES * n_cells / n_steps))
+
+
+def generator_epsilon(n_cells: int) -> float:
+    """AdamW's epsilon for the generator: 1e-4 up to 1,300 cells, then falling as their square.
+
+    With its own 1e-8, which is reached at 130,000, a rare gene's weights move at full rate
+    whenever one cell has it, and few cells are learnt by heart (benchmarks/NOTES.md, 20 and 23).
+    """
+    return max(1e-8, 1e-4 * min(1.0, 1_300 / n_cells) ** 2)
+
+
+def say_of_little(n_cells: int, n_steps: int, *, default_steps: int) -> None:
+    """Warn where a model cannot have learnt much."""
+    if n_cells < _FEW_CELLS:
+        logger.warning(
+            "%d cells are few to learn from: see whether other seeds agree, or add cells.", n_cells
+        )
+    if n_steps < default_steps / _FEW_OF_THE_STEPS:
+        logger.warning(
+            "%d steps of training are few, the default for these cells is %d: raise max_epochs.",
+            n_steps,
+            default_steps,
+        )
