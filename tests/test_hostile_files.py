@@ -16,7 +16,7 @@ from anndata import AnnData
 from scvi.model import SCVI
 
 from scdiffaug import datasets, scDiffAug
-from scdiffaug.storage import sealed, sha256
+from scdiffaug.storage import SCHEMA_VERSION, sealed, sha256
 
 Damage = Callable[[Path], None]
 
@@ -224,7 +224,10 @@ HOSTILE: dict[str, tuple[Damage, str]] = {
     ),
     "newer version": (_json_text(b'{"schema_version": 99}'), "has schema version 99"),
     "version as text": (_json_text(b'{"schema_version": "5"}'), "has schema version '5'"),
-    "no seal": (_json_text(b'{"schema_version": 5}'), "model.json is not what was saved"),
+    "no seal": (
+        _json_text(b'{"schema_version": %d}' % SCHEMA_VERSION),
+        "model.json is not what was saved",
+    ),
     "huge declared shape": (_declared([2**40], [0, 2**42]), "is not of this format"),
     "shape that overflows": (_declared([2**62, 2**62], [0, 16]), "is not of this format"),
     "negative offsets": (_declared([4], [-16, 0]), "is not of this format"),

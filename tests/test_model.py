@@ -201,7 +201,7 @@ def test_summary_and_setup_are_shown(
 
 
 def test_tools_write_and_train(pbmc: AnnData, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("scdiffaug.training._STEPS_UP_TO_10K_CELLS", 4)
+    monkeypatch.setattr("scdiffaug.budget._STEPS_UP_TO_10K_CELLS", 4)
     scdiffaug.tl.embed(pbmc)
     assert pbmc.obsm["X_scdiffaug"].shape == (700, 80)
     assert pbmc.obsm["X_scdiffaug_2d"].shape == (700, 2)
