@@ -6,8 +6,8 @@ from anndata import AnnData
 from refusals import Bench
 
 from scdiffaug import datasets, scDiffAug
-from scdiffaug.contract import DataContract
 from scdiffaug.budget import say_of_little
+from scdiffaug.contract import DataContract
 
 
 def _query(bench: Bench, factor: float) -> AnnData:
