@@ -181,11 +181,13 @@ class NeighborWalks:
         """
         n_cells, k = self.neighbors.shape
         rows = np.repeat(np.arange(n_cells), k)
-        graph = igraph.Graph(n_cells, np.column_stack([rows, self.neighbors.ravel()]))
+        entries = (self._weights.ravel(), (rows, self.neighbors.ravel()))
+        weights = sparse.csr_matrix(entries, (n_cells, n_cells))
+        # Neighbours of each other are one edge, no heavier than where one alone has the other.
+        edges = sparse.triu(weights.maximum(weights.T), format="coo")
+        graph = igraph.Graph(n_cells, np.column_stack([edges.row, edges.col]))
         with _igraph_seeded(seed):
-            found = graph.community_leiden(
-                "modularity", weights=self._weights.ravel(), n_iterations=2
-            )
+            found = graph.community_leiden("modularity", weights=edges.data, n_iterations=2)
         return np.asarray(found.membership)
 
     def _step(
