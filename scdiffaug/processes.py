@@ -76,11 +76,6 @@ class Place:
         per_node = self.devices if isinstance(self.devices, int) else len(self.devices)
         return per_node * self.num_nodes
 
-    @property
-    def is_first(self) -> bool:
-        """Whether this process does what is done once; to be asked after training."""
-        return self.n_processes == 1 or is_first_process()
-
     def share(self, module: nn.Module) -> None:
         """Give all processes the weights and buffers of the first one."""
         if self.n_processes > 1:
