@@ -22,7 +22,7 @@ from scdiffaug.data import to_sparse_tensor
 from scdiffaug.features import FeatureSpace, PrincipalAxes, select_features
 from scdiffaug.matrices import Matrix, Rows, StoredMatrix, batches, row_blocks, shuffled, sketch
 from scdiffaug.neighbors import NeighborWalks
-from scdiffaug.nn import neighbor_mean
+from scdiffaug.nn import neighbor_weights
 
 logger = logging.getLogger("scdiffaug")
 
@@ -193,8 +193,8 @@ class DataContract:
         pairs = PairBatches(
             x=self._values_of_all(x),
             inputs=inputs,
-            neighborhoods=_neighborhoods(inputs, near, n_features=few.shape[1]),
             walks=walks,
+            neighbor_weights=_weights_of(inputs, near, n_features=few.shape[1]),
             repulsion=balanced_repulsion(communities, balance),
             labels=self.label_codes(cells),
             batch_size=batch_size,
@@ -218,15 +218,15 @@ def _usual_depth(x: Matrix | StoredMatrix) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _neighborhoods(
+def _weights_of(
     inputs: NDArray[np.float32], near: Rows, *, n_features: int
 ) -> NDArray[np.float32]:
-    """Means of each cell's neighbours, shape ``(n, k)``; the cells' own inputs alike."""
-    x, means = torch.from_numpy(inputs), np.empty_like(inputs)
+    """What each neighbour counts for in a cell's neighbourhood, shape ``(n, n_neighbors)``."""
+    x, weights = torch.from_numpy(inputs), np.empty(near.shape, dtype=np.float32)
     for rows in row_blocks(inputs):
         around = x[torch.from_numpy(near[rows])]
-        means[rows] = neighbor_mean(x[rows], around, n_features=n_features).numpy()
-    return means
+        weights[rows] = neighbor_weights(x[rows], around, n_features=n_features).numpy()
+    return weights
 
 
 def balanced_repulsion(communities: NDArray[np.int64], balance: float) -> NDArray[np.float32]:
@@ -270,10 +270,11 @@ class PairBatches:
         Cells, shape ``(n, d)``, which the generator learns from.
     inputs
         Their encoder inputs, shape ``(n, k)``.
-    neighborhoods
-        Means of the inputs of their neighbours, shape ``(n, k)``.
     walks
         What draws a neighbour of each cell.
+    neighbor_weights
+        What each neighbour counts for in the mean of a cell's neighbours, shape
+        ``(n, n_neighbors)``.
     repulsion
         How much each cell repels others in the plane, shape ``(n,)``.
     labels
@@ -295,8 +296,8 @@ class PairBatches:
         *,
         x: Matrix | StoredMatrix,
         inputs: NDArray[np.float32],
-        neighborhoods: NDArray[np.float32],
         walks: NeighborWalks,
+        neighbor_weights: NDArray[np.float32],
         repulsion: NDArray[np.float32],
         labels: NDArray[np.integer[Any]],
         batch_size: int,
@@ -304,8 +305,8 @@ class PairBatches:
         generator_batch: int = LARGEST_GENERATOR_BATCH,
         n_processes: int = 1,
     ) -> None:
-        self.x, self.inputs, self.neighborhoods = x, inputs, neighborhoods
-        self.walks, self.repulsion, self.labels, self.rng = walks, repulsion, labels, rng
+        self.x, self.inputs, self.labels, self.rng = x, inputs, labels, rng
+        self.walks, self.neighbor_weights, self.repulsion = walks, neighbor_weights, repulsion
         self.batch_size, self.generator_batch = batch_size, generator_batch
         self.n_processes = n_processes
 
@@ -334,10 +335,21 @@ class PairBatches:
                 "depth": torch.from_numpy(np.asarray(x.sum(1)).ravel()),
                 "inputs": torch.from_numpy(self.inputs[cells]),
                 "neighbor_inputs": torch.from_numpy(self.inputs[near]),
-                "neighborhood": torch.from_numpy(self.neighborhoods[cells]),
+                "neighborhood": torch.from_numpy(self._neighborhoods(cells, rng)),
                 "repulsion": torch.from_numpy(self.repulsion[cells]),
                 "labels": torch.from_numpy(self.labels[cells]),
             }
+
+    def _neighborhoods(self, cells: Rows, rng: np.random.Generator) -> NDArray[np.float32]:
+        """Means of the cells' neighbours, each of which counts for more or less at random.
+
+        A mean that never changed would be a cell's name, by which the generator learns the cell
+        by heart (weights of the Bayesian bootstrap, Rubin 1981; benchmarks/NOTES.md, 26).
+        """
+        weights = self.neighbor_weights[cells]
+        weights = weights * rng.standard_exponential(weights.shape, dtype=np.float32)
+        weights /= weights.sum(1, keepdims=True)
+        return (weights[:, None] @ self.inputs[self.walks.neighbors[cells]])[:, 0]
 
     def _dealt(self, order: Rows) -> tuple[Rows, np.random.Generator]:
         """What of an epoch's order is this process's, and random numbers for its batches."""

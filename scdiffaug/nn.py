@@ -97,11 +97,11 @@ def search_space(components: Tensor, *, n_features: int) -> Tensor:
     return nn.functional.normalize(components[..., :_N_SEARCHED], dim=-1)
 
 
-def neighbor_mean(x: Tensor, neighbors: Tensor, *, n_features: int) -> Tensor:
-    """Mean of a cell's neighbours, of the shape ``(n, n_components)`` of the cells.
+def neighbor_weights(x: Tensor, neighbors: Tensor, *, n_features: int) -> Tensor:
+    """What each neighbour of a cell counts for in their mean, shape ``(n, k)``; rows sum to 1.
 
-    They are weighted by a Gaussian kernel as wide as the third of them is far: the few neighbours
-    that a cell of a rare type has of its own are near, and others far beside them.
+    A Gaussian kernel as wide as the third neighbour is far: the few neighbours that a cell of a
+    rare type has of its own are near, and others far beside them.
 
     Parameters
     ----------
@@ -115,8 +115,15 @@ def neighbor_mean(x: Tensor, neighbors: Tensor, *, n_features: int) -> Tensor:
     cells, around = (search_space(part, n_features=n_features) for part in (x, neighbors))
     sq_distance = (around - cells[:, None]).square().sum(2)
     width = sq_distance.kthvalue(min(3, neighbors.shape[1]), dim=1, keepdim=True).values
-    weights = torch.softmax(-sq_distance / width.clamp_min(1e-12), dim=1)
-    return (weights[:, :, None] * neighbors).sum(1)
+    return torch.softmax(-sq_distance / width.clamp_min(1e-12), dim=1)
+
+
+def neighbor_mean(x: Tensor, neighbors: Tensor, *, n_features: int) -> Tensor:
+    """Weighted mean of a cell's neighbours, of the shape ``(n, n_components)`` of the cells.
+
+    Parameters are those of :func:`neighbor_weights`.
+    """
+    return (neighbor_weights(x, neighbors, n_features=n_features)[:, :, None] * neighbors).sum(1)
 
 
 class NeighborMean(nn.Module):

@@ -178,8 +178,8 @@ def test_batches_cover_all_cells_and_leave_none_alone(n: int, sizes: list[int]) 
     batches = PairBatches(
         x=x,
         inputs=x * 2,
-        neighborhoods=x,
         walks=NeighborWalks(neighbors, max_steps=1),
+        neighbor_weights=np.ones((n, 1), dtype=np.float32),
         repulsion=np.ones(n, dtype=np.float32),
         labels=np.zeros(n, dtype=np.int64),
         batch_size=4,
@@ -229,8 +229,8 @@ def test_digest_of_batches_is_that_of_cells_their_order_and_labels(as_sparse: bo
         return PairBatches(
             x=sparse.csr_matrix(values) if as_sparse else values,
             inputs=values,
-            neighborhoods=values,
             walks=NeighborWalks(np.zeros((6, 1), dtype=np.int64)),
+            neighbor_weights=np.ones((6, 1), dtype=np.float32),
             repulsion=np.ones(6, dtype=np.float32),
             labels=np.full(6, label),
             batch_size=3,

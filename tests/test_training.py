@@ -132,9 +132,9 @@ def test_the_generator_is_conditioned_on_the_neighbors_of_a_cell_not_on_itself(
         int(np.flatnonzero((batches.inputs == cell.numpy()).all(1))[0]) for cell in drawn["inputs"]
     ]
     assert (neighbors != np.arange(700)[:, None]).all()
-    inputs = torch.from_numpy(batches.inputs)
-    known = neighbor_mean(inputs[rows], inputs[neighbors[rows]], n_features=765)
-    torch.testing.assert_close(drawn["neighborhood"], known)
+    near = torch.from_numpy(batches.inputs[neighbors[rows]])
+    assert (drawn["neighborhood"] >= near.amin(1) - 1e-5).all()
+    assert (drawn["neighborhood"] <= near.amax(1) + 1e-5).all()
     values = pbmc.X[rows[:256]].toarray()
     np.testing.assert_array_equal(drawn["x"].to_dense(), values)
     np.testing.assert_array_equal(drawn["depth"][:256], values.sum(1))
@@ -147,8 +147,20 @@ def test_new_cells_are_conditioned_as_those_of_training(pbmc: AnnData) -> None:
     model.module.fit_axes(axes)
     model.module.fit_references(batches.inputs)
     inputs = torch.from_numpy(batches.inputs)
-    known = torch.from_numpy(batches.neighborhoods)
+    known = neighbor_mean(inputs, inputs[batches.walks.neighbors], n_features=765)
     torch.testing.assert_close(model.module.neighborhood(inputs), known, rtol=1e-4, atol=1e-4)
+
+
+def test_the_mean_of_neighbors_is_another_one_each_time(pbmc: AnnData) -> None:
+    """And on the whole the one that new cells are made by."""
+    batches, _ = scDiffAug(pbmc)._contract.training_cells(pbmc, n_components=50, batch_size=700)
+    cells, rng = np.arange(700), np.random.default_rng(0)
+    drawn = np.stack([batches._neighborhoods(cells, rng) for _ in range(200)])
+    near = torch.from_numpy(batches.inputs[batches.walks.neighbors])
+    mean = neighbor_mean(torch.from_numpy(batches.inputs), near, n_features=765).numpy()
+    assert not np.isclose(drawn[0], drawn[1]).all(1).any()
+    spread = np.sqrt(np.square(drawn - mean).sum(2).mean())
+    assert np.sqrt(np.square(drawn.mean(0) - mean).sum(1).mean()) < 0.2 * spread
 
 
 def test_history_holds_every_term(pbmc: AnnData) -> None:
@@ -176,7 +188,7 @@ def test_default_budget_is_one_of_steps(n_cells: int, steps: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("n_cells", "epsilon"), [(50, 1e-4), (1_300, 1e-4), (2_600, 2.5e-5), (10**6, 1e-8)]
+    ("n_cells", "epsilon"), [(50, 1e-3), (1_300, 1e-4), (2_600, 2.5e-5), (10**6, 1e-8)]
 )
 def test_the_fewer_the_cells_the_slower_rare_genes_are_learnt(
     n_cells: int, epsilon: float

@@ -281,8 +281,8 @@ def _loaded(adata: AnnData) -> Measured:
         batches = PairBatches(
             x=read_matrix(adata, None),
             inputs=np.zeros((n, 50), np.float32),
-            neighborhoods=np.zeros((n, 50), np.float32),
             walks=walks,
+            neighbor_weights=np.full((n, k), 1 / k, np.float32),
             repulsion=np.ones(n, np.float32),
             labels=np.zeros(n, np.int64),
             batch_size=512,
