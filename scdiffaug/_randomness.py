@@ -12,7 +12,7 @@ Stream = Literal[
     "components",  # the solver of principal components
     "neighbors",  # their approximate search
     "communities",  # of the neighbour graph
-    "batches",  # order of the cells, and walks between them
+    "batches",  # order of the cells, walks between them, weights of neighbours
     "positives",  # which batches have generated ones
     "noise",  # mixing, diffusion and generated cells in training
     "sources",  # which cells new ones are made from, and how deep

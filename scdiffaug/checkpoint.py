@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,9 @@ def described(
     return {
         "cells": batches.digest(),
         "features": contract.to_dict()["var_names_sha256"],
+        "variable features": list(contract.selected),
+        "feature_space": asdict(contract.space),
+        "neighbors_key": contract.setup["neighbors_key"],
         "n_neighbors": contract.n_neighbors,
         "batch_size": batches.batch_size,
         **settings,

@@ -282,7 +282,7 @@ class PairBatches:
     batch_size, generator_batch
         Cells of a batch, and those of them that the generator learns from.
     rng
-        Order of the cells and choice of the neighbours.
+        Order of the cells, choice of the neighbours and their weights.
     n_processes
         Processes that train together. Each epoch deals the cells out to them; those that are
         left over, fewer than processes, wait for the next.

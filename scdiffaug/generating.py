@@ -45,7 +45,8 @@ class GeneratingModel(SavedModel):
         adata
             Real cells with the model's features in any order; by default those of setup.
         indices
-            Which of them are sources; all by default.
+            Which of them are sources, by positions, each once, or a truth value for each cell;
+            all by default.
         groupby
             Column of obs with groups, for ``target``, ``depth="sampled"`` and
             ``keep="consistent"``. The generator does not see it.
@@ -89,16 +90,21 @@ class GeneratingModel(SavedModel):
         -------
         AnnData of the new cells alone, with the model's features; counts from a counts model,
         with log1p of 10,000 per cell in ``.layers["log1p_norm"]``, else values in the data's own
-        space. ``.obs`` is that of the source cells with ``source_obs_name``,
-        ``augmentation_strength`` and ``is_augmented``; ``.uns["scdiffaug"]`` says how they were
-        made and, with ``keep="consistent"``, the ``kept_share``.
+        space; a layer that setup named is there too. ``.obs`` is that of the source cells with
+        ``source_obs_name``, ``augmentation_strength`` and ``is_augmented``, its names being
+        ``NAME-aug0``, ``NAME-aug1``, ...; ``.uns["scdiffaug"]`` says how they were made and, with
+        ``keep="consistent"``, the ``kept_share``.
 
         Raises
         ------
         FileExistsError
             If there is a file at the path.
+        IndexError
+            If there is no cell at an index.
         KeyError
             If the column of obs is missing.
+        RuntimeError
+            If the model is not trained.
         TypeError
             If an argument is of the wrong type.
         ValueError
@@ -178,6 +184,8 @@ class GeneratingModel(SavedModel):
         ------
         KeyError
             If the column, a cell or a group is missing.
+        RuntimeError
+            If the model is not trained.
         TypeError
             If an argument is of the wrong type.
         ValueError
@@ -260,15 +268,18 @@ class GeneratingModel(SavedModel):
 
         Returns
         -------
-        ``"checks"``: by name, each with ``value``, ``real`` (the same score of real cells),
-        ``verdict`` (``"good"``, ``"look"`` or ``"worry"``) and ``words``; ``"worries"``: the words
-        of all that are not good; ``"skipped"``: why checks were left out; ``"n_cells"``;
-        ``"html"``: the page.
+        ``"checks"``: by name, each with ``title``, ``value``, ``real`` (the same score of real
+        cells), ``verdict`` (``"good"``, ``"look"`` or ``"worry"``), ``words`` and
+        ``how_to_read``; ``"worries"``: the words of all that are not good; ``"skipped"``: why
+        checks were left out; ``"groups"``: the share that stayed in each group;
+        ``"made_with"``; ``"n_cells"``; ``"html"``: the page.
 
         Raises
         ------
         KeyError
             If the column of obs is missing.
+        RuntimeError
+            If the model is not trained.
         TypeError
             If an argument is of the wrong type.
         ValueError

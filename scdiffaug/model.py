@@ -39,9 +39,10 @@ Representation = Literal["semantic", "projection"]
 class scDiffAug(RegisteringModel):
     """Label-free embedding and augmentation of single-cell omics.
 
-    A semantic encoder and a conditional diffusion generator learn together: the generator is
-    conditioned on the encoder's embedding, and its cells come back as positives of the encoder's
-    contrastive loss (DiffAug, Zang et al. 2023).
+    A semantic encoder and a conditional diffusion generator learn together (DiffAug, Zang et al.
+    2023). The encoder gives each cell y, the semantic embedding, and z, its projection to the
+    plane, and pulls it towards its positive: a cell near it, or one that the generator made. The
+    generator is conditioned on y of a cell's neighbourhood.
 
     Parameters
     ----------
@@ -50,15 +51,17 @@ class scDiffAug(RegisteringModel):
     feature_space
         What the matrix holds. ``"counts"``: the networks see log1p of 10,000 reads per cell, and
         augmented cells are counts. ``"log"``: non-negative logarithms, used as they are.
-        ``"raw"``: any real values, non-negative intensities by arcsinh with cofactor 5.
-        ``"auto"`` decides from the values.
+        ``"raw"``: any real values, by arcsinh with cofactor 5 where none is negative and the
+        largest is above 30. ``"auto"`` takes negative values for raw, whole numbers for counts,
+        values of at most 30 for logarithms, and all else for raw.
     n_top_features
         The encoder sees this many highly variable features; the generator makes all of them.
     n_components
         Principal components of the standardised variable features, which the encoder's first
-        layer gets. A panel of no more features is used as it is.
+        layer gets. A panel of no more features is only centred and brought to one scale.
     n_neighbors
-        Neighbours of a cell in the graph on which startup positives are drawn.
+        Neighbours of a cell in the graph on which positives are drawn and communities found, and
+        in the neighbourhood that the generator is conditioned on.
     n_semantic, n_projection
         Widths of the two embeddings.
     objective
@@ -72,7 +75,8 @@ class scDiffAug(RegisteringModel):
         ``"counts"`` thins reads, ``"gaussian"`` adds noise (the paper's), ``"none"`` leaves the
         generator out. ``"auto"`` takes thinning for counts and noise for all else.
     seed
-        Seed of the initial weights, the feature reduction and the neighbour search.
+        Seed of all that is random in the model and its training, and of new cells unless they
+        are given their own.
 
     Raises
     ------
@@ -185,22 +189,29 @@ class scDiffAug(RegisteringModel):
         batch_size
             Cells per step, of each process where there are several.
         accelerator, devices, strategy, num_nodes
-            As in Lightning. Several devices or nodes train together, a process each
-            (:doc:`/guide/distributed`).
+            As in Lightning, but that ``devices="auto"`` is one device, Apple's GPU is used with
+            ``accelerator="mps"`` alone, and ``strategy`` is ``"auto"``, ``"ddp"`` or
+            ``"ddp_find_unused_parameters_true"``. Several devices or nodes train together, a
+            process each (:doc:`/guide/distributed`).
         precision
-            ``"auto"`` takes bfloat16 autocast where the hardware multiplies it.
+            ``"32-true"`` or ``"bf16-mixed"``; ``"auto"`` takes bfloat16 autocast where the
+            hardware multiplies it.
         alpha
-            Probability that a positive is a generated cell, once startup is over.
+            Probability that the positives of a step are generated cells, all of them, once
+            startup is over.
         startup
             Share of the training before generated positives begin.
         balance
             Evens out the room of groups in the plane: a cell of a community of s cells (Leiden)
             repels others by s to the power of minus this. 0, the paper's loss: room grows with
-            the number of cells; 1: all communities repel alike.
+            the number of cells; 1: all communities repel alike. Of no effect with
+            ``objective="infonce"``.
         schedule
-            Both losses at every step, or one of them every other epoch (the paper's "EM").
+            ``"joint"``: both losses at every step. ``"alternating"``: one of them every other
+            epoch (the paper's "EM").
         learning_rate, weight_decay
-            Peak of the one-cycle schedule; decay of AdamW.
+            Peak of the encoder's one-cycle schedule, the generator's being three times as high;
+            decay of AdamW.
         enable_progress_bar
             Show progress.
         checkpoint_dir
@@ -323,6 +334,8 @@ class scDiffAug(RegisteringModel):
 
         Raises
         ------
+        RuntimeError
+            If the model is not trained.
         TypeError
             If an argument is of the wrong type.
         ValueError

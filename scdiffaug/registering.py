@@ -59,8 +59,8 @@ class RegisteringModel(GeneratingModel):
         batch_key
             Column of obs with batches, within which variable features are chosen.
         neighbors_key
-            Key of ``adata.uns`` under which ``sc.pp.neighbors`` left a graph to use instead of
-            the model's own search.
+            Key of ``adata.uns`` under which ``sc.pp.neighbors`` left a graph to use in training
+            instead of the model's own search. New cells are made with the model's neighbours.
 
         Raises
         ------

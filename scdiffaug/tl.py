@@ -24,7 +24,9 @@ def embed(
     adata
         Cells to embed, with the model's features in any order.
     model
-        A trained model; by default one is trained on ``adata`` with default settings.
+        A trained model; by default one is trained on ``adata`` with default settings but without
+        the generator: it would be thrown away, takes half of the time, and moves the embedding
+        less than another seed does (``benchmarks/results/alpha``).
     key_added
         Key of ``.obsm`` for the semantic embedding; the projection's ends in ``_2d``.
 
@@ -51,7 +53,7 @@ def embed(
     (700, 2)
     """
     check_is("key_added", key_added, str, advice="pass a key of .obsm")
-    model = _trained(adata, model)
+    model = _trained(adata, model, diffusion="none")
     semantic = model.get_latent_representation(adata)
     projection = model.get_latent_representation(adata, representation="projection")
     adata.obsm[key_added], adata.obsm[f"{key_added}_2d"] = semantic, projection
@@ -194,9 +196,11 @@ def interpolate(
     )
 
 
-def _trained(adata: AnnData, model: scDiffAug | None) -> scDiffAug:
+def _trained(
+    adata: AnnData, model: scDiffAug | None, *, diffusion: Literal["auto", "none"] = "auto"
+) -> scDiffAug:
     if model is None:
-        model = scDiffAug(adata)
+        model = scDiffAug(adata, diffusion=diffusion)
         model.train()
     check_is("model", model, scDiffAug, advice="pass a trained scdiffaug.scDiffAug")
     return model

@@ -39,7 +39,7 @@ def _at_every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _model(adata: AnnData, **how: Any) -> scDiffAug:
-    return scDiffAug(adata.copy(), n_semantic=8, n_top_features=30, **how)
+    return scDiffAug(adata.copy(), **{"n_semantic": 8, "n_top_features": 30, **how})
 
 
 def _train(model: scDiffAug, **how: Any) -> scDiffAug:
@@ -161,6 +161,7 @@ OTHER: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "precision": ({}, {"precision": "bf16-mixed"}, "other precision:"),
     "seed": ({"seed": 1}, {}, "other seed:"),
     "objective": ({"objective": "infonce"}, {}, "other objective:"),
+    "variable features": ({"n_top_features": 29}, {}, "other .*variable features:"),
 }
 
 

@@ -202,7 +202,12 @@ def test_summary_and_setup_are_shown(
 
 def test_tools_write_and_train(pbmc: AnnData, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("scdiffaug.budget._STEPS_UP_TO_10K_CELLS", 4)
+    encoder_alone = scDiffAug(pbmc.copy(), diffusion="none")
+    encoder_alone.train(enable_progress_bar=False)
     scdiffaug.tl.embed(pbmc)
+    np.testing.assert_array_equal(
+        pbmc.obsm["X_scdiffaug"], encoder_alone.get_latent_representation()
+    )
     assert pbmc.obsm["X_scdiffaug"].shape == (700, 80)
     assert pbmc.obsm["X_scdiffaug_2d"].shape == (700, 2)
     new = scdiffaug.tl.augment(pbmc, n_per_cell=2)

@@ -17,8 +17,8 @@ def fetch(
 
     A file is looked for in the folder ``SCDIFFAUG_DATA_DIR`` first, then in the cache
     (``SCDIFFAUG_CACHE_DIR``, by default the user's cache folder), and every one found is checked
-    against the size and checksum of the registry. A download that breaks off is retried and goes
-    on where it stopped; it comes into the cache only when it is whole and right.
+    against the size and the checksum that the registry knows of it. A download that breaks off is
+    retried and goes on where it stopped; it comes into the cache only when it is whole and right.
 
     Parameters
     ----------
