@@ -18,7 +18,7 @@ import resource
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import product
 from typing import Any
 from unittest import mock
@@ -79,11 +79,12 @@ def one(name: str, method: str, n_cells: int) -> dict[str, Any]:
     from scdiffaug import metrics
 
     x, types = resampled(name, n_cells)
-    settings = {"diffusion": "none"} if method == "scdiffaug" else {}
-    few = {"max_epochs": 1} if method == "scdiffaug" else {}
-    _worker.METHODS[method](Fresh(x[:WARM_UP]), 0, **settings, **few)
+    run, few = _worker.METHODS[method], {}
+    if method == "scdiffaug":
+        run, few = partial(run, diffusion="none"), {"max_epochs": 1}
+    run(Fresh(x[:WARM_UP]), 0, **few)
     start = time.perf_counter()
-    plane = _worker.METHODS[method](Fresh(x), 0, **settings)["2d"]
+    plane = run(Fresh(x), 0)["2d"]
     seconds = time.perf_counter() - start
     return {
         "method": method,

@@ -25,8 +25,8 @@ def embed(
         Cells to embed, with the model's features in any order.
     model
         A trained model; by default one is trained on ``adata`` with default settings but without
-        the generator: it would be thrown away, takes half of the time, and moves the embedding
-        less than another seed does (``benchmarks/results/alpha``).
+        the generator, which would be thrown away: its cells do not measurably help the embedding
+        (``benchmarks/results/alpha``).
     key_added
         Key of ``.obsm`` for the semantic embedding; the projection's ends in ``_2d``.
 
