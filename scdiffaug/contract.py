@@ -280,7 +280,8 @@ class PairBatches:
     labels
         Integer labels, for the supervised ablation only; zeros otherwise.
     batch_size, generator_batch
-        Cells of a batch, and those of them that the generator learns from.
+        Cells of a batch, and those of them that the generator learns from. Where there is no
+        generator (0), batches bring neither cells nor neighbourhoods, and nothing is read.
     rng
         Order of the cells, choice of the neighbours and their weights.
     n_processes
@@ -309,6 +310,7 @@ class PairBatches:
         self.walks, self.neighbor_weights, self.repulsion = walks, neighbor_weights, repulsion
         self.batch_size, self.generator_batch = batch_size, generator_batch
         self.n_processes = n_processes
+        self._read = x if generator_batch else sparse.csr_matrix((x.shape[0], 0), dtype=np.float32)
 
     def __len__(self) -> int:
         return len(batch_bounds(self.x.shape[0] // self.n_processes, self.batch_size)) - 1
@@ -326,16 +328,17 @@ class PairBatches:
         return found.hexdigest()
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
-        order, rng = self._dealt(shuffled(self.x, self.rng))
+        order, rng = self._dealt(shuffled(self._read, self.rng))
         bounds = batch_bounds(len(order), self.batch_size)
-        for cells, x in batches(self.x, order, bounds, rng=rng):
+        for cells, x in batches(self._read, order, bounds, rng=rng):
             near = self.walks.draw(cells, rng)
+            around = cells if self.generator_batch else cells[:0]
             yield {
                 "x": to_sparse_tensor(x[: self.generator_batch]),
                 "depth": torch.from_numpy(np.asarray(x.sum(1)).ravel()),
                 "inputs": torch.from_numpy(self.inputs[cells]),
                 "neighbor_inputs": torch.from_numpy(self.inputs[near]),
-                "neighborhood": torch.from_numpy(self._neighborhoods(cells, rng)),
+                "neighborhood": torch.from_numpy(self._neighborhoods(around, rng)),
                 "repulsion": torch.from_numpy(self.repulsion[cells]),
                 "labels": torch.from_numpy(self.labels[cells]),
             }

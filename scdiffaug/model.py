@@ -283,7 +283,7 @@ class scDiffAug(RegisteringModel):
             n_components=self._module_config["n_components"],
             batch_size=batch_size,
             balance=balance,
-            generator_batch=generator_batch(n_cells, n_steps),
+            generator_batch=generator_batch(n_cells, n_steps) if self.module.process else 0,
             n_processes=place.n_processes,
         )
         self.module.fit_axes(axes)

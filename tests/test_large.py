@@ -158,10 +158,8 @@ def test_axes_and_inputs_are_close_to_those_of_all_cells(
     assert stored.digest() != known.digest()
 
 
-@pytest.mark.usefixtures("small_blocks")
-def test_never_more_than_some_blocks_are_read_at_once(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def _counted_reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Rows of each read of a stored matrix from now on."""
     real, read = StoredMatrix.__getitem__, []
 
     def counted(x: StoredMatrix, rows: Any) -> Any:
@@ -170,6 +168,31 @@ def test_never_more_than_some_blocks_are_read_at_once(
         return found
 
     monkeypatch.setattr(StoredMatrix, "__getitem__", counted)
+    return read
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize(("diffusion", "reads"), [("none", False), ("counts", True)])
+def test_epochs_read_cells_only_for_the_generator(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, diffusion: str, reads: bool
+) -> None:
+    read = _counted_reads(monkeypatch)
+    numbers = []
+    for max_epochs in (1, 3):
+        model = scDiffAug(
+            _backed(folder), n_top_features=30, n_neighbors=5, n_semantic=8, diffusion=diffusion
+        )
+        read.clear()
+        model.train(max_epochs=max_epochs, batch_size=32, enable_progress_bar=False)
+        numbers.append(len(read))
+    assert (numbers[1] > numbers[0]) == reads
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_never_more_than_some_blocks_are_read_at_once(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = _counted_reads(monkeypatch)
     monkeypatch.setitem(augmentation.encode.__wrapped__.__kwdefaults__, "batch_size", 64)
     monkeypatch.setattr(augmentation, "_CELLS_AT_ONCE", 64)
     adata = _backed(folder)
