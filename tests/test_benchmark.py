@@ -1,6 +1,11 @@
 """The embedding benchmark: inputs, runs that are remembered or fail, margins, report."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import anndata as ad
 import numpy as np
@@ -131,6 +136,23 @@ def test_the_linear_svm_of_a_draw_is_remembered_apart_and_said(counts_file, tmp_
 def test_a_run_that_takes_too_long_is_given_up(counts_file, tmp_path):
     this = job(prepared(counts_file, tmp_path), tmp_path, timeout=0.01)
     assert "took longer than 0.01 s" in runs.run(this).error
+
+
+def test_a_worker_ends_with_the_benchmark(tmp_path):
+    started = tmp_path / "started"
+    says_who = f"open({str(started)!r}, 'w').write(str(os.getpid()))"
+    worker = f"import os, time; {says_who}; time.sleep(60)"
+    calls = (
+        "import sys; from scdiffaug.benchmark.processes import call\n"
+        f"call([sys.executable, '-c', {worker!r}], timeout=60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", calls]) as running:
+        while not (started.exists() and started.read_text()):
+            time.sleep(0.05)
+        running.terminate()
+    assert running.returncode == 128 + signal.SIGTERM
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(started.read_text()), 0)
 
 
 def test_a_method_without_its_environment_says_how_to_make_it(counts_file, tmp_path):

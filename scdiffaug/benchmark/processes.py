@@ -5,11 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from scdiffaug.storage import write_whole
@@ -46,15 +50,33 @@ def named_by_hash(cache: Path, name: str, decides: Mapping[str, Any]) -> Path:
     return cache / "runs" / f"{name}-{digest[:16]}"
 
 
+@contextmanager
+def _ending_on_termination() -> Iterator[None]:
+    """Let SIGTERM end this process by an exception, on which subprocess ends the worker too."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, _: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def call(command: list[str], *, timeout: float, passive: bool = True) -> None:
     """Run a worker; RuntimeError with its last line where it fails or takes too long.
 
+    It ends with this process: on Ctrl-C, and on SIGTERM by SystemExit of status 143.
     ``passive``: idle threads sleep, as a spinning OpenMP team of one library starves the next
     one's. A single library is faster where they spin.
     """
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
     environment |= {"OMP_WAIT_POLICY": "passive"} if passive else {}
-    with tempfile.TemporaryFile("w+", errors="replace") as log:
+    with _ending_on_termination(), tempfile.TemporaryFile("w+", errors="replace") as log:
         try:
             done = subprocess.run(
                 command, stdout=log, stderr=log, timeout=timeout, check=False, env=environment
