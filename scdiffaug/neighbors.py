@@ -179,16 +179,22 @@ class NeighborWalks:
         The Leiden algorithm (Traag et al. 2019) at resolution 1 with two iterations, as scanpy
         advises; the graph of PhenoGraph (Levine et al. 2015).
         """
+        pairs, weights = self._edges()
+        graph = igraph.Graph(len(self.neighbors), pairs)
+        with _igraph_seeded(seed):
+            found = graph.community_leiden("modularity", weights=weights, n_iterations=2)
+        return np.asarray(found.membership)
+
+    def _edges(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Pairs of neighbours, shape ``(m, 2)``, the lower cell first, and their weights."""
         n_cells, k = self.neighbors.shape
-        rows = np.repeat(np.arange(n_cells), k)
-        entries = (self._weights.ravel(), (rows, self.neighbors.ravel()))
-        weights = sparse.csr_matrix(entries, (n_cells, n_cells))
+        # A million cells have fifteen million neighbours: no more of them is held than is needed.
+        starts, others = np.arange(0, n_cells * k + 1, k), self.neighbors.ravel().astype(np.int32)
+        weights = sparse.csr_matrix((self._weights.flatten(), others, starts), (n_cells, n_cells))
+        weights.sum_duplicates()
         # Neighbours of each other are one edge, no heavier than where one alone has the other.
         edges = sparse.triu(weights.maximum(weights.T), format="coo")
-        graph = igraph.Graph(n_cells, np.column_stack([edges.row, edges.col]))
-        with _igraph_seeded(seed):
-            found = graph.community_leiden("modularity", weights=edges.data, n_iterations=2)
-        return np.asarray(found.membership)
+        return np.column_stack([edges.row, edges.col]).astype(np.int64), edges.data
 
     def _step(
         self, cells: NDArray[np.integer[Any]], rng: np.random.Generator
