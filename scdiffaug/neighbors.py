@@ -185,16 +185,17 @@ class NeighborWalks:
             found = graph.community_leiden("modularity", weights=weights, n_iterations=2)
         return np.asarray(found.membership)
 
-    def _edges(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    def _edges(self) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
         """Pairs of neighbours, shape ``(m, 2)``, the lower cell first, and their weights."""
         n_cells, k = self.neighbors.shape
         # A million cells have fifteen million neighbours: no more of them is held than is needed.
         starts, others = np.arange(0, n_cells * k + 1, k), self.neighbors.ravel().astype(np.int32)
+        # A copy of the weights: what follows sorts them in place.
         weights = sparse.csr_matrix((self._weights.flatten(), others, starts), (n_cells, n_cells))
         weights.sum_duplicates()
         # Neighbours of each other are one edge, no heavier than where one alone has the other.
         edges = sparse.triu(weights.maximum(weights.T), format="coo")
-        return np.column_stack([edges.row, edges.col]).astype(np.int64), edges.data
+        return np.column_stack([edges.row, edges.col]), edges.data
 
     def _step(
         self, cells: NDArray[np.integer[Any]], rng: np.random.Generator
