@@ -139,6 +139,7 @@ def augmentation(
     max_cells: _MaxCells = None,
     max_epochs: _MaxEpochs = None,
     timeout: _Timeout = 3600,
+    jobs: Annotated[int, typer.Option(min=1, help="Datasets and seeds at once.")] = 1,
 ) -> None:
     """Score cells made by scDiffAug and its peers beside real ones, and write the report."""
     from scdiffaug.benchmark import GENERATORS
@@ -154,6 +155,7 @@ def augmentation(
             max_cells=max_cells,
             max_epochs=max_epochs,
             timeout=timeout,
+            n_jobs=jobs,
         )
     )
     _say(out)

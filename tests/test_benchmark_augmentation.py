@@ -342,6 +342,22 @@ def test_a_maker_that_fails_is_a_row_and_the_others_go_on(counts_file, cache, tm
     assert len(results[results["method"] == "duplicate"]) > 40
 
 
+def test_trials_at_once_score_as_one_after_the_other(counts_file, cache, tmp_path):
+    asked = {"method_names": ["duplicate"], "n_seeds": 2, "show_progress": False}
+    one, other = (
+        benchmark.augmentation(
+            [counts_file], n_jobs=n, cache=cache / f"jobs_{n}", out=tmp_path / f"{n}", **asked
+        )
+        for n in (1, 2)
+    )
+    measured = ["seconds", "peak_mb"]
+    pd.testing.assert_frame_equal(one.drop(columns=measured), other.drop(columns=measured))
+    assert one["seed"].unique().tolist() == [0, 1]
+    assert {path.name for path in (tmp_path / "1").iterdir()} == {
+        path.name for path in (tmp_path / "2").iterdir()
+    }
+
+
 def test_unknown_methods_are_refused(counts_file, cache, tmp_path):
     with pytest.raises(ValueError, match="method 'umap' is unknown"):
         benchmark.augmentation([counts_file], method_names=["umap"], cache=cache, out=tmp_path)

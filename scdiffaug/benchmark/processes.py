@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -14,9 +15,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
+
+from joblib import parallel_config
+from threadpoolctl import threadpool_limits
 
 from scdiffaug.storage import write_whole
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +94,31 @@ def call(command: list[str], *, timeout: float, passive: bool = True) -> None:
             log.seek(0)
             lines = [line.strip() for line in log if line.strip()]
             raise RuntimeError(lines[-1] if lines else f"ended with status {done.returncode}")
+
+
+@contextmanager
+def mapped(
+    function: Callable[[_Item], _Result], items: Iterable[_Item], *, n_jobs: int
+) -> Iterator[Iterator[_Result]]:
+    """Results in the order of the items, ``n_jobs`` computed at once, which share the cores.
+
+    Processes and their workers end with this one, as in :func:`call`.
+    """
+    if n_jobs == 1:
+        yield map(function, items)
+        return
+    n_threads = max(1, (os.cpu_count() or 1) // n_jobs)
+    pool = multiprocessing.get_context("spawn").Pool(n_jobs, _take_cores, (n_threads,))
+    with _ending_on_termination(), pool:
+        yield pool.imap(function, items)
+
+
+def _take_cores(n_threads: int) -> None:
+    """What this process and its workers compute with, scikit-learn's forests among it."""
+    os.environ |= {"OMP_NUM_THREADS": str(n_threads), "LOKY_MAX_CPU_COUNT": str(n_threads)}
+    threadpool_limits(n_threads)
+    # A process of a pool may not start others, as joblib would by default.
+    parallel_config("threading")
 
 
 def remembered(

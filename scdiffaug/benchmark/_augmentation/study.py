@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import product
+from functools import partial
+from itertools import product, starmap
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pandas as pd
 from rich.progress import track
 
 from scdiffaug import metrics
+from scdiffaug._checks import check_whole
 from scdiffaug.benchmark import environments, methods, pages, processes
 from scdiffaug.benchmark._augmentation import quality, report
 from scdiffaug.benchmark._augmentation.peers import Rows
@@ -41,6 +43,7 @@ def augmentation(
     max_cells: int | None = None,
     max_epochs: int | None = None,
     timeout: float = 3600,
+    n_jobs: int = 1,
     cache: str | Path | None = None,
     show_progress: bool = True,
 ) -> pd.DataFrame:
@@ -76,6 +79,8 @@ def augmentation(
         Epochs of the methods that train; by default each one's own.
     timeout
         Seconds after which a process is given up.
+    n_jobs
+        Datasets and seeds at once, in processes that share the cores; seconds are then no timing.
     cache
         Folder of remembered runs; by default in the user's cache.
     show_progress
@@ -113,9 +118,10 @@ def augmentation(
     ['real', 'none', 'mask']
     """
     methods.check(method_names, GENERATORS)
+    check_whole("n_jobs", n_jobs)
     folder = environments.default_cache() if cache is None else Path(cache)
     datasets = prepare_all(data, label_key=label_key, max_cells=max_cells, cache=folder)
-    pairs = list(product(datasets, range(n_seeds)))
+    trials = list(starmap(Trial, product(datasets, range(n_seeds))))
     rows: list[dict[str, Any]] = []
     pictures: dict[tuple[str, str], Picture] = {}
     options = {
@@ -126,16 +132,33 @@ def augmentation(
         "max-epochs": max_epochs,
     }
     command = pages.command_line("augmentation", data, options)
-    for dataset, seed in track(pairs, "Augmentation", disable=not show_progress):
-        trial = Trial(dataset, seed)
-        rows += _reference_rows(trial, folder)
-        jobs = _jobs(trial, method_names, max_epochs=max_epochs, timeout=timeout, cache=folder)
-        rows += [row for name, job in jobs.items() for row in _rows(trial, name, job)]
-        if trial.seed == 0:
-            pictures |= _pictures(trial, jobs)
-        results = pd.DataFrame(rows, columns=_COLUMNS)
-        report.write(Path(out), results, datasets, pictures=pictures, command=command)
+    outcome = partial(
+        _outcome, method_names=method_names, max_epochs=max_epochs, timeout=timeout, cache=folder
+    )
+    with processes.mapped(outcome, trials, n_jobs=n_jobs) as outcomes:
+        for found, drawn in track(
+            outcomes, "Augmentation", total=len(trials), disable=not show_progress
+        ):
+            rows += found
+            pictures |= drawn
+            results = pd.DataFrame(rows, columns=_COLUMNS)
+            report.write(Path(out), results, datasets, pictures=pictures, command=command)
     return results
+
+
+def _outcome(
+    trial: Trial,
+    *,
+    method_names: Sequence[str],
+    max_epochs: int | None,
+    timeout: float,
+    cache: Path,
+) -> tuple[list[dict[str, Any]], dict[tuple[str, str], Picture]]:
+    """Scores of all methods on one trial, and pictures of the first seed."""
+    jobs = _jobs(trial, method_names, max_epochs=max_epochs, timeout=timeout, cache=cache)
+    rows = list(_reference_rows(trial, cache))
+    rows += [row for name, job in jobs.items() for row in _rows(trial, name, job)]
+    return rows, _pictures(trial, jobs) if trial.seed == 0 else {}
 
 
 def _jobs(
