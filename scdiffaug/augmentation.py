@@ -21,13 +21,16 @@ from scdiffaug._checks import check_number, check_seed, check_whole
 from scdiffaug._memory import halved_once
 from scdiffaug._randomness import seed_of
 from scdiffaug.contract import DataContract
-from scdiffaug.data import to_tensor
+from scdiffaug.data import to_csr, to_tensor
 from scdiffaug.diffusion import Sampler
-from scdiffaug.matrices import Matrix, Rows, StoredMatrix, to_csr
+from scdiffaug.matrices import Matrix, Rows, StoredMatrix
 from scdiffaug.module import DiffAugModule
 from scdiffaug.nn import multiplies_bfloat16
 
 _CELLS_AT_ONCE = 4096
+_MADE_AT_ONCE = 512
+# On a GPU a step takes as long for few cells as for many, up to so many cells and values.
+_MOST_MADE_AT_ONCE, _MOST_VALUES_AT_ONCE = 8192, 2**24
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +93,14 @@ class Order:
         )
 
 
+def made_at_once(module: DiffAugModule, contract: DataContract) -> int:
+    """Cells that are drawn together where the user names no number."""
+    if module.device.type == "cpu":
+        return _MADE_AT_ONCE
+    as_many = _MOST_VALUES_AT_ONCE // len(contract.var_names)
+    return min(max(as_many, _MADE_AT_ONCE), _MOST_MADE_AT_ONCE)
+
+
 @torch.inference_mode()
 def encode(
     module: DiffAugModule,
@@ -100,9 +111,12 @@ def encode(
     batch_size: int = _CELLS_AT_ONCE,
 ) -> NDArray[np.float32]:
     """Embedding of cells, values as the AnnData has them: y ``(n, 80)`` or z ``(n, 2)``."""
-    device = module.device
     return _by_blocks(
-        lambda c: module.embed(c.to(device))[key], contract, x, batch_size=batch_size
+        lambda cells: module.embed(cells)[key],
+        contract,
+        x,
+        batch_size=batch_size,
+        device=module.device,
     )
 
 
@@ -111,12 +125,12 @@ def describe_neighborhoods(
     module: DiffAugModule, contract: DataContract, x: Matrix | StoredMatrix
 ) -> NDArray[np.float32]:
     """Vectors that new cells of these sources are conditioned on, shape ``(n, 80)``."""
-    device = module.device
     return _by_blocks(
-        lambda c: module.describe_neighborhoods(c.to(device)),
+        module.describe_neighborhoods,
         contract,
         x,
         batch_size=_CELLS_AT_ONCE,
+        device=module.device,
     )
 
 
@@ -126,12 +140,13 @@ def _by_blocks(
     x: Matrix | StoredMatrix,
     *,
     batch_size: int,
+    device: torch.device,
 ) -> NDArray[np.float32]:
     """A function of the selected features, of as many cells at once as memory allows."""
 
     def computed(size: int) -> NDArray[np.float32]:
         blocks = [
-            function(to_tensor(contract.features(x[rows]))).cpu()
+            function(to_tensor(contract.features(x[rows]), device)).cpu()
             for rows in gen_batches(x.shape[0], size)
         ]
         return torch.cat(blocks).numpy()
@@ -241,7 +256,7 @@ def _make(
     bfloat16 = multiplies_bfloat16(device.type)
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bfloat16):
         made = module.sample(
-            to_tensor(contract.values(x[order.source_of])).to(device),
+            to_tensor(contract.values(x[order.source_of]), device),
             torch.from_numpy(order.y).to(device),
             torch.from_numpy(order.labels).to(device),
             strength=draw.strength,
@@ -250,8 +265,8 @@ def _make(
             rng=rng,
             depth=None if order.depth is None else torch.from_numpy(order.depth).to(device),
         )
-    values = contract.space.inverse(made.cpu().numpy())
-    return to_csr(values) if sparse.issparse(x) else values
+    values = contract.space.inverse(made)
+    return to_csr(values) if sparse.issparse(x) else values.cpu().numpy()
 
 
 def as_anndata(

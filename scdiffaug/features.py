@@ -100,11 +100,11 @@ class FeatureSpace:
             return x
         return torch.log1p(x * (1e4 / x.sum(1, keepdim=True).clamp_min(1)))
 
-    def inverse(self, x: Matrix) -> Matrix:
-        """Values of generated cells in the AnnData's own space."""
+    def inverse(self, x: torch.Tensor) -> torch.Tensor:
+        """Values of generated cells in the AnnData's own space, shape ``(n, d)``."""
         if self.kind == "log":
-            return np.maximum(x, 0)
-        return x if self.cofactor is None else np.sinh(x) * np.float32(self.cofactor)
+            return x.clamp_min(0)
+        return x if self.cofactor is None else x.sinh() * self.cofactor
 
 
 def _guess(lowest: float, highest: float, *, is_whole: bool) -> Kind:

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 MOST_DEVIATIONS = 10.0
 # Leading principal components whose direction says which cells are near.
 _N_SEARCHED = 30
-# Their distances to some ten thousand references stay where memory is fast.
-_CELLS_AT_ONCE = 128
+# Distances of so many cells to some ten thousand references stay where memory is fast; a GPU
+# would wait for the next call.
+_CELLS_AT_ONCE, _CELLS_AT_ONCE_ON_GPU = 128, 4096
 
 
 def multiplies_bfloat16(device_type: str) -> bool:
@@ -151,9 +152,10 @@ class NeighborMean(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Means, of the shape ``(n, n_components)`` of the cells."""
         known = self._points(self.references)
+        at_once = _CELLS_AT_ONCE if x.device.type == "cpu" else _CELLS_AT_ONCE_ON_GPU
         parts = [
             neighbor_mean(part, self._nearest(part, known), n_features=self.n_features)
-            for part in x.split(_CELLS_AT_ONCE)
+            for part in x.split(at_once)
         ]
         return torch.cat(parts)
 

@@ -6,14 +6,14 @@ from pathlib import Path
 import anndata as ad
 import numpy as np
 import pytest
+import torch
 from anndata import AnnData
 from scipy import sparse
 
 from scdiffaug import scDiffAug
 from scdiffaug.contract import PairBatches
-from scdiffaug.data import read_matrix
+from scdiffaug.data import read_matrix, to_csr, to_tensor
 from scdiffaug.features import FeatureSpace
-from scdiffaug.matrices import to_csr
 from scdiffaug.neighbors import NeighborWalks
 
 
@@ -213,12 +213,15 @@ def test_an_adata_without_values_is_refused() -> None:
 def test_dense_cells_become_csr_as_scipy_makes_it() -> None:
     x = np.random.default_rng(0).poisson(0.3, (40, 30)).astype(np.float32)
     x[[0, 7, 39]] = 0
-    made, known = to_csr(x), sparse.csr_matrix(x)
+    made, known = to_csr(torch.from_numpy(x)), sparse.csr_matrix(x)
     for part in ("indptr", "indices", "data"):
         np.testing.assert_array_equal(getattr(made, part), getattr(known, part))
         assert getattr(made, part).dtype == getattr(known, part).dtype
     assert made.shape == known.shape
     assert made.has_canonical_format
+    back = to_tensor(made, torch.device("cpu"))
+    assert back.dtype == torch.float32
+    np.testing.assert_array_equal(back.numpy(), x)
 
 
 @pytest.mark.parametrize("as_sparse", [False, True])

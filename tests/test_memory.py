@@ -1,6 +1,7 @@
 """Where memory runs out, cells are made in half as large batches, once, and then it is said."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from anndata import AnnData
 from refusals import Bench
 
-from scdiffaug import scDiffAug
+from scdiffaug import augmentation, scDiffAug
 from scdiffaug.module import DiffAugModule
 
 ERRORS = {
@@ -55,6 +56,18 @@ def test_cells_are_embedded_in_halves(bench: Bench, monkeypatch: pytest.MonkeyPa
     found = bench.model.get_latent_representation()
     assert found.shape == wanted.shape
     np.testing.assert_allclose(found, wanted, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("device", "n_features", "n_cells"),
+    [("cpu", 2000, 512), ("cuda", 30, 8192), ("cuda", 4096, 4096), ("cuda", 60_000, 512)],
+)
+def test_as_many_cells_at_once_as_the_device_has_use_for(
+    device: str, n_features: int, n_cells: int
+) -> None:
+    module: Any = SimpleNamespace(device=torch.device(device))
+    contract: Any = SimpleNamespace(var_names=range(n_features))
+    assert augmentation.made_at_once(module, contract) == n_cells
 
 
 def test_a_batch_is_halved_only_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
