@@ -9,7 +9,15 @@ from typer.testing import CliRunner
 
 from scdiffaug import benchmark
 from scdiffaug.benchmark import environments, inputs
-from scdiffaug.benchmark._augmentation import makers, peers, quality, report, study, trials
+from scdiffaug.benchmark._augmentation import (
+    makers,
+    overview,
+    peers,
+    quality,
+    report,
+    study,
+    trials,
+)
 from scdiffaug.cli import app
 
 
@@ -361,6 +369,37 @@ def test_trials_at_once_score_as_one_after_the_other(counts_file, cache, tmp_pat
 def test_unknown_methods_are_refused(counts_file, cache, tmp_path):
     with pytest.raises(ValueError, match="method 'umap' is unknown"):
         benchmark.augmentation([counts_file], method_names=["umap"], cache=cache, out=tmp_path)
+
+
+def _long(values):
+    """Rows of setting, metric, dataset, seed, method and value."""
+    names = ["setting", "metric", "dataset", "seed", "method", "value"]
+    return pd.DataFrame(values, columns=names).assign(type="")
+
+
+def test_overview_says_how_far_ours_is_ahead_and_where():
+    auc = [
+        ("held_out", "two_sample_auc", dataset, seed, method, value + 0.01 * seed)
+        for seed in (0, 1)
+        for dataset, method, value in [
+            ("a", "scdiffaug", 0.6), ("a", "smote", 0.9),
+            ("b", "scdiffaug", 0.7), ("b", "smote", 0.6),
+            ("b", "duplicate", 0.05),
+        ]
+    ]  # fmt: skip
+    f1 = [
+        ("use", "macro_f1_10", "a", 0, "scdiffaug", 0.8),
+        ("use", "macro_f1_10", "a", 0, "none", 0.7),
+    ]
+    title, *_, differences, _ = overview.overview(_long(auc + f1))
+    assert title == "## All datasets"
+    rows = {line.split(" | ")[0][2:]: line.split(" | ")[1:] for line in differences.splitlines()}
+    # By datasets - 30 and + 10 points, whatever the seed.
+    assert rows["smote"][0] == "-10.0 (-30.0 to +10.0), 1 of 2"
+    # Below 0.5, where copies are, is no better than 0.5.
+    assert rows["duplicate"][0] == "+20.5 (+20.0 to +21.0), 0 of 1"
+    assert rows["none"] == ["–", "–", "+10.0 (–), 1 of 1", "–", "– |"]
+    assert overview.overview(_long(f1)) == []
 
 
 def test_curves_take_the_settings_of_their_axis_alone():

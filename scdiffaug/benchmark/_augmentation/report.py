@@ -15,6 +15,7 @@ from scdiffaug._colours import OKABE_ITO
 from scdiffaug._drawing import draw_agreement
 from scdiffaug._results import IDEAL, Along, along
 from scdiffaug.benchmark import pages
+from scdiffaug.benchmark._augmentation.overview import overview
 from scdiffaug.benchmark._augmentation.quality import Picture
 from scdiffaug.benchmark.inputs import Dataset, describe
 from scdiffaug.benchmark.methods import GENERATORS
@@ -85,13 +86,14 @@ def write(
 
 
 def summary(results: pd.DataFrame, datasets: Sequence[Dataset], *, command: str) -> str:
-    """The tables in Markdown: for each dataset fidelity, types, novelty and use."""
+    """The tables in Markdown: all datasets, then for each fidelity, types, novelty and use."""
     parts = [
         "# Augmentation benchmark",
         f"Made by `{command}` on {pages.hardware()}. Means over {pages.n_seeds(results)}, ± their "
         "standard deviation.",
         pages.markdown(describe(list(datasets))),
         _HOW_TO_READ,
+        *overview(results),
     ]
     for name, of_dataset in results.groupby("dataset", sort=False):
         parts += [f"## {name}", *_dataset_tables(of_dataset)]

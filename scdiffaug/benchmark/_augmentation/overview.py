@@ -1,0 +1,83 @@
+"""All datasets of the augmentation benchmark together: means, and ours less every other row."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from scdiffaug._results import REFERENCES
+from scdiffaug.benchmark import pages
+from scdiffaug.benchmark.margins import paired_interval
+from scdiffaug.benchmark.methods import GENERATORS
+
+OURS = "scdiffaug"
+# Setting and metric of each column.
+_MEANS = {
+    "AUC in sample": ("in_sample", "two_sample_auc"),
+    "AUC in sample, PCA": ("in_sample", "two_sample_auc_pca"),
+    "AUC held out": ("held_out", "two_sample_auc"),
+    "type kept held out": ("held_out", "type_kept_neighbors"),
+    "own source": ("novelty", "own_source_share"),
+    "distance ratio": ("novelty", "nearest_training_distance_ratio"),
+    "membership AUC": ("novelty", "membership_auc"),
+    **{f"macro-F1, {k}": ("use", f"macro_f1_{k}") for k in (5, 10, 25, 50)},
+}
+_DIFFERENCES = ("AUC held out", *(name for name in _MEANS if name.startswith("macro")))
+_HOW_TO_READ = """\
+Differences are scdiffaug less the row, in points, with a 95% interval by a paired bootstrap over \
+datasets and, within these, seeds; then the datasets on which scdiffaug is ahead. Ahead is lower \
+for the AUC, where below 0.5 is no better than 0.5, and higher for macro-F1."""
+
+
+def overview(results: pd.DataFrame) -> list[str]:
+    """Markdown of all datasets together; nothing where there is one, or ours was not run."""
+    if results["dataset"].nunique() < 2 or OURS not in set(results["method"]):
+        return []
+    chosen = results[results["type"].eq("") & results["value"].notna()]
+    runs = chosen.set_index(["setting", "metric", "dataset", "seed", "method"])["value"].unstack()
+    methods = [name for name in (*REFERENCES, *GENERATORS) if name in runs]
+    parts = {
+        "Means over datasets": _means(runs, methods),
+        "Differences": _differences(runs, methods),
+    }
+    tables = [text for title, table in parts.items() for text in (f"### {title}", table)]
+    return ["## All datasets", *tables, _HOW_TO_READ]
+
+
+def _means(runs: pd.DataFrame, methods: list[str]) -> str:
+    means = runs.groupby(level=["setting", "metric", "dataset"]).mean()
+    columns = {
+        title: means.loc[place].mean().reindex(methods)
+        for title, place in _MEANS.items()
+        if place in means.index.droplevel("dataset")
+    }
+    text = pd.DataFrame(columns).map(lambda value: "–" if pd.isna(value) else f"{value:.3f}")
+    return pages.markdown(text.rename_axis("method").reset_index())
+
+
+def _differences(runs: pd.DataFrame, methods: list[str]) -> str:
+    rows = [
+        {
+            "scdiffaug less": name,
+            **{title: _difference(runs, name, title) for title in _DIFFERENCES},
+        }
+        for name in methods
+        if name != OURS
+    ]
+    return pages.markdown(pd.DataFrame(rows))
+
+
+def _difference(runs: pd.DataFrame, other: str, title: str) -> str:
+    place = _MEANS[title]
+    if place not in runs.index.droplevel(["dataset", "seed"]):
+        return "–"
+    of_both = runs.loc[place][[OURS, other]].dropna()
+    if place[1] == "two_sample_auc":
+        of_both = of_both.clip(lower=0.5)
+    if of_both.empty:
+        return "–"
+    differences = 100 * (of_both[OURS] - of_both[other])
+    by_dataset = differences.groupby(level="dataset").mean()
+    ahead = (by_dataset < 0 if place[1] == "two_sample_auc" else by_dataset > 0).sum()
+    low, high = paired_interval(differences)
+    words = pages.interval(low, high)
+    return f"{by_dataset.mean():+.1f} ({words}), {ahead} of {len(by_dataset)}"
