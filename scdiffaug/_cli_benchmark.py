@@ -134,6 +134,9 @@ def augmentation(
     data: _Data,
     label: _Label = "cell_type",
     methods: Annotated[str, typer.Option(help="Names with commas, or 'all'.")] = "all",
+    settings: Annotated[
+        str, typer.Option(help="With commas: in_sample, held_out, novelty, use, or 'all'.")
+    ] = "all",
     seeds: Annotated[int, typer.Option(min=1, help="Halves and runs of each method.")] = 3,
     out: _Out = Path("benchmark_augmentation"),
     max_cells: _MaxCells = None,
@@ -144,12 +147,14 @@ def augmentation(
     """Score cells made by scDiffAug and its peers beside real ones, and write the report."""
     from scdiffaug.benchmark import GENERATORS
     from scdiffaug.benchmark import augmentation as run
+    from scdiffaug.benchmark._augmentation.trials import SETTINGS
 
     or_fail(
         lambda: run(
             data,
             label_key=label,
             method_names=tuple(GENERATORS) if methods == "all" else tuple(methods.split(",")),
+            settings=SETTINGS if settings == "all" else settings.split(","),  # type: ignore[arg-type]
             n_seeds=seeds,
             out=out,
             max_cells=max_cells,

@@ -15,6 +15,7 @@ from scdiffaug.benchmark._augmentation import (
     peers,
     quality,
     report,
+    scoring,
     study,
     trials,
 )
@@ -193,7 +194,7 @@ def test_labelled_cells_are_training_cells_and_fill_every_type(trial):
     assert pd.Series(trial.labels[trial.labelled(5)]).value_counts().eq(5).all()
     assert pd.Series(trial.labels[trial.to_fill(5)]).value_counts().eq(95).all()
     assert set(trial.to_fill(25)) == set(trial.labelled(25))
-    assert not set(held_out) & set(study._more_labelled(trial, 5))
+    assert not set(held_out) & set(scoring._more_labelled(trial, 5))
 
 
 @pytest.mark.parametrize("name", ["knn_poisson", "smote"])
@@ -364,6 +365,33 @@ def test_trials_at_once_score_as_one_after_the_other(counts_file, cache, tmp_pat
     assert {path.name for path in (tmp_path / "1").iterdir()} == {
         path.name for path in (tmp_path / "2").iterdir()
     }
+
+
+def test_settings_that_are_not_asked_for_cost_nothing(trial, counts_file, cache, tmp_path):
+    few = trials.Trial(trial.dataset, 0, settings=("use",))
+    draws = few.draws(benchmark.GENERATORS["scdiffaug"])
+    assert list(draws) == ["use_5", "use_10", "use_25", "use_50"]
+    asked = {"method_names": ["duplicate"], "n_seeds": 1, "show_progress": False}
+    only, whole = (
+        benchmark.augmentation([counts_file], cache=cache, out=tmp_path / name, **asked, **more)
+        for name, more in {"few": {"settings": ["use"]}, "all": {}}.items()
+    )
+    score = ["method", "metric", "value"]
+    expected = whole.loc[whole["setting"] == "use", score].reset_index(drop=True)
+    pd.testing.assert_frame_equal(only[score], expected)
+    summary = (tmp_path / "few" / "summary.md").read_text()
+    assert "--settings use" in summary
+    assert "### Held out" not in summary
+    assert not list((tmp_path / "few").glob("*.png"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [(["usage"], "settings='usage' is unknown: use 'in_sample'"), ([], "settings is empty")],
+)
+def test_unknown_settings_are_refused(counts_file, cache, tmp_path, settings, message):
+    with pytest.raises(ValueError, match=message):
+        benchmark.augmentation([counts_file], settings=settings, cache=cache, out=tmp_path)
 
 
 def test_unknown_methods_are_refused(counts_file, cache, tmp_path):

@@ -13,13 +13,12 @@ import numpy as np
 import pandas as pd
 from rich.progress import track
 
-from scdiffaug import metrics
-from scdiffaug._checks import check_whole
+from scdiffaug._checks import check_choice, check_whole
 from scdiffaug.benchmark import environments, methods, pages, processes
 from scdiffaug.benchmark._augmentation import quality, report
-from scdiffaug.benchmark._augmentation.peers import Rows
-from scdiffaug.benchmark._augmentation.quality import Picture, Scores
-from scdiffaug.benchmark._augmentation.trials import FILLED, LABELLED, Job, Trial
+from scdiffaug.benchmark._augmentation.quality import Picture
+from scdiffaug.benchmark._augmentation.scoring import floor_of, scores_of, unaided
+from scdiffaug.benchmark._augmentation.trials import SETTINGS, Job, Setting, Trial
 from scdiffaug.benchmark.inputs import prepare_all
 from scdiffaug.benchmark.methods import GENERATORS
 
@@ -38,6 +37,7 @@ def augmentation(
     *,
     label_key: str = "cell_type",
     method_names: Sequence[str] = tuple(GENERATORS),
+    settings: Sequence[Setting] = SETTINGS,
     n_seeds: int = 3,
     out: str | Path = "benchmark_augmentation",
     max_cells: int | None = None,
@@ -69,6 +69,8 @@ def augmentation(
         Column of obs with the types. Those of fewer than ten cells are left out.
     method_names
         Keys of :data:`GENERATORS`.
+    settings
+        Which of the four; ``("use",)`` alone takes a fraction of the time.
     n_seeds
         Halves and runs of each method, with seeds 0, 1, ...
     out
@@ -99,7 +101,8 @@ def augmentation(
     KeyError
         If a file has no such column of labels.
     ValueError
-        If a method is unknown, two files have one name, or a dataset has too few cells.
+        If a method or setting is unknown, two files have one name, or a dataset has too few
+            cells.
 
     Examples
     --------
@@ -118,15 +121,17 @@ def augmentation(
     ['real', 'none', 'mask']
     """
     methods.check(method_names, GENERATORS)
+    asked = _checked(settings)
     check_whole("n_jobs", n_jobs)
     folder = environments.default_cache() if cache is None else Path(cache)
     datasets = prepare_all(data, label_key=label_key, max_cells=max_cells, cache=folder)
-    trials = list(starmap(Trial, product(datasets, range(n_seeds))))
+    trials = list(starmap(Trial, product(datasets, range(n_seeds), [asked])))
     rows: list[dict[str, Any]] = []
     pictures: dict[tuple[str, str], Picture] = {}
     options = {
         "label": label_key,
         "methods": ",".join(method_names),
+        "settings": None if asked == SETTINGS else ",".join(asked),
         "seeds": n_seeds,
         "max-cells": max_cells,
         "max-epochs": max_epochs,
@@ -144,6 +149,15 @@ def augmentation(
             results = pd.DataFrame(rows, columns=_COLUMNS)
             report.write(Path(out), results, datasets, pictures=pictures, command=command)
     return results
+
+
+def _checked(settings: Sequence[Setting]) -> tuple[Setting, ...]:
+    """Settings in their order, each once."""
+    for each in settings:
+        check_choice("settings", each, SETTINGS)
+    if not settings:
+        raise ValueError(f"settings is empty: name some of {', '.join(map(repr, SETTINGS))}.")
+    return tuple(each for each in SETTINGS if each in settings)
 
 
 def _outcome(
@@ -187,79 +201,14 @@ def _jobs(
     return {name: jobs[GENERATORS[name].worker] if name in fit else None for name in method_names}
 
 
-def scores_of(job: Job, name: str) -> dict[str, Scores]:
-    """Scores of one method in every setting."""
-    train, held_out = job.trial.halves
-    everything = np.arange(len(job.trial.labels))
-    scores = {
-        "in_sample": _alike(job, name, setting="in_sample", judges=everything, real=everything),
-        "held_out": _alike(job, name, setting="held_out", judges=train, real=held_out),
-        "novelty": quality.novelty(
-            job.trial.cells.seen[train],
-            job.trial.cells.seen[held_out],
-            job.made(name, "novelty").seen,
-            sources=np.arange(len(train)) if GENERATORS[name].follows == "source" else None,
-            seed=job.trial.seed,
-        ),
-    }
-    if GENERATORS[name].follows != "nothing":
-        scores["use"] = {f"macro_f1_{k}": _macro_f1(job, name, k) for k in LABELLED}
-    return scores
-
-
-def _alike(job: Job, name: str, *, setting: str, judges: Rows, real: Rows) -> Scores:
-    """Fidelity to the real cells, and types kept as those judge who learn from ``judges``."""
-    trial, made = job.trial, job.made(name, setting)
-    scores = quality.fidelity(trial.cells[real], made, seed=trial.seed)
-    if GENERATORS[name].follows == "nothing":
-        return scores
-    return scores | quality.types_kept(
-        trial.cells.seen[judges],
-        trial.labels[judges],
-        made.seen,
-        expected=trial.labels[real],
-        seed=trial.seed,
-    )
-
-
-def _macro_f1(job: Job, name: str, k: int) -> float:
-    made, labels = job.made(name, f"use_{k}").seen, job.trial.labels[job.trial.to_fill(k)]
-    return job.trial.exams[k].macro_f1(made, labels)
-
-
-def floor_of(trial: Trial) -> dict[str, Scores]:
-    """The same scores of real cells in place of made ones."""
-    (train, held_out), labels, seed = trial.halves, trial.labels, trial.seed
-    seen = trial.cells.seen
-    like_new = quality.fidelity(trial.cells[held_out], trial.cells[train], seed=seed)
-    like_new["zero_share"] = metrics.zero_share(seen[held_out])
-    like_new |= quality.types_kept(
-        seen[train], labels[train], seen[held_out], expected=labels[held_out], seed=seed
-    )
-    one, other = held_out[::2], held_out[1::2]
-    novelty = quality.novelty(seen[train], seen[one], seen[other], sources=None, seed=seed)
-    # Real cells have no source; this is the share by chance.
-    novelty["own_source_share"] = 1 / len(train)
-    use: Scores = {}
-    for k, exam in trial.exams.items():
-        more = _more_labelled(trial, k)
-        use[f"macro_f1_{k}"] = exam.macro_f1(seen[more], labels[more])
-    return {"in_sample": like_new, "held_out": like_new, "novelty": novelty, "use": use}
-
-
-def _more_labelled(trial: Trial, k: int) -> Rows:
-    """Further training cells of each type, until it has 100 or there are no more."""
-    return np.setdiff1d(trial.labelled(FILLED), trial.labelled(k))
-
-
 def _reference_rows(trial: Trial, cache: Path) -> Iterator[dict[str, Any]]:
     """The floor and, for the use, the labelled cells alone."""
-    decides = [trial.dataset.digest, *trial.labels]
-    folder = processes.named_by_hash(cache, "floor", {"of": decides, "seed": trial.seed})
+    decides = {"of": [trial.dataset.digest, *trial.labels], "settings": trial.settings}
+    folder = processes.named_by_hash(cache, "floor", {**decides, "seed": trial.seed})
     floor = processes.remembered(folder / f"scores-{_PROTOCOL}.json", lambda: floor_of(trial))
     none = processes.remembered(
         folder / f"none-{_PROTOCOL}.json",
-        lambda: {"use": {f"macro_f1_{k}": e.macro_f1(None, []) for k, e in trial.exams.items()}},
+        lambda: unaided(trial),
     )
     for name, scores in (("real", floor), ("none", none)):
         yield from _long(
@@ -303,6 +252,8 @@ def _failed(shared: Mapping[str, Any], why: str) -> Iterator[dict[str, Any]]:
 
 def _pictures(trial: Trial, jobs: Mapping[str, Job | None]) -> dict[tuple[str, str], Picture]:
     """Of the held-out setting, real cells and those of each method that made any."""
+    if "held_out" not in trial.settings:
+        return {}
     real = trial.cells[trial.halves[1]]
     found = {"real": real} | {
         name: job.made(name, "held_out")

@@ -9,7 +9,7 @@ import sys
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -27,6 +27,8 @@ from scdiffaug.benchmark.processes import Run
 from scdiffaug.metrics._spaces import dense
 from scdiffaug.storage import written_aside
 
+Setting = Literal["in_sample", "held_out", "novelty", "use"]
+SETTINGS: tuple[Setting, ...] = get_args(Setting)
 LABELLED = (5, 10, 25, 50)
 # Cells of each type that a classifier of the "use" setting learns from: labelled and made.
 FILLED = 100
@@ -38,6 +40,7 @@ class Trial:
 
     dataset: Dataset
     seed: int
+    settings: tuple[Setting, ...] = SETTINGS
 
     @property
     def labels(self) -> NDArray[np.str_]:
@@ -65,6 +68,10 @@ class Trial:
         groups = pd.Series(rows).groupby(self.labels[rows])
         return np.concatenate([np.resize(own, FILLED - len(own)) for _, own in groups])
 
+    def filled_labels(self, k: int) -> NDArray[np.str_]:
+        """Types that the cells made from :meth:`to_fill` should have."""
+        return self.labels[self.to_fill(k)]
+
     def draws(self, generator: Generator) -> dict[str, Draw]:
         """What a generator is asked for."""
         everything = np.arange(len(self.labels))
@@ -79,7 +86,8 @@ class Trial:
                 # Who uses labels must not know those of other cells.
                 known = self.labelled(k) if generator.uses_labels else train
                 draws[f"use_{k}"] = Draw(known, self.to_fill(k))
-        return draws
+        # The setting "use" has a draw for each number of labelled cells.
+        return {name: draw for name, draw in draws.items() if name.startswith(self.settings)}
 
     @cached_property
     def cells(self) -> Cells:

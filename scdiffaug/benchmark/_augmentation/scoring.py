@@ -1,0 +1,129 @@
+"""Scores of makers in each setting, and of real cells in their place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from scdiffaug import metrics
+from scdiffaug.benchmark._augmentation import quality
+from scdiffaug.benchmark._augmentation.peers import Rows
+from scdiffaug.benchmark._augmentation.quality import Scores
+from scdiffaug.benchmark._augmentation.trials import FILLED, Job, Setting, Trial
+from scdiffaug.benchmark.methods import GENERATORS
+
+
+def scores_of(job: Job, name: str) -> dict[str, Scores]:
+    """Scores of one method in every setting that is asked for."""
+    follows = GENERATORS[name].follows
+    return {
+        setting: _SCORED[setting](job, name)
+        for setting in job.trial.settings
+        if setting != "use" or follows != "nothing"
+    }
+
+
+def _in_sample(job: Job, name: str) -> Scores:
+    everything = np.arange(len(job.trial.labels))
+    return _alike(job, name, setting="in_sample", judges=everything, real=everything)
+
+
+def _held_out(job: Job, name: str) -> Scores:
+    train, held_out = job.trial.halves
+    return _alike(job, name, setting="held_out", judges=train, real=held_out)
+
+
+def _alike(job: Job, name: str, *, setting: str, judges: Rows, real: Rows) -> Scores:
+    """Fidelity to the real cells, and types kept as those judge who learn from ``judges``."""
+    trial, made = job.trial, job.made(name, setting)
+    scores = quality.fidelity(trial.cells[real], made, seed=trial.seed)
+    if GENERATORS[name].follows == "nothing":
+        return scores
+    return scores | quality.types_kept(
+        trial.cells.seen[judges],
+        trial.labels[judges],
+        made.seen,
+        expected=trial.labels[real],
+        seed=trial.seed,
+    )
+
+
+def _novelty(job: Job, name: str) -> Scores:
+    trial = job.trial
+    train, held_out = trial.halves
+    return quality.novelty(
+        trial.cells.seen[train],
+        trial.cells.seen[held_out],
+        job.made(name, "novelty").seen,
+        sources=np.arange(len(train)) if GENERATORS[name].follows == "source" else None,
+        seed=trial.seed,
+    )
+
+
+def _use(job: Job, name: str) -> Scores:
+    trial = job.trial
+    return {
+        f"macro_f1_{k}": exam.macro_f1(
+            job.made(name, f"use_{k}").seen, trial.labels[trial.to_fill(k)]
+        )
+        for k, exam in trial.exams.items()
+    }
+
+
+_SCORED: Mapping[Setting, Callable[[Job, str], Scores]] = {
+    "in_sample": _in_sample,
+    "held_out": _held_out,
+    "novelty": _novelty,
+    "use": _use,
+}
+
+
+def floor_of(trial: Trial) -> dict[str, Scores]:
+    """The same scores of real cells in place of made ones."""
+    floors: dict[str, Scores] = {}
+    if {"in_sample", "held_out"} & set(trial.settings):
+        floors |= dict.fromkeys(("in_sample", "held_out"), _like_new(trial))
+    if "novelty" in trial.settings:
+        floors["novelty"] = _new(trial)
+    if "use" in trial.settings:
+        floors["use"] = _more_used(trial)
+    return {setting: floors[setting] for setting in trial.settings}
+
+
+def _like_new(trial: Trial) -> Scores:
+    (train, held_out), labels, seed = trial.halves, trial.labels, trial.seed
+    seen = trial.cells.seen
+    scores = quality.fidelity(trial.cells[held_out], trial.cells[train], seed=seed)
+    scores["zero_share"] = metrics.zero_share(seen[held_out])
+    return scores | quality.types_kept(
+        seen[train], labels[train], seen[held_out], expected=labels[held_out], seed=seed
+    )
+
+
+def _new(trial: Trial) -> Scores:
+    (train, held_out), seen = trial.halves, trial.cells.seen
+    one, other = held_out[::2], held_out[1::2]
+    scores = quality.novelty(seen[train], seen[one], seen[other], sources=None, seed=trial.seed)
+    # Real cells have no source; this is the share by chance.
+    return scores | {"own_source_share": 1 / len(train)}
+
+
+def _more_used(trial: Trial) -> Scores:
+    scores: Scores = {}
+    for k, exam in trial.exams.items():
+        more = _more_labelled(trial, k)
+        scores[f"macro_f1_{k}"] = exam.macro_f1(trial.cells.seen[more], trial.labels[more])
+    return scores
+
+
+def unaided(trial: Trial) -> dict[str, Scores]:
+    """The use of the labelled cells alone."""
+    if "use" not in trial.settings:
+        return {}
+    return {"use": {f"macro_f1_{k}": exam.macro_f1(None, []) for k, exam in trial.exams.items()}}
+
+
+def _more_labelled(trial: Trial, k: int) -> Rows:
+    """Further training cells of each type, until it has 100 or there are no more."""
+    return np.setdiff1d(trial.labelled(FILLED), trial.labelled(k))
