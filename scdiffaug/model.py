@@ -184,8 +184,8 @@ class scDiffAug(RegisteringModel):
         Parameters
         ----------
         max_epochs
-            Passes over the cells. By default a budget of 800 steps up to 10,000 cells that
-            grows with the square root of the cells beyond.
+            Passes over the cells. By default a budget of 800 steps, which with a generator grows
+            beyond 10,000 cells with the square root of the cells; one pass at least.
         batch_size
             Cells per step, of each process where there are several.
         accelerator, devices, strategy, num_nodes
@@ -264,7 +264,8 @@ class scDiffAug(RegisteringModel):
         n_cells = self.adata.n_obs // place.n_processes
         batch_size = min(batch_size, n_cells)
         n_batches = len(batch_bounds(n_cells, batch_size)) - 1
-        usual_epochs = default_epochs(self.adata.n_obs, batch_size)
+        generates = self.module.process is not None
+        usual_epochs = default_epochs(self.adata.n_obs, batch_size, generates=generates)
         max_epochs = max_epochs or usual_epochs
         n_steps = max_epochs * n_batches
         options = TrainingOptions(
@@ -283,7 +284,7 @@ class scDiffAug(RegisteringModel):
             n_components=self._module_config["n_components"],
             batch_size=batch_size,
             balance=balance,
-            generator_batch=generator_batch(n_cells, n_steps) if self.module.process else 0,
+            generator_batch=generator_batch(n_cells, n_steps) if generates else 0,
             n_processes=place.n_processes,
         )
         self.module.fit_axes(axes)

@@ -180,10 +180,19 @@ def test_history_holds_every_term(pbmc: AnnData) -> None:
 
 
 @pytest.mark.parametrize(
-    ("n_cells", "steps"), [(50, 800), (2_000, 800), (10_000, 800), (1_000_000, 8_000)]
+    ("n_cells", "generates", "steps"),
+    [
+        (50, True, 800),
+        (2_000, True, 800),
+        (10_000, True, 800),
+        (1_000_000, True, 8_000),
+        (100_000, False, 800),
+        # One pass at least.
+        (1_000_000, False, 1_954),
+    ],
 )
-def test_default_budget_is_one_of_steps(n_cells: int, steps: int) -> None:
-    epochs = default_epochs(n_cells, min(512, n_cells))
+def test_default_budget_is_one_of_steps(n_cells: int, generates: bool, steps: int) -> None:
+    epochs = default_epochs(n_cells, min(512, n_cells), generates=generates)
     assert epochs * -(-n_cells // 512) == pytest.approx(steps, rel=0.15)
 
 
