@@ -14,8 +14,8 @@ from scipy import sparse
 from sklearn.neighbors import NearestNeighbors
 from sklearn.utils import gen_batches
 
-# Below this many cells brute force beats the compilation of pynndescent.
-_EXACT_UP_TO = 20_000
+# Up to as many cells brute force on two cores takes no longer than the compilation of pynndescent.
+_EXACT_UP_TO = 120_000
 _CELLS_AT_ONCE = 65_536
 
 
@@ -24,7 +24,7 @@ def knn_indices(
 ) -> NDArray[np.int64]:
     """Indices of the nearest other points, closest first.
 
-    Exact up to 20,000 points, approximate (pynndescent) above.
+    Exact up to 120,000 points, approximate (pynndescent) above.
 
     Parameters
     ----------
