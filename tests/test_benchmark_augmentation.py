@@ -20,6 +20,7 @@ from scdiffaug.benchmark._augmentation import (
     trials,
 )
 from scdiffaug.cli import app
+from scdiffaug.features import FeatureSpace
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +87,16 @@ def test_log_normalised_cells_have_ten_thousand_reads_and_empty_ones_stay_empty(
     np.testing.assert_allclose(peers.log_normalised(counts), expected, rtol=1e-6)
     seen = peers.log_normalised(sparse.csr_matrix(counts))
     np.testing.assert_allclose(seen.toarray(), expected, rtol=1e-6)
+
+
+def test_intensities_are_compared_by_arcsinh_and_logs_as_they_are():
+    intensities = np.array([[0.0, 5.0, 9000.0]], dtype=np.float32)
+    space = FeatureSpace.decide(intensities, "raw")
+    np.testing.assert_allclose(
+        peers.as_compared(intensities, space), np.arcsinh(intensities / 5), rtol=1e-6
+    )
+    logs = np.array([[0.0, 0.5, 3.0]], dtype=np.float32)
+    assert peers.as_compared(logs, FeatureSpace.decide(logs, "log")) is logs
 
 
 def test_gaussian_noise_is_a_share_of_each_features_spread(rng):

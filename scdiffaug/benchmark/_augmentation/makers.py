@@ -23,6 +23,7 @@ from scipy import sparse
 from scdiffaug.benchmark._augmentation import peers
 from scdiffaug.benchmark._augmentation.peers import Rows
 from scdiffaug.benchmark._worker import Inputs, write_matrix, write_run
+from scdiffaug.features import FeatureSpace
 from scdiffaug.metrics._inputs import Values
 from scdiffaug.metrics._spaces import dense, pca_of
 
@@ -194,7 +195,7 @@ def _read(folder: Path, job: Mapping[str, Any]) -> Task:
         plan = dict(stored)
     return Task(
         values=values,
-        seen=peers.log_normalised(values) if job["kind"] == "counts" else values,
+        seen=peers.as_compared(values, FeatureSpace.decide(values, job["kind"])),
         kind=job["kind"],
         labels=plan.pop("labels", np.empty(0, dtype=str)),
         draws={

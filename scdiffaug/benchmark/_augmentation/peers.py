@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.neighbors import NearestNeighbors
 
+from scdiffaug.features import FeatureSpace
 from scdiffaug.metrics._inputs import Values
 from scdiffaug.metrics._spaces import dense
 
@@ -21,6 +22,11 @@ def log_normalised(counts: Values) -> Values:
     if not sparse.issparse(counts):
         return np.asarray(np.log1p(dense(counts) * (1e4 / depth[:, None])), dtype=np.float32)
     return (sparse.diags(1e4 / depth) @ sparse.csr_matrix(counts)).log1p().tocsr()
+
+
+def as_compared(values: Values, space: FeatureSpace) -> Values:
+    """Log-normalised counts, arcsinh of raw intensities, other values as they are."""
+    return log_normalised(values) if space.kind == "counts" else space.transform(values)
 
 
 def duplicate(sources: Values) -> Values:

@@ -46,6 +46,7 @@ the source itself, which held out is one of the cells they are compared to. `smo
 shown the types of the cells it knows, and takes nothing but the type from a source.
 - Use: every type is filled to 100 cells by the method; `none` is the labelled cells alone, \
 `real` further real training cells with their labels, as far as there are, a ceiling.
+- Counts are compared as log1p of 10,000 reads per cell, raw intensities by arcsinh.
 - `gaussian`, `mixup` and `smote` make log-normalised values of counts, which have no depth.
 - Seconds and memory are those of a process: both trainings, and all draws of all its methods."""
 

@@ -24,6 +24,7 @@ from scdiffaug.benchmark._worker import Inputs, read_matrix
 from scdiffaug.benchmark.inputs import Dataset, pca_for
 from scdiffaug.benchmark.methods import GENERATORS, Generator
 from scdiffaug.benchmark.processes import Run
+from scdiffaug.features import FeatureSpace
 from scdiffaug.metrics._spaces import dense
 from scdiffaug.storage import written_aside
 
@@ -92,8 +93,16 @@ class Trial:
     @cached_property
     def cells(self) -> Cells:
         """All real cells."""
-        values = Inputs(self.dataset.folder, self.dataset.kind).values
-        return as_cells(values, self.dataset.kind)
+        return as_cells(self._values, self.space)
+
+    @cached_property
+    def space(self) -> FeatureSpace:
+        """What the values are, by which made ones are read too."""
+        return FeatureSpace.decide(self._values, self.dataset.kind)
+
+    @property
+    def _values(self) -> Any:
+        return Inputs(self.dataset.folder, self.dataset.kind).values
 
     @cached_property
     def exams(self) -> dict[int, Exam]:
@@ -113,11 +122,10 @@ class Trial:
         }
 
 
-def as_cells(values: Any, kind: str) -> Cells:
-    """Values with what they are compared as: log1p of 10,000 reads for counts."""
-    if kind == "counts":
-        return Cells(peers.log_normalised(values), values)
-    return Cells(values, None)
+def as_cells(values: Any, space: FeatureSpace) -> Cells:
+    """Values with what they are compared as."""
+    seen = peers.as_compared(values, space)
+    return Cells(seen, values if space.kind == "counts" else None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,5 +208,6 @@ class Job:
     def made(self, name: str, draw: str) -> Cells:
         """Cells of one row of the table and one draw."""
         cells = read_matrix(self.folder / f"{name}.{draw}")
-        is_seen = GENERATORS[name].makes == "seen"
-        return as_cells(cells, "seen" if is_seen else self.trial.dataset.kind)
+        if GENERATORS[name].makes == "seen":
+            return Cells(cells, None)
+        return as_cells(cells, self.trial.space)
