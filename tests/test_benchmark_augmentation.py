@@ -437,7 +437,8 @@ def test_overview_says_how_far_ours_is_ahead_and_where():
     assert rows["smote"][0] == "-10.0 (-30.0 to +10.0), 1 of 2"
     # Below 0.5, where copies are, is no better than 0.5.
     assert rows["duplicate"][0] == "+20.5 (+20.0 to +21.0), 0 of 1"
-    assert rows["none"] == ["–", "–", "+10.0 (–), 1 of 1", "–", "– |"]
+    # What was measured of nobody has no column.
+    assert rows["none"] == ["–", "+10.0 (–), 1 of 1 |"]
     assert overview.overview(_long(f1)) == []
 
 

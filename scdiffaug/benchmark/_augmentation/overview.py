@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pandas as pd
 
 from scdiffaug._results import REFERENCES
@@ -46,20 +48,22 @@ def overview(results: pd.DataFrame) -> list[str]:
 def _means(runs: pd.DataFrame, methods: list[str]) -> str:
     means = runs.groupby(level=["setting", "metric", "dataset"]).mean()
     columns = {
-        title: means.loc[place].mean().reindex(methods)
-        for title, place in _MEANS.items()
-        if place in means.index.droplevel("dataset")
+        title: means.loc[_MEANS[title]].mean().reindex(methods)
+        for title in _measured(runs, _MEANS)
     }
     text = pd.DataFrame(columns).map(lambda value: "–" if pd.isna(value) else f"{value:.3f}")
     return pages.markdown(text.rename_axis("method").reset_index())
 
 
+def _measured(runs: pd.DataFrame, titles: Iterable[str]) -> list[str]:
+    places = set(runs.index.droplevel(["dataset", "seed"]))
+    return [title for title in titles if _MEANS[title] in places]
+
+
 def _differences(runs: pd.DataFrame, methods: list[str]) -> str:
+    titles = _measured(runs, _DIFFERENCES)
     rows = [
-        {
-            "scdiffaug less": name,
-            **{title: _difference(runs, name, title) for title in _DIFFERENCES},
-        }
+        {"scdiffaug less": name, **{title: _difference(runs, name, title) for title in titles}}
         for name in methods
         if name != OURS
     ]
@@ -68,8 +72,6 @@ def _differences(runs: pd.DataFrame, methods: list[str]) -> str:
 
 def _difference(runs: pd.DataFrame, other: str, title: str) -> str:
     place = _MEANS[title]
-    if place not in runs.index.droplevel(["dataset", "seed"]):
-        return "–"
     of_both = runs.loc[place][[OURS, other]].dropna()
     if place[1] == "two_sample_auc":
         of_both = of_both.clip(lower=0.5)
