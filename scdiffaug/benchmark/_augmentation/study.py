@@ -83,6 +83,7 @@ def augmentation(
         Seconds after which a process is given up.
     n_jobs
         Datasets and seeds at once, in processes that share the cores; seconds are then no timing.
+        A script that asks for several keeps the call under ``if __name__ == "__main__":``.
     cache
         Folder of remembered runs; by default in the user's cache.
     show_progress
