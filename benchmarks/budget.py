@@ -15,6 +15,7 @@ import numpy as np
 from common import in_own_process, load, write_table
 
 from scdiffaug import metrics, scDiffAug
+from scdiffaug.matrices import to_dense
 
 # Half, all and twice or three times the default, or what it was when it grew with the cells.
 STEPS = {
@@ -41,15 +42,11 @@ def one(name: str, steps: int, seed: int) -> dict[str, Any]:
         "steps": epochs * math.ceil(adata.n_obs / BATCH),
         "seed": seed,
         "loss": round(float(model.history["loss"]["loss"].iloc[-1]), 3),
-        "trustworthiness": round(100 * metrics.trustworthiness(_dense(inputs), z), 1),
+        "trustworthiness": round(100 * metrics.trustworthiness(to_dense(inputs), z), 1),
         "linear_svm": round(100 * metrics.linear_svm_accuracy(z, labels, max_cells=5000), 1),
         "knn": round(100 * metrics.knn_accuracy(z, labels), 1),
         "kmeans": round(100 * metrics.kmeans_accuracy(z, labels), 1),
     }
-
-
-def _dense(x: Any) -> np.ndarray:
-    return x.toarray() if hasattr(x, "toarray") else x
 
 
 def main() -> None:

@@ -14,6 +14,9 @@ from scdiffaug.benchmark.processes import digest_of
 
 Settings = Mapping[str, Any]
 
+# Row of our defaults, in both registries.
+OURS = "scdiffaug"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Method:

@@ -8,10 +8,10 @@ import pandas as pd
 
 from scdiffaug._results import REFERENCES
 from scdiffaug.benchmark import pages
+from scdiffaug.benchmark._augmentation.trials import LABELLED
 from scdiffaug.benchmark.margins import paired_interval
-from scdiffaug.benchmark.methods import GENERATORS
+from scdiffaug.benchmark.methods import GENERATORS, OURS
 
-OURS = "scdiffaug"
 # Setting and metric of each column.
 _MEANS = {
     "AUC in sample": ("in_sample", "two_sample_auc"),
@@ -21,7 +21,7 @@ _MEANS = {
     "own source": ("novelty", "own_source_share"),
     "distance ratio": ("novelty", "nearest_training_distance_ratio"),
     "membership AUC": ("novelty", "membership_auc"),
-    **{f"macro-F1, {k}": ("use", f"macro_f1_{k}") for k in (5, 10, 25, 50)},
+    **{f"macro-F1, {k}": ("use", f"macro_f1_{k}") for k in LABELLED},
 }
 _DIFFERENCES = ("AUC held out", *(name for name in _MEANS if name.startswith("macro")))
 _HOW_TO_READ = """\

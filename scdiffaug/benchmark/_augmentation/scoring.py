@@ -64,9 +64,7 @@ def _novelty(job: Job, name: str) -> Scores:
 def _use(job: Job, name: str) -> Scores:
     trial = job.trial
     return {
-        f"macro_f1_{k}": exam.macro_f1(
-            job.made(name, f"use_{k}").seen, trial.labels[trial.to_fill(k)]
-        )
+        f"macro_f1_{k}": exam.macro_f1(job.made(name, f"use_{k}").seen, trial.filled_labels(k))
         for k, exam in trial.exams.items()
     }
 

@@ -103,7 +103,7 @@ def augmentation(
         If a file has no such column of labels.
     ValueError
         If a method or setting is unknown, two files have one name, or a dataset has too few
-            cells.
+        cells.
 
     Examples
     --------

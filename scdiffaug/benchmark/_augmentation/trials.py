@@ -100,7 +100,7 @@ class Trial:
         """What the values are, by which made ones are read too."""
         return FeatureSpace.decide(self._values, self.dataset.kind)
 
-    @property
+    @cached_property
     def _values(self) -> Any:
         return Inputs(self.dataset.folder, self.dataset.kind).values
 

@@ -17,10 +17,11 @@ from rich.progress import track
 from scdiffaug._checks import check_number
 from scdiffaug.benchmark import environments, pages
 from scdiffaug.benchmark._embedding import runs
-from scdiffaug.benchmark._embedding.report import OURS, PANELS, Panel
+from scdiffaug.benchmark._embedding.report import PANELS, Panel
 from scdiffaug.benchmark._embedding.study import Plan
 from scdiffaug.benchmark.inputs import Dataset, prepare_cells, read
 from scdiffaug.benchmark.margins import of_metric, paired_interval
+from scdiffaug.benchmark.methods import OURS
 
 logger = logging.getLogger("scdiffaug")
 

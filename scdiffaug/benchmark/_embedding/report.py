@@ -23,12 +23,11 @@ from scdiffaug.benchmark.margins import (
     mean_scores,
     of_metric,
 )
-from scdiffaug.benchmark.methods import METHODS
+from scdiffaug.benchmark.methods import METHODS, OURS
 from scdiffaug.benchmark.pages import markdown
 
 _WORDS = {"2d": "2-D", "80d": "80-d"}
 HEADLINE = {"linear_svm_accuracy": "Linear SVM accuracy", "kmeans_accuracy": "k-means accuracy"}
-OURS = "scdiffaug"
 
 
 @dataclass(frozen=True)
