@@ -18,6 +18,7 @@ from scipy import sparse
 
 from scdiffaug import data, neighbors
 from scdiffaug._randomness import seed_of
+from scdiffaug._threads import torch_threads_kept
 from scdiffaug.data import to_sparse_tensor
 from scdiffaug.features import FeatureSpace, PrincipalAxes, select_features
 from scdiffaug.matrices import Matrix, Rows, StoredMatrix, batches, row_blocks, shuffled, sketch
@@ -210,7 +211,8 @@ class DataContract:
             graph = cells.obsp[cells.uns[key]["distances_key"]]
             return neighbors.knn_from_graph(graph, self.n_neighbors)
         seed = seed_of(self.seed, "neighbors")
-        return neighbors.knn_indices(points, self.n_neighbors, seed=seed)
+        with torch_threads_kept():
+            return neighbors.knn_indices(points, self.n_neighbors, seed=seed)
 
 
 def _usual_depth(x: Matrix | StoredMatrix) -> tuple[float, float]:

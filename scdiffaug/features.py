@@ -17,6 +17,7 @@ from scipy import sparse
 from sklearn.decomposition import PCA
 from sklearn.utils import gen_batches
 
+from scdiffaug._threads import torch_threads_kept
 from scdiffaug.matrices import Bounds, Matrix, StoredMatrix, to_dense
 from scdiffaug.nn import MOST_DEVIATIONS, search_space
 
@@ -87,8 +88,9 @@ class FeatureSpace:
         """Values as the networks see them; ``x`` is left unchanged."""
         if self.kind == "counts":
             cells = AnnData(x.copy())
-            sc.pp.normalize_total(cells, target_sum=1e4)
-            sc.pp.log1p(cells)
+            with torch_threads_kept():
+                sc.pp.normalize_total(cells, target_sum=1e4)
+                sc.pp.log1p(cells)
             return cells.X
         if self.cofactor is None:
             return x
@@ -146,7 +148,7 @@ def select_features(
     cells.uns["log1p"] = {"base": None}
     if batch is not None:
         cells.obs["batch"] = pd.Categorical(batch)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), torch_threads_kept():
         # Fewer features than n_top vary at all: then all of those are taken.
         warnings.filterwarnings("ignore", message=".*> number of normalized dispersions")
         genes = sc.pp.highly_variable_genes(

@@ -115,7 +115,8 @@ def mapped(
 
 def _take_cores(n_threads: int) -> None:
     """What this process and its workers compute with, scikit-learn's forests among it."""
-    os.environ |= {"OMP_NUM_THREADS": str(n_threads), "LOKY_MAX_CPU_COUNT": str(n_threads)}
+    names = ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "LOKY_MAX_CPU_COUNT")
+    os.environ |= dict.fromkeys(names, str(n_threads))
     threadpool_limits(n_threads)
     # A process of a pool may not start others, as joblib would by default.
     parallel_config("threading")
