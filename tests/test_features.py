@@ -1,5 +1,8 @@
 """Principal axes: what the encoder sees, and where neighbours are searched."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -96,3 +99,17 @@ def test_features_are_chosen_within_batches(features):
     np.testing.assert_array_equal(found, np.flatnonzero(genes["highly_variable"]))
     without = select_features(values, FeatureSpace("log"), n_top=20, batch=None)
     assert set(found) != set(without)
+
+
+def test_torch_keeps_its_threads():
+    # In a process of its own, as numba's pool starts once.
+    script = """
+import torch
+from scdiffaug import datasets, scDiffAug
+torch.set_num_threads(1)
+torch.ones(10**6).sum()  # before its first use torch would set the number again
+scDiffAug(datasets.pbmc68k_reduced())
+assert torch.get_num_threads() == 1, torch.get_num_threads()
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
