@@ -14,7 +14,7 @@ demo: $(VENV)/.runtime
 	$(BIN)/scdiffaug demo --out demo
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 $(ARGS)
 
 # The same with the oldest versions that pyproject.toml allows, which warn of each other.
 oldest: $(OLDEST)/.test
