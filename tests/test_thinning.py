@@ -1,0 +1,330 @@
+"""Count thinning: draws against their distributions, the chain against enumerated cells."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torch import Tensor
+
+from scdiffaug.diffusion import CountThinning, Network, draw_reads, thin
+
+COUNTS = CountThinning()
+
+
+@pytest.fixture
+def rng() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def chi_square_p(observed: Tensor, probability: Tensor) -> float:
+    expected = probability.double() / probability.double().sum() * observed.sum()
+    return float(stats.chisquare(observed.double(), expected).pvalue)
+
+
+# Thinning
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_thinning_keeps_no_read_or_every_read_at_the_ends(
+    rng: torch.Generator, share: float
+) -> None:
+    x = torch.randint(0, 50, (30, 20), generator=rng).float()
+    torch.testing.assert_close(thin(x, torch.full((30,), share), rng), share * x, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("count", "share"), [(1.0, 0.5), (20.0, 0.3), (400.0, 0.9)])
+def test_thinned_reads_are_binomial(rng: torch.Generator, count: float, share: float) -> None:
+    n = 20_000
+    x = torch.full((n, 1), count)
+    kept = thin(x, torch.full((n,), share), rng)
+    variance = count * share * (1 - share)
+    assert (kept <= x).all()
+    assert (kept == kept.round()).all()
+    assert kept.mean().item() == pytest.approx(count * share, abs=4 * math.sqrt(variance / n))
+    assert kept.var().item() == pytest.approx(variance, rel=4 * math.sqrt(2 / n) + 0.01)
+
+
+def test_thinning_has_a_share_of_its_own_for_each_cell(rng: torch.Generator) -> None:
+    share = torch.tensor([0.1, 0.5, 0.9])
+    kept = thin(torch.full((3, 4000), 10.0), share, rng)
+    torch.testing.assert_close(kept.mean(1) / 10, share, rtol=0, atol=0.01)
+    assert (thin(torch.zeros(3, 5), share, rng) == 0).all()
+
+
+def test_a_stored_zero_has_no_read_to_keep(rng: torch.Generator) -> None:
+    places, values = torch.tensor([[0, 0], [0, 1]]), torch.tensor([0.0, 3.0])
+    x = torch.sparse_coo_tensor(places, values, (1, 2), is_coalesced=True, check_invariants=False)
+    seen: list[Tensor] = []
+
+    def network(view: Tensor, *_: Tensor) -> Tensor:
+        seen.append(view)
+        return torch.zeros_like(view)
+
+    for _ in range(20):
+        COUNTS.loss(network, x, torch.zeros(1, 1), rng=rng)
+    assert all(view[0, 0] == 0 for view in seen)
+    assert any(view[0, 1] > 0 for view in seen)
+
+
+# Drawing reads
+
+
+def drawn(logits: Tensor, n_reads: Tensor, rng: torch.Generator) -> Tensor:
+    """Reads per cell and gene."""
+    reads = torch.zeros_like(logits)
+    row, place = draw_reads(logits, n_reads, rng)
+    assert torch.equal(row, place // logits.shape[1])
+    return reads.put_(place, torch.ones(len(place)), accumulate=True)
+
+
+def test_drawn_reads_are_exactly_as_many_as_asked(rng: torch.Generator) -> None:
+    n_reads = torch.tensor([0.0, 1.0, 7.0, 5000.0, 0.0])
+    reads = drawn(5 * torch.randn(5, 40, generator=rng), n_reads, rng)
+    torch.testing.assert_close(reads.sum(1), n_reads, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("possible", [[0], [2], [4], [1, 3], [0, 4]])
+def test_no_read_is_drawn_where_its_probability_is_zero(
+    rng: torch.Generator, possible: list[int]
+) -> None:
+    logits = torch.full((50, 5), -torch.inf)
+    logits[:, possible] = 0
+    reads = drawn(logits, torch.full((50,), 1000.0), rng)
+    impossible = [gene for gene in range(5) if gene not in possible]
+    assert (reads[:, impossible] == 0).all()
+    assert (reads[:, possible] > 0).all()
+
+
+def test_drawn_reads_follow_each_cell_s_profile(rng: torch.Generator) -> None:
+    logits = 2 * torch.randn(6, 12, generator=rng)
+    reads = drawn(logits, torch.full((6,), 20_000.0), rng)
+    for cell, profile in zip(reads, logits.softmax(1), strict=True):
+        assert chi_square_p(cell, profile) > 1e-3
+
+
+def test_drawn_reads_of_a_cell_are_independent(rng: torch.Generator) -> None:
+    profile = torch.tensor([0.5, 0.3, 0.2])
+    reads = drawn(profile.log().expand(10_000, 3), torch.full((10_000,), 2.0), rng)
+    pairs = list(itertools.combinations_with_replacement(range(3), 2))
+    observed, probability = torch.zeros(len(pairs)), torch.zeros(len(pairs))
+    for k, (a, b) in enumerate(pairs):
+        cell = torch.bincount(torch.tensor([a, b]), minlength=3).float()
+        observed[k] = (reads == cell).all(1).sum()
+        probability[k] = profile[a] * profile[b] * (1 if a == b else 2)
+    assert observed.sum() == 10_000
+    assert chi_square_p(observed, probability) > 1e-3
+
+
+# Count thinning
+
+
+def counts(rng: torch.Generator) -> Tensor:
+    """Cells of many depths, among them an empty one and one of a single read."""
+    x = torch.poisson(8 * torch.rand(12, 9, generator=rng), generator=rng)
+    x[0] = 0
+    x[1] = torch.nn.functional.one_hot(torch.tensor(4), 9)
+    x[2, 3] = 3000
+    return x
+
+
+def sample_counts(network: Network, source: Tensor, **given: float) -> Tensor:
+    return COUNTS.sample(
+        network,
+        source,
+        torch.zeros(len(source), 1),
+        strength=given.get("strength", 1.0),
+        n_steps=int(given.get("n_steps", 8)),
+        sampler="thicken",
+        rng=seeded(int(given.get("seed", 7))),
+    )
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.01, 0.5, 1.0])
+@pytest.mark.parametrize("n_steps", [1, 2, 7, 64])
+def test_made_cells_are_integers_of_the_depth_of_their_source(
+    rng: torch.Generator, strength: float, n_steps: int
+) -> None:
+    source = counts(rng)
+    weights = torch.randn(9, 9, generator=rng)
+
+    def network(view: Tensor, level: Tensor, _: Tensor) -> Tensor:
+        return view @ weights + level[:, None]
+
+    made = sample_counts(network, source, strength=strength, n_steps=n_steps)
+    assert (made >= 0).all()
+    assert (made == made.round()).all()
+    torch.testing.assert_close(made.sum(1), source.sum(1), rtol=0, atol=0)
+    assert torch.equal(made, source) == (strength == 0)
+
+
+@pytest.mark.parametrize("strength", [0.05, 0.3, 0.8])
+def test_made_cells_keep_the_share_that_strength_leaves(strength: float) -> None:
+    source = torch.full((200, 4), 50.0)
+    source[:, 3] = 0
+    last_gene = torch.tensor([-torch.inf, -torch.inf, -torch.inf, 0.0])
+    made = sample_counts(lambda x, *_: last_gene.expand(len(x), 4), source, strength=strength)
+    assert (made[:, :3] <= source[:, :3]).all()
+    kept = (made[:, :3].sum() / source.sum()).item()
+    error = math.sqrt(strength * (1 - strength) / source.sum().item())
+    assert kept == pytest.approx(1 - strength, abs=4 * error)
+
+
+def test_network_sees_the_same_in_training_and_in_sampling(rng: torch.Generator) -> None:
+    source = counts(rng)
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    def network(view: Tensor, level: Tensor, _: Tensor) -> Tensor:
+        seen.append((view.clone(), level))
+        return torch.zeros_like(view)
+
+    COUNTS.loss(network, source, torch.zeros(len(source), 1), rng=rng)
+    sample_counts(network, source, n_steps=4)
+    assert len(seen) == 5
+    depth = source.sum(1)
+    for view, level in seen:
+        kept = view.double().expm1() / 1e4 * depth[:, None]
+        torch.testing.assert_close(kept, kept.round(), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(kept.sum(1), level.double() * depth, rtol=1e-4, atol=1e-4)
+    share = torch.stack([level[2] for _, level in seen[1:]])
+    torch.testing.assert_close(share, torch.tensor([0.0, 0.0625, 0.25, 0.5625]), rtol=0, atol=0.01)
+    train_view = seen[0][0]
+    assert (train_view[source == 0] == 0).all()
+
+
+# The exact chain on an example small enough to enumerate: cells of three genes and three reads,
+# a read's gene drawn from one of two profiles, the same for all reads of a cell.
+
+PRIOR = torch.tensor([0.6, 0.4], dtype=torch.float64)
+PROFILES = torch.tensor([[0.85, 0.1, 0.05], [0.05, 0.15, 0.8]], dtype=torch.float64)
+DEPTH = 3
+CELLS = torch.tensor([c for c in itertools.product(range(4), repeat=3) if sum(c) == DEPTH])
+
+
+def multinomial_probability(cell: Tensor, profile: Tensor) -> Tensor:
+    return torch.tensor(stats.multinomial.pmf(cell.numpy(), int(cell.sum()), profile.numpy()))
+
+
+def cell_probability() -> Tensor:
+    return torch.stack(
+        [
+            sum(w * multinomial_probability(c, p) for w, p in zip(PRIOR, PROFILES, strict=True))
+            for c in CELLS
+        ]
+    )
+
+
+def posterior_by_enumeration() -> Tensor:
+    """Expected profile of the missing reads by kept reads, shape (4, 4, 4, 3).
+
+    Over both profiles, all orders of the reads and all numbers of reads kept.
+    """
+    mass = torch.zeros(4, 4, 4, 3, dtype=torch.float64)
+    for w, p in zip(PRIOR, PROFILES, strict=True):
+        for reads in itertools.product(range(3), repeat=DEPTH):
+            probability = w * math.prod(p[gene].item() for gene in reads)
+            for n_kept in range(DEPTH):
+                kept, missing = (
+                    np.bincount(part, minlength=3) for part in (reads[:n_kept], reads[n_kept:])
+                )
+                mass[tuple(kept)] += probability * torch.from_numpy(missing)
+    # A whole cell misses no read: any profile does.
+    mass[mass.sum(3) == 0] = 1
+    return mass / mass.sum(3, keepdim=True)
+
+
+POSTERIOR = posterior_by_enumeration()
+
+
+def exact_network(view: Tensor, *_: Tensor) -> Tensor:
+    kept = (view.double().expm1() / 1e4 * DEPTH).round().long()
+    return POSTERIOR[tuple(kept.T)].log().float()
+
+
+def prior_network(view: Tensor, *_: Tensor) -> Tensor:
+    return (PRIOR @ PROFILES).log().float().expand(len(view), 3)
+
+
+def tally(made: Tensor) -> Tensor:
+    match = (made[:, None] == CELLS[None]).all(2)
+    assert match.any(1).all(), "a cell that cannot be"
+    return match.sum(0)
+
+
+def real_cells(n: int, *, rng: torch.Generator) -> Tensor:
+    return CELLS[torch.multinomial(cell_probability(), n, replacement=True, generator=rng)].float()
+
+
+def test_enumerated_cells_are_all_there_are() -> None:
+    assert len(CELLS) == 10
+    assert cell_probability().sum().item() == pytest.approx(1)
+    torch.testing.assert_close(POSTERIOR[0, 0, 0], PRIOR @ PROFILES)
+
+
+# Shares kept rise as a square, so that twice as many steps as reads are at most a read each.
+@pytest.mark.parametrize("n_steps", [2 * DEPTH, 10])
+def test_one_read_a_step_gives_the_exact_distribution_of_cells(n_steps: int) -> None:
+    source = torch.zeros(20_000, 3)
+    source[:, 0] = DEPTH
+    made = sample_counts(exact_network, source, n_steps=n_steps)
+    assert chi_square_p(tally(made), cell_probability()) > 1e-3
+
+
+def test_all_reads_in_one_step_give_another_distribution() -> None:
+    source = torch.zeros(20_000, 3)
+    source[:, 0] = DEPTH
+    observed = tally(sample_counts(exact_network, source, n_steps=1))
+    assert chi_square_p(observed, cell_probability()) < 1e-6
+    independent = torch.stack([multinomial_probability(c, PRIOR @ PROFILES) for c in CELLS])
+    assert chi_square_p(observed, independent) > 1e-3
+
+
+@pytest.mark.parametrize("strength", [0.3, 0.7])
+def test_partly_made_cells_keep_the_distribution_of_cells(
+    rng: torch.Generator, strength: float
+) -> None:
+    source = real_cells(20_000, rng=rng)
+    made = sample_counts(exact_network, source, strength=strength, n_steps=2 * DEPTH)
+    assert not torch.equal(made, source)
+    assert chi_square_p(tally(made), cell_probability()) > 1e-3
+
+
+def test_count_loss_is_lowest_for_the_exact_network(rng: torch.Generator) -> None:
+    x = real_cells(4000, rng=rng)
+
+    def loss(network: Network) -> float:
+        return COUNTS.loss(network, x, torch.zeros(len(x), 1), rng=seeded(3)).item()
+
+    def tilted(view: Tensor, level: Tensor, condition: Tensor) -> Tensor:
+        return exact_network(view, level, condition) + torch.tensor([0.5, 0.0, 0.0])
+
+    assert loss(exact_network) < loss(prior_network) - 0.05
+    assert loss(exact_network) < loss(tilted) - 0.01
+
+
+def test_count_loss_of_sparse_cells_is_that_of_dense_ones(rng: torch.Generator) -> None:
+    x = counts(rng)
+    weights = torch.randn(9, 9, generator=rng)
+    dense, sparse = (
+        COUNTS.loss(lambda view, *_: view @ weights, each, torch.zeros(12, 1), rng=seeded(4))
+        for each in (x, x.to_sparse())
+    )
+    assert torch.equal(dense, sparse)
+
+
+def test_count_loss_does_not_depend_on_reads_that_are_not_there() -> None:
+    x = torch.tensor([[20.0, 0.0, 50.0], [0.0, 0.0, 0.0]])
+    offset = torch.tensor([[0.0], [50.0]])
+
+    def loss(network: Network) -> float:
+        return COUNTS.loss(network, x, torch.zeros(2, 1), rng=seeded(1)).item()
+
+    even = loss(lambda view, *_: torch.zeros_like(view))
+    assert even == pytest.approx(math.log(3))
+    assert loss(lambda view, *_: torch.zeros_like(view) + offset) == pytest.approx(even)
