@@ -9,7 +9,7 @@ from scdiffaug.contract import LARGEST_GENERATOR_BATCH
 
 logger = logging.getLogger("scdiffaug")
 
-_STEPS = 800
+_STEPS, _STEPS_OF_ENCODER_ALONE = 800, 500
 _FEW_CELLS, _FEW_OF_THE_STEPS = 100, 4
 _GENERATOR_PASSES = 75
 
@@ -17,13 +17,13 @@ _GENERATOR_PASSES = 75
 def default_epochs(n_cells: int, batch_size: int, *, generates: bool) -> int:
     """Epochs that make up the default budget of steps.
 
-    800 steps; with a generator they grow beyond 10,000 cells with the square root of the cells,
-    so that ten times the cells cost three times the work. The encoder alone gained nothing from
-    more, up to 116,595 cells (benchmarks/NOTES.md, experiment 30).
+    800 steps, which beyond 10,000 cells grow with the square root of the cells, so that ten times
+    the cells cost three times the work. The encoder alone has 500 and gained nothing from more,
+    up to 116,595 cells (benchmarks/NOTES.md, experiments 30 and 32).
     """
-    n_steps: float = _STEPS
+    n_steps: float = _STEPS_OF_ENCODER_ALONE
     if generates:
-        n_steps *= max(1.0, math.sqrt(n_cells / 10_000))
+        n_steps = _STEPS * max(1.0, math.sqrt(n_cells / 10_000))
     return max(1, round(n_steps / math.ceil(n_cells / batch_size)))
 
 

@@ -173,7 +173,7 @@ class scDiffAug(RegisteringModel):
         startup: float = 0.5,
         balance: float = USUAL_BALANCE,
         schedule: Schedule = "joint",
-        learning_rate: float = 1e-3,
+        learning_rate: float = 3e-3,
         weight_decay: float = 1e-2,
         enable_progress_bar: bool = True,
         checkpoint_dir: str | Path | None = None,
@@ -184,8 +184,9 @@ class scDiffAug(RegisteringModel):
         Parameters
         ----------
         max_epochs
-            Passes over the cells. By default a budget of 800 steps, which with a generator grows
-            beyond 10,000 cells with the square root of the cells; one pass at least.
+            Passes over the cells. By default a budget of 800 steps, which grows beyond 10,000
+            cells with the square root of the cells, or without a generator of 500; one pass at
+            least.
         batch_size
             Cells per step, of each process where there are several.
         accelerator, devices, strategy, num_nodes
@@ -210,8 +211,7 @@ class scDiffAug(RegisteringModel):
             ``"joint"``: both losses at every step. ``"alternating"``: one of them every other
             epoch (the paper's "EM").
         learning_rate, weight_decay
-            Peak of the encoder's one-cycle schedule, the generator's being three times as high;
-            decay of AdamW.
+            Peak of the one-cycle schedule; decay of AdamW.
         enable_progress_bar
             Show progress.
         checkpoint_dir

@@ -35,8 +35,6 @@ Precision = Literal["auto", "32-true", "bf16-mixed"]
 logger = logging.getLogger("scdiffaug")
 
 _EMA_DECAY = 0.998
-# The generator converges slower than the encoder (benchmarks/NOTES.md, experiment 4).
-_GENERATOR_RATE = 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +65,7 @@ class TrainingOptions:
     alpha: float = 0.1
     startup: float = 0.5
     schedule: Schedule = "joint"
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-3
     weight_decay: float = 1e-2
     clip_norm: float = 10.0
     view_steps: int = 4
@@ -88,13 +86,13 @@ class TrainingOptions:
 
 
 def one_cycle(
-    optimizer: torch.optim.Optimizer, rates: list[float], *, n_steps: int
+    optimizer: torch.optim.Optimizer, rate: float, *, n_steps: int
 ) -> torch.optim.lr_scheduler.OneCycleLR:
-    """Learning rates that rise for a tenth of the steps, then fall."""
+    """A learning rate that rises for a tenth of the steps, then falls."""
     total = n_steps + 1
     # With a rise of no step OneCycleLR would divide by zero.
     rise = max(0.1, 2 / total)
-    return torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=total, pct_start=rise)
+    return torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=total, pct_start=rise)
 
 
 class DiffAugPlan(pl.LightningModule):
@@ -121,12 +119,11 @@ class DiffAugPlan(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """AdamW with a one-cycle learning rate."""
         options = self.options
-        rates = [options.learning_rate, options.learning_rate * _GENERATOR_RATE]
         encoder, *generator = self.module.parameter_groups()
         groups: list[dict[str, Any]] = [{"params": encoder}]
         groups += [{"params": group, "eps": options.generator_epsilon} for group in generator]
         optimizer = torch.optim.AdamW(groups, weight_decay=options.weight_decay, fused=True)
-        schedule = one_cycle(optimizer, rates[: len(groups)], n_steps=options.n_steps)
+        schedule = one_cycle(optimizer, options.learning_rate, n_steps=options.n_steps)
         if self._resumed is not None:
             _set_moments(optimizer, self._resumed.tensors)
             _set_step(schedule, self._steps_before)

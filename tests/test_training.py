@@ -186,7 +186,7 @@ def test_history_holds_every_term(pbmc: AnnData) -> None:
         (2_000, True, 800),
         (10_000, True, 800),
         (1_000_000, True, 8_000),
-        (100_000, False, 800),
+        (50_000, False, 500),
         # One pass at least.
         (1_000_000, False, 1_954),
     ],
@@ -297,7 +297,7 @@ print("trained to the end")
 @pytest.mark.parametrize("n_steps", [*range(1, 25), 800])
 def test_learning_rate_rises_and_falls_however_few_the_steps(n_steps: int) -> None:
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)])
-    schedule = one_cycle(optimizer, [1.0], n_steps=n_steps)
+    schedule = one_cycle(optimizer, 1.0, n_steps=n_steps)
     rates = []
     for _ in range(n_steps):
         optimizer.step()
