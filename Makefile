@@ -20,9 +20,10 @@ test: $(VENV)/.test
 oldest: $(OLDEST)/.test
 	$(OLDEST)/bin/python -m pytest -W default $(ARGS)
 
-# SAVE=1 keeps what the cells put out.
+# Two at once, a core each. SAVE=1 keeps what the cells put out.
 tutorials: $(VENV)/.tutorials
-	$(BIN)/python -m pytest tutorials --durations=0 $(ARGS)
+	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 \
+	  $(BIN)/python -m pytest tutorials -n 2 --durations=0 $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
