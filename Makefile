@@ -23,7 +23,7 @@ oldest: $(OLDEST)/.test
 # Two at once, a core each. SAVE=1 keeps what the cells put out.
 tutorials: $(VENV)/.tutorials
 	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 \
-	  $(BIN)/python -m pytest tutorials -n 2 --durations=0 $(ARGS)
+	  $(BIN)/python -m pytest tutorials -n 2 --dist worksteal --durations=0 $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
