@@ -17,7 +17,8 @@ from common import in_own_process, load, write_table
 from scdiffaug import metrics, scDiffAug
 from scdiffaug.matrices import to_dense
 
-# Half, all and twice or three times the default, or what it was when it grew with the cells.
+# Half, all and twice or three times what was the default at a learning rate of 1e-3 (NOTES, 30),
+# or what it was when it grew with the cells.
 STEPS = {
     "gastrulation_seqfish_lohoff": (400, 800),
     "cytof_huimmprofiling_20k": (800, 1131, 2262),

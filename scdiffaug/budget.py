@@ -9,7 +9,8 @@ from scdiffaug.contract import LARGEST_GENERATOR_BATCH
 
 logger = logging.getLogger("scdiffaug")
 
-_STEPS, _STEPS_OF_ENCODER_ALONE = 800, 500
+_STEPS = 800
+_STEPS_OF_ENCODER_ALONE = 500
 _FEW_CELLS, _FEW_OF_THE_STEPS = 100, 4
 _GENERATOR_PASSES = 75
 
@@ -21,9 +22,8 @@ def default_epochs(n_cells: int, batch_size: int, *, generates: bool) -> int:
     the cells cost three times the work. The encoder alone has 500 and gained nothing from more,
     up to 116,595 cells (benchmarks/NOTES.md, experiments 30 and 32).
     """
-    n_steps: float = _STEPS_OF_ENCODER_ALONE
-    if generates:
-        n_steps = _STEPS * max(1.0, math.sqrt(n_cells / 10_000))
+    growth = max(1.0, math.sqrt(n_cells / 10_000))
+    n_steps = _STEPS * growth if generates else _STEPS_OF_ENCODER_ALONE
     return max(1, round(n_steps / math.ceil(n_cells / batch_size)))
 
 

@@ -201,7 +201,8 @@ def test_summary_and_setup_are_shown(
 
 
 def test_tools_write_and_train(pbmc: AnnData, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("scdiffaug.budget._STEPS", 4)
+    for budget in ("_STEPS", "_STEPS_OF_ENCODER_ALONE"):
+        monkeypatch.setattr(f"scdiffaug.budget.{budget}", 4)
     encoder_alone = scDiffAug(pbmc.copy(), diffusion="none")
     encoder_alone.train(enable_progress_bar=False)
     scdiffaug.tl.embed(pbmc)
