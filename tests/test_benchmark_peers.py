@@ -1,9 +1,14 @@
-"""Makers of cells that the benchmark compares with, by their definitions."""
+"""Peers of the benchmark: makers of cells by their definitions, DMT-EV without its GPU."""
+
+import sys
+from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 import pytest
 from scipy import sparse
 
+from scdiffaug.benchmark import _worker
 from scdiffaug.benchmark._augmentation import peers
 from scdiffaug.features import FeatureSpace
 
@@ -78,3 +83,25 @@ def test_smoothed_poisson_has_the_neighbours_mean_profile_and_the_depth(rng):
     np.testing.assert_allclose(made.mean(0), rate, rtol=0.03)
     np.testing.assert_allclose(made.var(0), rate, rtol=0.1)
     np.testing.assert_array_equal(made, np.rint(made))
+
+
+def test_dmtev_is_given_the_device_there_is_and_no_torchvision():
+    class DMTLearn:
+        def __init__(self, *, n_neighbors, nu, random_state):
+            from torchvision import models
+            from torchvision.transforms import functional
+
+            assert models is not functional
+            self.trainer = library.Trainer(accelerator="gpu", max_epochs=200)
+            self.settings = (n_neighbors, nu, random_state)
+
+        def fit_transform(self, cells):
+            assert self.trainer == {"accelerator": "auto", "max_epochs": 200}
+            assert self.settings == (30, 0.5, 7)
+            return cells[:, :2].tolist()
+
+    library = SimpleNamespace(Trainer=dict, DMTLearn=DMTLearn)
+    inputs = SimpleNamespace(features=np.arange(12).reshape(3, 4))
+    with mock.patch.dict(sys.modules, dmt_learn=SimpleNamespace(dmt_learn=library)):
+        found = _worker.dmtev(inputs, 7)["2d"]
+    np.testing.assert_array_equal(found, [[0, 1], [4, 5], [8, 9]])

@@ -15,9 +15,12 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from importlib.machinery import ModuleSpec
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeAlias
+from unittest.mock import MagicMock
 
 import numpy as np
 from scipy import sparse
@@ -210,11 +213,21 @@ def ivis(inputs: Inputs, seed: int, *, k: int = 15, model: str = "maaten") -> Em
 
 
 def dmtev(inputs: Inputs, seed: int, *, n_neighbors: int = 30, nu: float = 0.5) -> Embeddings:
-    """DMT-EV (Zang et al. 2022) by dmt-learn's defaults."""
-    from dmt_learn import DMTLearn
+    """DMT-EV (Zang et al. 2022) by dmt-learn's defaults, on a GPU where there is one."""
+    # Imported for images alone, and it loads only beside the build of torch it was made for.
+    for part in ("", ".datasets", ".models", ".transforms", ".transforms.functional", ".utils"):
+        name = f"torchvision{part}"
+        sys.modules[name] = MagicMock(__spec__=ModuleSpec(name, None), __path__=[])
+    from dmt_learn import dmt_learn
 
-    model = DMTLearn(n_neighbors=n_neighbors, nu=nu, random_state=seed)
+    # dmt-learn 0.0.81 names the GPU, though it runs without.
+    dmt_learn.Trainer = partial(_on_any_device, dmt_learn.Trainer)
+    model = dmt_learn.DMTLearn(n_neighbors=n_neighbors, nu=nu, random_state=seed)
     return {"2d": np.asarray(model.fit_transform(inputs.features))}
+
+
+def _on_any_device(trainer: Callable[..., Any], **settings: Any) -> Any:
+    return trainer(**{**settings, "accelerator": "auto"})
 
 
 def scvi(inputs: Inputs, seed: int, *, n_latent: int = 30, n_layers: int = 2) -> Embeddings:
