@@ -63,7 +63,8 @@ def _copy_results(_app):
     generated = _HERE / "generated"
     shutil.rmtree(generated / "results", ignore_errors=True)
     (generated / "results").mkdir(parents=True)
-    shutil.copy(_RESULTS / "NOTES.md", generated / "NOTES.md")
+    for page in ("NOTES.md", "SPEED.md"):
+        shutil.copy(_RESULTS / page, generated / page)
     pages = sorted((_RESULTS / "results").glob("**/*.md"))
     for page in pages:
         shutil.copytree(

@@ -194,8 +194,14 @@ class DiffAugModule(BaseModuleClass):
         return {"y": y, "z": z}
 
     def embed(self, features: Tensor) -> Tensors:
-        """Return y and z of the selected features, shape ``(n, k)``."""
-        return self.inference(self.axes(features))
+        """Return y and z of the selected features, shape ``(n, k)``.
+
+        A cell is seen half-way to its neighbourhood, as its positives were in the mean. By itself
+        a training cell is known by heart, and new cells fall beside it (benchmarks/NOTES.md,
+        experiment 33).
+        """
+        inputs = self.axes(features)
+        return self.inference(torch.lerp(inputs, self.neighborhood(inputs), 0.5))
 
     def describe_neighborhoods(self, features: Tensor) -> Tensor:
         """What the generator is conditioned on, shape ``(n, n_semantic)``.

@@ -9,6 +9,7 @@ import scanpy as sc
 import torch
 from anndata import AnnData
 from scipy import sparse
+from sklearn.neighbors import NearestNeighbors
 
 import scdiffaug
 from scdiffaug import scDiffAug
@@ -38,6 +39,16 @@ def test_a_cell_has_one_embedding_whatever_its_batch(trained: scDiffAug) -> None
     blocks = trained.get_latent_representation(batch_size=64)
     np.testing.assert_allclose(alone[0], whole[5], atol=1e-4)
     np.testing.assert_allclose(blocks, whole, atol=1e-4)
+
+
+def test_new_cells_lie_among_training_cells_as_these_lie_among_each_other(pbmc: AnnData) -> None:
+    """Seen by themselves, cells of training would be known by heart: new ones lay 1.2 times off."""
+    is_new = np.random.default_rng(0).permutation(pbmc.n_obs) < 175
+    model = scDiffAug(pbmc[~is_new].copy(), diffusion="none")
+    model.train(enable_progress_bar=False)
+    search = NearestNeighbors(n_neighbors=1).fit(model.get_latent_representation())
+    far = search.kneighbors(model.get_latent_representation(pbmc[is_new].copy()))[0]
+    assert np.median(far) / np.median(search.kneighbors()[0]) == pytest.approx(1, abs=0.1)
 
 
 def test_unknown_representation_is_refused(trained: scDiffAug) -> None:
