@@ -42,7 +42,7 @@ def test_a_cell_has_one_embedding_whatever_its_batch(trained: scDiffAug) -> None
 
 
 def test_new_cells_lie_among_training_cells_as_these_lie_among_each_other(pbmc: AnnData) -> None:
-    """Seen by themselves, cells of training would be known by heart: new ones lay 1.2 times off."""
+    """Seen by themselves, training cells are known by heart: new ones lay 1.2 times off."""
     is_new = np.random.default_rng(0).permutation(pbmc.n_obs) < 175
     model = scDiffAug(pbmc[~is_new].copy(), diffusion="none")
     model.train(enable_progress_bar=False)
