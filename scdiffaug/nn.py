@@ -19,6 +19,8 @@ _N_SEARCHED = 30
 # Distances of so many cells to some ten thousand references stay where memory is fast; a GPU
 # would wait for the next call.
 _CELLS_AT_ONCE, _CELLS_AT_ONCE_ON_GPU = 128, 4096
+# References of which the nearest alone is looked at first.
+_GROUPED = 64
 
 
 def multiplies_bfloat16(device_type: str) -> bool:
@@ -127,6 +129,22 @@ def neighbor_mean(x: Tensor, neighbors: Tensor, *, n_features: int) -> Tensor:
     return (neighbor_weights(x, neighbors, n_features=n_features)[:, :, None] * neighbors).sum(1)
 
 
+def largest(values: Tensor, k: int) -> Tensor:
+    """Places of the k largest of each row, the largest first, shape ``(n, k)``.
+
+    They stand in the k groups of the largest maxima, which are found in half of the time.
+    """
+    n_values = values.shape[1]
+    whole = n_values // _GROUPED * _GROUPED
+    if whole < k * _GROUPED:
+        return values.topk(k, dim=1).indices
+    maxima = values[:, :whole].unflatten(1, (-1, _GROUPED)).amax(2)
+    places = torch.arange(n_values, device=values.device)
+    inside = places[:whole].view(-1, _GROUPED)[maxima.topk(k, dim=1).indices].flatten(1)
+    candidates = torch.cat([inside, places[whole:].expand(len(values), -1)], dim=1)
+    return candidates.gather(1, values.gather(1, candidates).topk(k, dim=1).indices)
+
+
 class NeighborMean(nn.Module):
     """Mean of the reference cells that are nearest to a cell, which is none of them itself.
 
@@ -152,9 +170,12 @@ class NeighborMean(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Means, of the shape ``(n, n_components)`` of the cells."""
         known = self._points(self.references)
+        half_squares = known.square().sum(1) / 2
         at_once = _CELLS_AT_ONCE if x.device.type == "cpu" else _CELLS_AT_ONCE_ON_GPU
         parts = [
-            neighbor_mean(part, self._nearest(part, known), n_features=self.n_features)
+            neighbor_mean(
+                part, self._nearest(part, known, half_squares), n_features=self.n_features
+            )
             for part in x.split(at_once)
         ]
         return torch.cat(parts)
@@ -162,11 +183,11 @@ class NeighborMean(nn.Module):
     def _points(self, cells: Tensor) -> Tensor:
         return search_space(cells, n_features=self.n_features)
 
-    def _nearest(self, x: Tensor, known: Tensor) -> Tensor:
+    def _nearest(self, x: Tensor, known: Tensor, half_squares: Tensor) -> Tensor:
         # In float32 and of few cells at once: cells by references.
         with torch.autocast(x.device.type, enabled=False):
-            distances = torch.addmm(known.square().sum(1), self._points(x), known.T, alpha=-2)
-        nearest = distances.topk(self.n_neighbors + 1, dim=1, largest=False).indices
+            nearness = (self._points(x) @ known.T).sub_(half_squares)
+        nearest = largest(nearness, self.n_neighbors + 1)
         is_itself = torch.isclose(self.references[nearest[:, 0]], x, atol=1e-3).all(1)
         others = torch.where(is_itself[:, None], nearest[:, 1:], nearest[:, :-1])
         # In the order of references, that the same cells have the same mean to the last bit.

@@ -5,7 +5,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from scdiffaug.nn import Generator, NeighborMean, NoiseLevelEmbedding, SemanticEncoder, mlp
+from scdiffaug.nn import (
+    Generator,
+    NeighborMean,
+    NoiseLevelEmbedding,
+    SemanticEncoder,
+    largest,
+    mlp,
+)
 
 D = 30
 
@@ -207,3 +214,11 @@ def test_neighbor_mean_is_the_brute_force_one_in_blocks() -> None:
     weights = torch.exp(-((distance / distance[:, 2:3]) ** 2))
     expected = (weights[:, :, None] * references[nearest]).sum(1) / weights.sum(1, keepdim=True)
     torch.testing.assert_close(mean(cells), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("n_values", [16, 1_000, 1_024, 5_017])
+def test_the_largest_of_a_row_are_found_whether_searched_in_groups_or_not(n_values: int) -> None:
+    values = torch.randn(30, n_values, generator=torch.Generator().manual_seed(0))
+    values[:, -1] += 5
+    expected = values.topk(16, dim=1).indices
+    torch.testing.assert_close(largest(values, 16), expected, rtol=0, atol=0)
