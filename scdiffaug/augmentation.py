@@ -107,17 +107,21 @@ def encode(
     contract: DataContract,
     x: Matrix | StoredMatrix,
     *,
-    key: str = "y",
     batch_size: int = _CELLS_AT_ONCE,
-) -> NDArray[np.float32]:
-    """Embedding of cells, values as the AnnData has them: y ``(n, 80)`` or z ``(n, 2)``."""
-    return _by_blocks(
-        lambda cells: module.embed(cells)[key],
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Embeddings of cells, values as the AnnData has them: y ``(n, 80)`` and z ``(n, 2)``.
+
+    Both at once, as the search for a cell's neighbours is what takes the time.
+    """
+    both = _by_blocks(
+        lambda cells: torch.cat(tuple(module.embed(cells).values()), dim=1),
         contract,
         x,
         batch_size=batch_size,
         device=module.device,
     )
+    y, z = np.split(both, [module.encoder.n_semantic], axis=1)
+    return np.ascontiguousarray(y), np.ascontiguousarray(z)
 
 
 @torch.inference_mode()

@@ -326,8 +326,7 @@ def _cells(job: _Job, block: int) -> tuple[scDiffAug, AnnData]:
 def _embedded(job: _Job, block: int) -> AnnData:
     model, cells = _cells(job, block)
     key = job.options["key_added"]
-    y = model.get_latent_representation(cells)
-    z = model.get_latent_representation(cells, representation="projection")
+    y, z = model._embed(cells)
     return AnnData(obs=cells.obs[[]], obsm={key: y, f"{key}_2d": z})
 
 

@@ -320,7 +320,9 @@ class scDiffAug(RegisteringModel):
         representation: Representation = "semantic",
         batch_size: int = 4096,
     ) -> NDArray[np.float32]:
-        """Embed cells.
+        """Embed cells, those of training and others by one rule.
+
+        A cell is looked at half-way to its nearest training cells (:doc:`/how_it_works`).
 
         Parameters
         ----------
@@ -353,8 +355,18 @@ class scDiffAug(RegisteringModel):
         (700, 2)
         """
         check_choice("representation", representation, get_args(Representation))
+        y, z = self._embed(adata, indices, batch_size=batch_size)
+        return y if representation == "semantic" else z
+
+    def _embed(
+        self,
+        adata: AnnData | None,
+        indices: Sequence[int] | None = None,
+        *,
+        batch_size: int = 4096,
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Both embeddings in the time of one."""
         check_whole("batch_size", batch_size)
         self._check_if_trained(warn=False)
         x = self._read(adata, indices)[1]
-        key = "y" if representation == "semantic" else "z"
-        return augmentation.encode(self.module, self._contract, x, key=key, batch_size=batch_size)
+        return augmentation.encode(self.module, self._contract, x, batch_size=batch_size)

@@ -130,7 +130,7 @@ class Plan:
         cells, rows = [], []
         for _ in range(MOST_TRIES):
             made = self._fill(x, order.block(open_rows), seed)
-            y_made = encode(self.module, self.contract, made)
+            y_made, _ = encode(self.module, self.contract, made)
             source_of = self.source_of[open_rows]
             kept = choosing.consistent(self.y_real, y_made, source_of, groups=self.groups)
             cells.append(made[kept])
@@ -174,7 +174,7 @@ def planned(
         batch_size=batch_size,
         groups=groups,
         y=describe_neighborhoods(module, contract, x),
-        y_real=encode(module, contract, x) if choice.keep == "consistent" else None,
+        y_real=encode(module, contract, x)[0] if choice.keep == "consistent" else None,
         source_of=source_of,
         copy_of=pd.Series(source_of).groupby(source_of).cumcount().to_numpy(),
         depth=choice.depths(x, source_of, groups=groups, rng=rng),

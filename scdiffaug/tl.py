@@ -54,9 +54,7 @@ def embed(
     """
     check_is("key_added", key_added, str, advice="pass a key of .obsm")
     model = _trained(adata, model, diffusion="none")
-    semantic = model.get_latent_representation(adata)
-    projection = model.get_latent_representation(adata, representation="projection")
-    adata.obsm[key_added], adata.obsm[f"{key_added}_2d"] = semantic, projection
+    adata.obsm[key_added], adata.obsm[f"{key_added}_2d"] = model._embed(adata)
 
 
 def augment(
