@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -113,15 +114,14 @@ def encode(
 
     Both at once, as the search for a cell's neighbours is what takes the time.
     """
-    both = _by_blocks(
-        lambda cells: torch.cat(tuple(module.embed(cells).values()), dim=1),
+    y, z = _by_blocks(
+        lambda cells: itemgetter("y", "z")(module.embed(cells)),
         contract,
         x,
         batch_size=batch_size,
         device=module.device,
     )
-    y, z = np.split(both, [module.encoder.n_semantic], axis=1)
-    return np.ascontiguousarray(y), np.ascontiguousarray(z)
+    return y, z
 
 
 @torch.inference_mode()
@@ -129,31 +129,32 @@ def describe_neighborhoods(
     module: DiffAugModule, contract: DataContract, x: Matrix | StoredMatrix
 ) -> NDArray[np.float32]:
     """Vectors that new cells of these sources are conditioned on, shape ``(n, 80)``."""
-    return _by_blocks(
-        module.describe_neighborhoods,
+    (y,) = _by_blocks(
+        lambda cells: (module.describe_neighborhoods(cells),),
         contract,
         x,
         batch_size=_CELLS_AT_ONCE,
         device=module.device,
     )
+    return y
 
 
 def _by_blocks(
-    function: Callable[[Tensor], Tensor],
+    function: Callable[[Tensor], tuple[Tensor, ...]],
     contract: DataContract,
     x: Matrix | StoredMatrix,
     *,
     batch_size: int,
     device: torch.device,
-) -> NDArray[np.float32]:
-    """A function of the selected features, of as many cells at once as memory allows."""
+) -> list[NDArray[np.float32]]:
+    """Functions of the selected features, of as many cells at once as memory allows."""
 
-    def computed(size: int) -> NDArray[np.float32]:
+    def computed(size: int) -> list[NDArray[np.float32]]:
         blocks = [
-            function(to_tensor(contract.features(x[rows]), device)).cpu()
+            [part.cpu() for part in function(to_tensor(contract.features(x[rows]), device))]
             for rows in gen_batches(x.shape[0], size)
         ]
-        return torch.cat(blocks).numpy()
+        return [torch.cat(parts).numpy() for parts in zip(*blocks, strict=True)]
 
     return halved_once(min(batch_size, x.shape[0]), computed)
 

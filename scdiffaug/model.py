@@ -360,7 +360,7 @@ class scDiffAug(RegisteringModel):
 
     def _embed(
         self,
-        adata: AnnData | None,
+        adata: AnnData | None = None,
         indices: Sequence[int] | None = None,
         *,
         batch_size: int = 4096,

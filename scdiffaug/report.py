@@ -290,12 +290,13 @@ def _drawn(module: DiffAugModule, contract: DataContract, sides: Sides) -> Drawn
     made, sources, others = (space.transform(side.x) for side in kinds)
     reference, *points = pca_of(sources, (sources, made, others), n_pcs=50, seed=sides.seed)
     distances = [nearest(reference, cells, 1)[0][:, 0] for cells in points]
-    planes = [encode(module, contract, side.x)[1] for side in (sides.others, sides.made)]
+    _, z_others = encode(module, contract, sides.others.x)
+    _, z_made = encode(module, contract, sides.made.x)
     return Drawn(
         means=(_column_means(others), _column_means(made)),
         distances=(distances[1], distances[0]),
         depths=(total(sides.others.x), total(sides.made.x)) if space.kind == "counts" else None,
-        projection=(planes[0], planes[1]),
+        projection=(z_others, z_made),
     )
 
 

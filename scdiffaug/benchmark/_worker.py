@@ -280,14 +280,10 @@ def scdiffaug(inputs: Inputs, seed: int, **settings: Any) -> Embeddings:
         enable_progress_bar=False,
         **{key: value for key, value in settings.items() if key in training},
     )
-    found = {
-        "2d": model.get_latent_representation(representation="projection"),
-        "80d": model.get_latent_representation(),
-    }
+    y, z = model._embed()
+    found = {"2d": z, "80d": y}
     if inputs.new is not None:
-        new = AnnData(inputs.new.values)
-        found["2d_new"] = model.get_latent_representation(new, representation="projection")
-        found["80d_new"] = model.get_latent_representation(new)
+        found["80d_new"], found["2d_new"] = model._embed(AnnData(inputs.new.values))
     return found
 
 
