@@ -9,6 +9,7 @@ import numpy as np
 
 Stream = Literal[
     "weights",  # at the start
+    "training cells",  # which of too many are trained on
     "components",  # the solver of principal components
     "neighbors",  # their approximate search
     "communities",  # of the neighbour graph

@@ -21,7 +21,17 @@ from scdiffaug._randomness import seed_of
 from scdiffaug._threads import torch_threads_kept
 from scdiffaug.data import to_sparse_tensor
 from scdiffaug.features import FeatureSpace, PrincipalAxes, select_features
-from scdiffaug.matrices import Matrix, Rows, StoredMatrix, batches, row_blocks, shuffled, sketch
+from scdiffaug.matrices import (
+    Matrix,
+    Rows,
+    StoredMatrix,
+    batches,
+    drawn_rows,
+    row_blocks,
+    shuffled,
+    sketch,
+    taken,
+)
 from scdiffaug.neighbors import NeighborWalks
 from scdiffaug.nn import neighbor_weights
 
@@ -177,12 +187,19 @@ class DataContract:
         *,
         n_components: int,
         batch_size: int,
+        n_cells: int | None = None,
         balance: float = USUAL_BALANCE,
         generator_batch: int = LARGEST_GENERATOR_BATCH,
         n_processes: int = 1,
     ) -> tuple[PairBatches, PrincipalAxes]:
-        """Batches of cells with a near one each, and the axes of the encoder's inputs."""
+        """Batches of cells with a near one each, and the axes of the encoder's inputs.
+
+        ``n_cells``: how many are drawn to be trained on; all by default.
+        """
         cells, x = self.read(adata)
+        if n_cells is not None and n_cells < cells.n_obs:
+            rows = drawn_rows(cells.n_obs, n_cells, seed=seed_of(self.seed, "training cells"))
+            cells, x = cells[rows], taken(x, rows)
         few = self.features(sketch(x)[1])
         seed = seed_of(self.seed, "components")
         axes = PrincipalAxes.fit(few, n_components=n_components, seed=seed)

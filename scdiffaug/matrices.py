@@ -154,6 +154,11 @@ class StoredMatrix:
         assert self.depths is not None
         return self.depths
 
+    def take(self, rows: Rows) -> Self:
+        """Some of the rows, which stay where they are."""
+        depths = None if self.depths is None else self.depths[rows]
+        return replace(self, rows=self.rows[rows], depths=depths)
+
     def map(self, seen: Callable[[Matrix], Matrix]) -> Self:
         """The same matrix, its rows seen through a function of rows."""
         return replace(self, seen=seen)
@@ -212,12 +217,21 @@ def row_blocks(x: Matrix | StoredMatrix) -> list[slice]:
 
 def sketch(x: Matrix | StoredMatrix) -> tuple[Rows, Matrix]:
     """Rows that stand for all, and their positions: 20,000 of a stored matrix, else all."""
-    n_rows = x.shape[0]
     if not isinstance(x, StoredMatrix):
-        return np.arange(n_rows), x
-    n_drawn = min(n_rows, SKETCHED)
-    rows = np.sort(np.random.default_rng(0).choice(n_rows, n_drawn, replace=False))
+        return np.arange(x.shape[0]), x
+    rows = drawn_rows(x.shape[0], SKETCHED)
     return rows, x[rows]
+
+
+def taken(x: Matrix | StoredMatrix, rows: Rows) -> Matrix | StoredMatrix:
+    """Some rows; of a stored matrix they are not read."""
+    return x.take(rows) if isinstance(x, StoredMatrix) else x[rows]
+
+
+def drawn_rows(n_rows: int, n_drawn: int, *, seed: int = 0) -> Rows:
+    """Positions of as many rows drawn at random, ascending; of all where there are not more."""
+    n_drawn = min(n_rows, n_drawn)
+    return np.sort(np.random.default_rng(seed).choice(n_rows, n_drawn, replace=False))
 
 
 def shuffled(x: Matrix | StoredMatrix, rng: np.random.Generator) -> Rows:

@@ -164,6 +164,7 @@ class scDiffAug(RegisteringModel):
         max_epochs: int | None = None,
         *,
         batch_size: int = 512,
+        max_cells: int | None = 200_000,
         accelerator: str = "auto",
         devices: int | list[int] | str = "auto",
         strategy: Strategy = "auto",
@@ -189,6 +190,10 @@ class scDiffAug(RegisteringModel):
             least.
         batch_size
             Cells per step, of each process where there are several.
+        max_cells
+            Where there are more cells, as many are drawn at random and trained on, so that
+            memory and time stop growing; at least 20,000. None trains on all, as does a neighbour
+            graph of your own.
         accelerator, devices, strategy, num_nodes
             As in Lightning, but that ``devices="auto"`` is one device, Apple's GPU is used with
             ``accelerator="mps"`` alone, and ``strategy`` is ``"auto"``, ``"ddp"`` or
@@ -250,6 +255,7 @@ class scDiffAug(RegisteringModel):
         check_whole("batch_size", batch_size, at_least=2)
         if max_epochs is not None:
             check_whole("max_epochs", max_epochs)
+        n_trained = self._n_trained(max_cells)
         check_choice("precision", precision, get_args(Precision))
         check_number("balance", balance, at_least=0, at_most=1)
         check_flag("enable_progress_bar", enable_progress_bar)
@@ -261,11 +267,11 @@ class scDiffAug(RegisteringModel):
             num_nodes=num_nodes,
             alternates=schedule == "alternating",
         )
-        n_cells = self.adata.n_obs // place.n_processes
+        n_cells = n_trained // place.n_processes
         batch_size = min(batch_size, n_cells)
         n_batches = len(batch_bounds(n_cells, batch_size)) - 1
         generates = self.module.process is not None
-        usual_epochs = default_epochs(self.adata.n_obs, batch_size, generates=generates)
+        usual_epochs = default_epochs(n_trained, batch_size, generates=generates)
         max_epochs = max_epochs or usual_epochs
         n_steps = max_epochs * n_batches
         options = TrainingOptions(
@@ -275,14 +281,15 @@ class scDiffAug(RegisteringModel):
             schedule=schedule,
             learning_rate=learning_rate,
             weight_decay=weight_decay,
-            generator_epsilon=generator_epsilon(self.adata.n_obs),
+            generator_epsilon=generator_epsilon(n_trained),
             seed=self._contract.seed,
         )
-        say_of_little(self.adata.n_obs, options.n_steps, default_steps=usual_epochs * n_batches)
+        say_of_little(n_trained, options.n_steps, default_steps=usual_epochs * n_batches)
         batches, axes = self._contract.training_cells(
             self.adata,
             n_components=self._module_config["n_components"],
             batch_size=batch_size,
+            n_cells=n_trained,
             balance=balance,
             generator_batch=generator_batch(n_cells, n_steps) if generates else 0,
             n_processes=place.n_processes,
@@ -310,6 +317,18 @@ class scDiffAug(RegisteringModel):
         )
         place.share(self.module)
         self.is_trained_ = True
+
+    def _n_trained(self, max_cells: int | None) -> int:
+        """Cells that are trained on."""
+        n_cells = self.adata.n_obs
+        if max_cells is not None:
+            # As many are kept, in whose midst every cell is embedded.
+            check_whole("max_cells", max_cells, at_least=SKETCHED)
+        # Drawn cells would have lost their neighbours in a graph of all.
+        if max_cells is None or max_cells >= n_cells or self._contract.setup["neighbors_key"]:
+            return n_cells
+        logger.info("Training on %d of %d cells, drawn at random.", max_cells, n_cells)
+        return max_cells
 
     @torch.inference_mode()
     def get_latent_representation(

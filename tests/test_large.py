@@ -8,11 +8,13 @@ from typing import Any
 import anndata as ad
 import numpy as np
 import pytest
+import scanpy as sc
 from anndata import AnnData
 from anndata.io import sparse_dataset
 from scipy import sparse
 from small_cells import write_counts
 
+import scdiffaug
 from scdiffaug import augmentation, matrices, neighbors, scDiffAug, streaming
 from scdiffaug._randomness import seed_of
 from scdiffaug.contract import DataContract
@@ -221,6 +223,77 @@ def test_a_backed_model_does_what_one_in_memory_does(folder: Path) -> None:
     np.testing.assert_array_equal(
         model.interpolate(**ends).X.toarray(), model.interpolate(known, **ends).X.toarray()
     )
+
+
+@pytest.fixture
+def small_sketch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred cells are enough to be embedded among."""
+    monkeypatch.setattr(scdiffaug.model, "SKETCHED", 100)
+
+
+def _small_model(adata: AnnData) -> scDiffAug:
+    return scDiffAug(adata, n_top_features=30, n_neighbors=5, n_semantic=8)
+
+
+@pytest.mark.usefixtures("small_blocks", "small_sketch")
+def test_of_too_many_cells_some_are_trained_on_and_all_embedded(folder: Path) -> None:
+    adata, known = _backed(folder), _in_memory(folder)
+    model, model_in_memory = _small_model(adata), _small_model(known)
+    for each in (model, model_in_memory):
+        each.train(2, batch_size=32, max_cells=150, enable_progress_bar=False)
+    y = model.get_latent_representation()
+    assert y.shape == (N_CELLS, 8)
+    assert model.augment(steps=2).n_obs == N_CELLS
+    np.testing.assert_allclose(y, model.get_latent_representation(known), atol=1e-5)
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_drawn_cells_are_all_that_batches_hold(folder: Path) -> None:
+    known, adata = _in_memory(folder), _backed(folder)
+    held = []
+    for cells in (known, adata):
+        batches, _ = _contract(adata).training_cells(
+            cells, n_components=10, batch_size=32, n_cells=150
+        )
+        x = np.concatenate([batch["x"].to_dense().numpy() for batch in batches])
+        held.append(x[np.lexsort(x.T)])
+        assert batches.inputs.shape == (150, 10)
+        assert len(batches.walks.neighbors) == len(batches.repulsion) == len(batches.labels) == 150
+    assert held[0].shape == (150, known.n_vars)
+    np.testing.assert_array_equal(*held)
+    assert {cell.tobytes() for cell in held[0]} < {cell.tobytes() for cell in _dense(known.X)}
+
+
+@pytest.mark.usefixtures("small_sketch")
+@pytest.mark.parametrize(
+    ("max_cells", "neighbors_key", "n_trained"),
+    [(150, None, 150), (None, None, N_CELLS), (N_CELLS, None, N_CELLS), (150, "mine", N_CELLS)],
+)
+def test_how_many_cells_are_trained_on(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    max_cells: int | None,
+    neighbors_key: str | None,
+    n_trained: int,
+) -> None:
+    adata, real, numbers = _in_memory(folder), DataContract.training_cells, []
+
+    def training_cells(contract: DataContract, cells: AnnData, **how: Any) -> Any:
+        found = real(contract, cells, **how)
+        numbers.append(len(found[0].inputs))
+        return found
+
+    monkeypatch.setattr(DataContract, "training_cells", training_cells)
+    if neighbors_key is not None:
+        sc.pp.neighbors(adata, n_neighbors=6, use_rep="X", key_added=neighbors_key)
+        scDiffAug.setup_anndata(adata, neighbors_key=neighbors_key)
+    _small_model(adata).train(1, max_cells=max_cells, enable_progress_bar=False)
+    assert numbers == [n_trained]
+
+
+def test_too_few_cells_to_train_on_are_refused(folder: Path) -> None:
+    with pytest.raises(ValueError, match="max_cells=19999"):
+        _small_model(_in_memory(folder)).train(1, max_cells=19_999)
 
 
 @pytest.mark.usefixtures("small_blocks")
