@@ -44,7 +44,10 @@ def one(max_cells: int, seed: int) -> dict[str, Any]:
         "kmeans": round(100 * metrics.kmeans_accuracy(z, labels), 1),
         "knn": round(100 * metrics.knn_accuracy(z, labels), 1),
         "80-d knn": round(100 * float((found == labels).mean()), 1),
-        **{f"80-d recall {name}": round(100 * r, 1) for name, r in zip(rarest, recall, strict=True)},
+        **{
+            f"80-d recall {name}": round(100 * r, 1)
+            for name, r in zip(rarest, recall, strict=True)
+        },
     }
 
 

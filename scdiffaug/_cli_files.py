@@ -23,7 +23,9 @@ _BatchKey = Annotated[
 ]
 _Space = Annotated[
     str | None,
-    typer.Option(help="What the values are: counts, log or raw. Default: told from the values."),
+    typer.Option(
+        help="What the values are: counts, peaks, log or raw. Default: told from the values."
+    ),
 ]
 _MaxEpochs = Annotated[
     int | None,

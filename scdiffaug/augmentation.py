@@ -206,7 +206,7 @@ def interpolate(
 def _depths_between(
     contract: DataContract, source: Matrix, target: Matrix, *, share: NDArray[np.float32]
 ) -> NDArray[np.float32] | None:
-    if contract.space.kind != "counts":
+    if not contract.space.is_counts:
         return None
     one, other = choosing.total(source), choosing.total(target)
     return np.rint(one + share * (other - one))
@@ -288,7 +288,7 @@ def as_anndata(
     layer = contract.setup["layer"]
     if layer is not None:
         new.layers[layer] = new.X.copy()
-    if contract.space.kind == "counts":
+    if contract.space.is_counts:
         # scanpy cannot normalise no cells.
         seen = contract.space.transform(new.X) if new.n_obs else new.X.copy()
         new.layers["log1p_norm"] = seen

@@ -50,7 +50,7 @@ class Choice:
                 f"depth={self.depth!r} must be 'source', 'sampled' or a whole number of reads, "
                 "at least 1."
             )
-        if self.depth != "source" and space.kind != "counts":
+        if self.depth != "source" and not space.is_counts:
             raise ValueError(
                 f"depth={self.depth!r} sets the reads of a cell, but this model holds "
                 f"{space.kind!r} values: leave depth='source', or train on raw counts."

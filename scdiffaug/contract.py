@@ -80,7 +80,7 @@ class DataContract:
         setup: Mapping[str, str | None],
         *,
         feature_space: str,
-        n_top_features: int,
+        n_top_features: int | None,
         n_neighbors: int,
         needs_labels: bool,
         seed: int,
@@ -93,7 +93,7 @@ class DataContract:
             If the values do not fit, or there are too few cells.
         """
         x = data.read_matrix(adata, setup["layer"])
-        space = FeatureSpace.decide(x, feature_space)
+        space = FeatureSpace.decide(x, feature_space, names=adata.var_names)
         data.check_depth(x, adata.obs_names, space)
         if adata.n_obs <= n_neighbors:
             raise ValueError(
@@ -112,7 +112,7 @@ class DataContract:
             label_names=tuple(sorted(set(labels))),
             n_neighbors=n_neighbors,
             seed=seed,
-            depth=_usual_depth(x) if space.kind == "counts" else None,
+            depth=_usual_depth(x) if space.is_counts else None,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -163,14 +163,14 @@ class DataContract:
 
     def values(self, x: Matrix) -> Matrix:
         """All features as the generator sees them: counts as counts, else transformed."""
-        return x if self.space.kind == "counts" else self.space.transform(x)
+        return x if self.space.is_counts else self.space.transform(x)
 
     def _values_of_all(self, x: Matrix | StoredMatrix) -> Matrix | StoredMatrix:
         return x.map(self.values) if isinstance(x, StoredMatrix) else self.values(x)
 
     def features(self, x: Matrix) -> Matrix:
-        """Selected features on the scale the networks see, shape ``(n, k)``."""
-        return self.space.transform(x)[:, list(self.selected)]
+        """Selected features as the encoder's components are made of them, shape ``(n, k)``."""
+        return self.space.features(x)[:, list(self.selected)]
 
     def label_codes(self, cells: AnnData) -> NDArray[np.int64]:
         """Codes of the labels, shape ``(n,)``; zeros where the model has none."""
@@ -202,7 +202,9 @@ class DataContract:
             cells, x = cells[rows], taken(x, rows)
         few = self.features(sketch(x)[1])
         seed = seed_of(self.seed, "components")
-        axes = PrincipalAxes.fit(few, n_components=n_components, seed=seed)
+        axes = PrincipalAxes.fit(
+            few, n_components=n_components, seed=seed, tf_idf=self.space.kind == "peaks"
+        )
         blocks = [axes.transform(self.features(x[rows])) for rows in row_blocks(x)]
         inputs = np.concatenate(blocks)
         near = self._neighbors(cells, axes.search_space(inputs))

@@ -86,7 +86,7 @@ def check_frame(adata: AnnData) -> None:
 
 def check_depth(x: Matrix | StoredMatrix, obs_names: pd.Index, space: FeatureSpace) -> None:
     """Raise ValueError where a cell of a counts matrix has no counts."""
-    if space.kind != "counts":
+    if not space.is_counts:
         return
     empty = np.asarray(x.sum(1)).ravel() == 0
     if empty.any():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,19 +16,26 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.decomposition import PCA
+from sklearn.preprocessing import normalize
 from sklearn.utils import gen_batches
 
 from scdiffaug._threads import torch_threads_kept
-from scdiffaug.matrices import Bounds, Matrix, StoredMatrix, to_dense
+from scdiffaug.matrices import Bounds, Matrix, StoredMatrix, row_blocks, stored_values, to_dense
 from scdiffaug.nn import MOST_DEVIATIONS, search_space
 
-Kind = Literal["counts", "log", "raw"]
+Kind = Literal["counts", "peaks", "log", "raw"]
 
 # Log-normalised values stay below log1p of a cell's whole library; intensities do not.
 _LARGEST_LOG_VALUE = 30.0
 # The cofactor cytometrists use for mass cytometry.
 _ARCSINH_COFACTOR = 5.0
 _MOST_CELLS_FITTED = 20_000
+# Variable genes that say what a cell is are few, open peaks many.
+_N_TOP_GENES, _N_TOP_PEAKS = 2000, 20_000
+# Chromosome, start and end, as in "chr1:9776-10668".
+_PEAK_NAME = re.compile(r"[\w.]+[:_-]\d+[_-]\d+")
+# Of peaks no more are open in a cell; panels of proteins have fewer zeros.
+_MOST_OPEN = 0.1
 _CELLS_AT_ONCE = 4096
 
 
@@ -38,8 +46,9 @@ class FeatureSpace:
     Parameters
     ----------
     kind
-        ``"counts"``: seen as log1p per 10,000 of the cell. ``"log"``: non-negative logarithms,
-        seen as they are. ``"raw"``: any real values, seen as they are or by arcsinh.
+        ``"counts"``: seen as log1p per 10,000 of the cell. ``"peaks"``: counts too, but the
+        encoder sees which peaks are open. ``"log"``: non-negative logarithms, seen as
+        they are. ``"raw"``: any real values, seen as they are or by arcsinh.
     cofactor
         Divides raw intensities before arcsinh; ``None`` leaves the values alone.
     """
@@ -48,33 +57,38 @@ class FeatureSpace:
     cofactor: float | None = None
 
     @classmethod
-    def decide(cls, x: Matrix | StoredMatrix, requested: str = "auto") -> FeatureSpace:
-        """Choose the space from the values, or check the requested one against them.
+    def decide(
+        cls, x: Matrix | StoredMatrix, requested: str = "auto", *, names: Sequence[str] = ()
+    ) -> FeatureSpace:
+        """Choose the space from values and names, or check the requested one against the values.
 
         Raises
         ------
         ValueError
-            If the request is unknown, or ``"counts"`` where values are not whole numbers, or
-            ``"counts"`` or ``"log"`` where values are negative, or ``"log"`` where they are too
-            large.
+            If the request is unknown, or ``"counts"`` or ``"peaks"`` where values are not whole
+            numbers, or any but ``"raw"`` where values are negative, or ``"log"`` where they are
+            too large.
         """
         if requested not in ("auto", *get_args(Kind)):
             raise ValueError(
-                f"feature_space={requested!r} is unknown: use 'auto', 'counts', 'log' or 'raw'."
+                f"feature_space={requested!r} is unknown: use 'auto', 'counts', 'peaks', 'log' "
+                "or 'raw'."
             )
         found = x.bounds if isinstance(x, StoredMatrix) else Bounds.of(x)
         lowest, highest, is_whole = found
         if requested == "auto":
             requested = _guess(lowest, highest, is_whole=is_whole)
+            if requested == "counts" and _are_peaks(x, names):
+                requested = "peaks"
         if requested != "raw" and lowest < 0:
             raise ValueError(
                 f"feature_space={requested!r} needs non-negative values, found {lowest:g}: pass "
                 "raw counts (layer=...) or feature_space='raw'."
             )
-        if requested == "counts" and not is_whole:
+        if requested in ("counts", "peaks") and not is_whole:
             raise ValueError(
-                "feature_space='counts' needs whole numbers, found fractions: pass the layer "
-                "that holds raw counts, or feature_space='log'."
+                f"feature_space={requested!r} needs whole numbers, found fractions: pass the "
+                "layer that holds raw counts, or feature_space='log'."
             )
         if requested == "log" and highest > _LARGEST_LOG_VALUE:
             raise ValueError(
@@ -84,9 +98,30 @@ class FeatureSpace:
         is_intensity = requested == "raw" and lowest >= 0 and highest > _LARGEST_LOG_VALUE
         return cls(requested, _ARCSINH_COFACTOR if is_intensity else None)  # type: ignore[arg-type]
 
+    @property
+    def is_counts(self) -> bool:
+        """Whether values are numbers of reads, of genes or of peaks."""
+        return self.kind in ("counts", "peaks")
+
+    def features(self, x: Matrix) -> Matrix:
+        """Values that the encoder's components are made of; ``x`` is left unchanged.
+
+        Of peaks each open one's share of those that are open in the cell (term frequency), else
+        :meth:`transform`.
+        """
+        if self.kind != "peaks":
+            return self.transform(x)
+        return normalize((x > 0).astype(np.float32), norm="l1")
+
+    def features_tensor(self, x: torch.Tensor) -> torch.Tensor:
+        """:meth:`features` of generated cells, shape ``(n, d)``."""
+        if self.kind != "peaks":
+            return self.transform_tensor(x)
+        return torch.nn.functional.normalize((x > 0).float(), p=1, dim=1)
+
     def transform(self, x: Matrix) -> Matrix:
-        """Values as the networks see them; ``x`` is left unchanged."""
-        if self.kind == "counts":
+        """Values as they are compared and drawn; ``x`` is left unchanged."""
+        if self.is_counts:
             cells = AnnData(x.copy())
             with torch_threads_kept():
                 sc.pp.normalize_total(cells, target_sum=1e4)
@@ -98,7 +133,7 @@ class FeatureSpace:
 
     def transform_tensor(self, x: torch.Tensor) -> torch.Tensor:
         """:meth:`transform` of generated cells, shape ``(n, d)``; real values already are."""
-        if self.kind != "counts":
+        if not self.is_counts:
             return x
         return torch.log1p(x * (1e4 / x.sum(1, keepdim=True).clamp_min(1)))
 
@@ -117,6 +152,26 @@ def _guess(lowest: float, highest: float, *, is_whole: bool) -> Kind:
     return "log" if highest <= _LARGEST_LOG_VALUE else "raw"
 
 
+def _are_peaks(x: Matrix | StoredMatrix, names: Sequence[str]) -> bool:
+    """Whether counts are of accessible regions, by their names or by how often they are two.
+
+    A fragment has two ends, so where ends are counted (10x Genomics) 2 is more frequent than 1
+    and 3 (Martens et al. 2023); of few values that are not zero, counts of genes are mostly 1.
+    """
+    if len(names) and np.mean([bool(_PEAK_NAME.fullmatch(name)) for name in names]) > 1 / 2:
+        return True
+    some = x[row_blocks(x)[0]]
+    values = stored_values(some)
+    one, two, three = (np.count_nonzero(values == number) for number in (1, 2, 3))
+    is_sparse = np.count_nonzero(values) < _MOST_OPEN * some.shape[0] * some.shape[1]
+    return bool(is_sparse and two > max(one, three))
+
+
+def _n_open(x: Matrix) -> NDArray[np.int64]:
+    """In how many cells each peak is open, shape ``(d,)``."""
+    return np.asarray((x > 0).sum(0)).ravel()
+
+
 def _any_varies(x: Matrix) -> bool:
     lowest, highest = x.min(0), x.max(0)
     if sparse.issparse(x):
@@ -125,11 +180,12 @@ def _any_varies(x: Matrix) -> bool:
 
 
 def select_features(
-    x: Matrix, space: FeatureSpace, *, n_top: int, batch: Sequence[Any] | None
+    x: Matrix, space: FeatureSpace, *, n_top: int | None, batch: Sequence[Any] | None
 ) -> NDArray[np.int64]:
     """Positions of the most variable features, ascending; all where there are not more.
 
-    Scanpy's ``highly_variable_genes`` on transformed values, within batches where they are given.
+    Scanpy's ``highly_variable_genes`` on transformed values, within batches where they are given;
+    of peaks those that are open in most cells. 2,000 or, of peaks, 20,000 by default.
 
     Raises
     ------
@@ -141,8 +197,14 @@ def select_features(
         raise ValueError(
             f"No feature of adata varies among its {x.shape[0]} cells: pass cells that differ."
         )
+    if n_top is None:
+        n_top = _N_TOP_PEAKS if space.kind == "peaks" else _N_TOP_GENES
     if x.shape[1] <= n_top:
         return np.arange(x.shape[1])
+    if space.kind == "peaks":
+        n_open = _n_open(x)
+        most = np.argsort(-n_open, kind="stable")[:n_top]
+        return np.sort(most[n_open[most] > 0])
     cells = AnnData(seen)
     # Silences scanpy's advice about log1p: the transform is known.
     cells.uns["log1p"] = {"base": None}
@@ -174,8 +236,10 @@ class PrincipalAxes:
     axes: NDArray[np.float32]
 
     @classmethod
-    def fit(cls, features: Matrix, *, n_components: int = 50, seed: int) -> PrincipalAxes:
-        """Axes of standardised features, of at most 20,000 cells drawn at random.
+    def fit(
+        cls, features: Matrix, *, n_components: int = 50, seed: int, tf_idf: bool = False
+    ) -> PrincipalAxes:
+        r"""Axes of standardised features, of at most 20,000 cells drawn at random.
 
         Standardised values are clipped at ten, and components divided by the standard deviation
         of them all. A panel of no more features than components is only centred and divided.
@@ -188,10 +252,16 @@ class PrincipalAxes:
             At most as many axes.
         seed
             Seed of the draw and of the decomposition.
+        tf_idf
+            Whether features are term frequencies, which are weighted by inverse document
+            frequency, :math:`\log(1 + n / n_{open})`, and not standardised: latent semantic
+            indexing (Cusanovich et al. 2015), but that features are centred.
         """
         if features.shape[0] > _MOST_CELLS_FITTED:
             rng = np.random.default_rng(seed)
             features = features[rng.choice(features.shape[0], _MOST_CELLS_FITTED, replace=False)]
+        if tf_idf and features.shape[1] > n_components:
+            return cls._of_frequencies(features, n_components=n_components, seed=seed)
         dense = to_dense(features)
         centre, n_features = dense.mean(0), dense.shape[1]
         if n_features <= n_components:
@@ -202,6 +272,18 @@ class PrincipalAxes:
         pca = PCA(min(n_components, len(dense) - 1), random_state=seed).fit(standardised)
         spread = np.sqrt(pca.explained_variance_.mean())
         return cls(centre, scale, (pca.components_.T / spread).astype(np.float32))
+
+    @classmethod
+    def _of_frequencies(cls, features: Matrix, *, n_components: int, seed: int) -> PrincipalAxes:
+        frequencies = sparse.csr_matrix(features)
+        weights = np.log1p(frequencies.shape[0] / np.maximum(_n_open(frequencies), 1))
+        weighted = frequencies @ sparse.diags(weights.astype(np.float32))
+        most = min(n_components, frequencies.shape[0] - 1)
+        pca = PCA(most, svd_solver="arpack", random_state=seed).fit(weighted)
+        spread = np.sqrt(pca.explained_variance_.mean())
+        centre = np.asarray(frequencies.mean(0), dtype=np.float32).ravel()
+        axes = (pca.components_.T / spread).astype(np.float32)
+        return cls(centre, (1 / weights).astype(np.float32), axes)
 
     def transform(self, features: Matrix) -> NDArray[np.float32]:
         """Components of cells, shape ``(n, m)``."""

@@ -50,15 +50,20 @@ class scDiffAug(RegisteringModel):
         Cells to learn from. Registered with defaults where :meth:`setup_anndata` was not called.
     feature_space
         What the matrix holds. ``"counts"``: the networks see log1p of 10,000 reads per cell, and
-        augmented cells are counts. ``"log"``: non-negative logarithms, used as they are.
-        ``"raw"``: any real values, by arcsinh with cofactor 5 where none is negative and the
-        largest is above 30. ``"auto"`` takes negative values for raw, whole numbers for counts,
-        values of at most 30 for logarithms, and all else for raw.
+        augmented cells are counts. ``"peaks"``: counts of accessible regions; the encoder sees
+        which are open (TF-IDF), and all else is as with counts. ``"log"``: non-negative
+        logarithms, used as they are. ``"raw"``: any real values, by arcsinh with cofactor 5 where
+        none is negative and the largest is above 30. ``"auto"`` takes negative values for raw,
+        whole numbers for counts, values of at most 30 for logarithms, and all else for raw;
+        counts for peaks where most features are named as regions (``chr1:9776-10668``), or where,
+        of few values that are not zero, 2 is more frequent than 1: a fragment has two ends.
     n_top_features
-        The encoder sees this many highly variable features; the generator makes all of them.
+        The encoder sees this many highly variable features, or of peaks those that are open in
+        most cells; the generator makes all of them. By default 2,000, or of peaks 20,000.
     n_components
-        Principal components of the standardised variable features, which the encoder's first
-        layer gets. A panel of no more features is only centred and brought to one scale.
+        Principal components of the standardised variable features (of peaks: of TF-IDF), which
+        the encoder's first layer gets. A panel of no more features is only centred and brought
+        to one scale.
     n_neighbors
         Neighbours of a cell in the graph on which positives are drawn and communities found, and
         in the neighbourhood that the generator is conditioned on.
@@ -103,8 +108,8 @@ class scDiffAug(RegisteringModel):
         self,
         adata: AnnData,
         *,
-        feature_space: Literal["auto", "counts", "log", "raw"] = "auto",
-        n_top_features: int = 2000,
+        feature_space: Literal["auto", "counts", "peaks", "log", "raw"] = "auto",
+        n_top_features: int | None = None,
         n_components: int = 50,
         n_neighbors: int = 15,
         n_semantic: int = 80,
@@ -115,7 +120,6 @@ class scDiffAug(RegisteringModel):
         seed: int = 0,
     ) -> None:
         widths = {
-            "n_top_features": n_top_features,
             "n_components": n_components,
             "n_neighbors": n_neighbors,
             "n_semantic": n_semantic,
@@ -123,6 +127,8 @@ class scDiffAug(RegisteringModel):
         }
         for name, width in widths.items():
             check_whole(name, width)
+        if n_top_features is not None:
+            check_whole("n_top_features", n_top_features)
         check_choice("objective", objective, get_args(ObjectiveName))
         check_choice("condition", condition, get_args(Condition))
         check_seed(seed)

@@ -35,14 +35,14 @@ def choose_diffusion(requested: str, space: FeatureSpace) -> str:
         raise ValueError(
             f"diffusion={requested!r} is unknown: use 'auto', 'counts', 'gaussian' or 'none'."
         )
-    if requested == "counts" and space.kind != "counts":
+    if requested == "counts" and not space.is_counts:
         raise ValueError(
             f"diffusion='counts' thins reads, but the data are {space.kind!r} values: pass the "
             "layer that holds raw counts, or diffusion='gaussian'."
         )
     if requested != "auto":
         return requested
-    return "counts" if space.kind == "counts" else "gaussian"
+    return "counts" if space.is_counts else "gaussian"
 
 
 class DiffAugModule(BaseModuleClass):
@@ -125,7 +125,7 @@ class DiffAugModule(BaseModuleClass):
             self.generator.out.bias.copy_(profile - profile.mean())
             self.ema_generator.load_state_dict(self.generator.state_dict())
         if isinstance(self.process, diffusion.GaussianDiffusion):
-            values = self.space.transform(x) if self.space.kind == "counts" else x
+            values = self.space.transform(x) if self.space.is_counts else x
             scaler = StandardScaler(with_mean=not sparse.issparse(values)).fit(values)
             self.mean.copy_(torch.as_tensor(values.mean(0)).flatten())
             self.std.copy_(torch.as_tensor(scaler.scale_))
@@ -174,7 +174,7 @@ class DiffAugModule(BaseModuleClass):
             rng=rng,
             depth=depth,
         )
-        return self.axes(self.space.transform_tensor(made)[:, self.selected])
+        return self.axes(self.space.features_tensor(made)[:, self.selected])
 
     @torch.no_grad()
     def _fixed_semantic(self, inputs: Tensor) -> Tensor:
@@ -313,6 +313,6 @@ class DiffAugModule(BaseModuleClass):
 
     def _unstandardise(self, x: Tensor, *, depth: Tensor) -> Tensor:
         x = (x * self.std + self.mean).clamp(self.lowest, self.highest)
-        if self.space.kind != "counts":
+        if not self.space.is_counts:
             return x
         return (x.expm1() * (depth / 1e4)[:, None]).round().clamp_min(0)

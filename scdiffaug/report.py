@@ -224,7 +224,7 @@ def _count_scores(sides: Sides, space: FeatureSpace) -> Scores:
         "zero_share": lambda: (metrics.zero_share(made), metrics.zero_share(sources)),
         "detected_genes": lambda: (genes(made), genes(sources)),
     }
-    if space.kind == "counts":
+    if space.is_counts:
         scores["depth"] = lambda: (depth(others, made), depth(others, sources))
     return scores
 
@@ -295,7 +295,7 @@ def _drawn(module: DiffAugModule, contract: DataContract, sides: Sides) -> Drawn
     return Drawn(
         means=(_column_means(others), _column_means(made)),
         distances=(distances[1], distances[0]),
-        depths=(total(sides.others.x), total(sides.made.x)) if space.kind == "counts" else None,
+        depths=(total(sides.others.x), total(sides.made.x)) if space.is_counts else None,
         projection=(z_others, z_made),
     )
 

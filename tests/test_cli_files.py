@@ -183,7 +183,7 @@ def test_what_is_there_is_kept(folder: Path, cells: Path, model: Path) -> None:
     [
         (["--layer", "absent"], "layer"),
         (["--batch-key", "absent"], "absent"),
-        (["--feature-space", "reads"], "use 'auto', 'counts', 'log' or 'raw'"),
+        (["--feature-space", "reads"], "use 'auto', 'counts', 'peaks', 'log' or 'raw'"),
         (["--target", "max"], "target='max' needs groupby"),
         (["--target", "most", "--groupby", "cell_type"], "target='most'"),
         (["--groupby", "absent"], "groupby='absent'"),

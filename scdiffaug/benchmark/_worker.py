@@ -54,7 +54,7 @@ class Inputs:
         scale), both ``.npz`` where sparse and else ``.npy``, and 50 principal components of
         these (``pca_log.npy``) and of these standardised (``pca_standardised.npy``) lie.
     kind
-        Feature space of the values: counts, log or raw.
+        Feature space of the values: counts, peaks, log or raw.
     new
         Cells to embed that the method must not learn from, in the same coordinates.
     labels
@@ -176,6 +176,8 @@ def phate(inputs: Inputs, seed: int, *, knn: int = 5, gamma: float = 1) -> Embed
     if inputs.kind == "counts":
         depth = np.asarray(values.sum(1)).ravel()
         values = (sparse.diags(np.median(depth) / depth) @ sparse.csr_matrix(values)).sqrt()
+    elif inputs.kind == "peaks":
+        values = inputs.pca()
     else:
         values = inputs.features
     model = PHATE(knn=knn, gamma=gamma, random_state=seed, n_jobs=_threads(), verbose=0)
@@ -249,7 +251,7 @@ def _scvi_latent(inputs: Inputs, seed: int, *, n_latent: int, n_layers: int) -> 
     from scvi.model import SCVI
 
     if inputs.kind != "counts":
-        raise ValueError("scVI models counts, and these values are none")
+        raise ValueError(f"scVI models counts of genes, and these are {inputs.kind} values")
     settings.seed = seed
     selected = np.load(inputs.folder / "selected.npy")
     adata = AnnData(inputs.values[:, selected])

@@ -30,6 +30,7 @@ from scdiffaug.storage import written_aside
 
 # Folds of ten need ten cells of a type.
 MIN_CELLS_PER_TYPE = 10
+_N_LSI = 30
 # Inputs are made again where one of these changed; runs only where the inputs did.
 _PREPARING = [
     Path(scdiffaug.__file__).parent / name
@@ -48,7 +49,7 @@ class Dataset:
     folder
         Where the inputs of the methods lie.
     kind
-        Feature space: counts, log or raw.
+        Feature space: counts, peaks, log or raw.
     digest
         Hash of the inputs.
     labels
@@ -77,7 +78,8 @@ def prepare(
 
     Counts are normalised to log1p of 10,000 reads per cell and the 2,000 most variable features
     taken. Methods start from their 50 principal components, as scanpy's tutorial does, or from
-    those of the standardised features, as Seurat does and our own encoder.
+    those of the standardised features, as Seurat does and our own encoder. Of peaks they start
+    from 30 components of TF-IDF, as Signac's guide does.
 
     Parameters
     ----------
@@ -255,7 +257,7 @@ def _contract(adata: AnnData, seed: int) -> DataContract:
         adata,
         dict.fromkeys(keys),
         feature_space="auto",
-        n_top_features=2000,
+        n_top_features=None,
         n_neighbors=15,
         needs_labels=False,
         seed=seed,
@@ -270,6 +272,14 @@ def _write(
     write_matrix(folder / "features", features)
     np.save(folder / "selected.npy", np.asarray(contract.selected))
     fitted_on = features if reference is None else contract.features(reference)
+    is_peaks = contract.space.kind == "peaks"
+    axes = PrincipalAxes.fit(fitted_on, seed=contract.seed, tf_idf=is_peaks)
+    components = axes.transform(features)
+    np.save(folder / "pca_standardised.npy", components)
+    if is_peaks:
+        # Latent semantic indexing, of which Signac takes thirty components.
+        np.save(folder / "pca_log.npy", components[:, :_N_LSI])
+        return
     pca = pca_for(fitted_on, seed=contract.seed)
     if reference is None:
         points = pca.fit_transform(to_dense(features))
@@ -277,8 +287,6 @@ def _write(
         # Late components of fit_transform are not those of transform: the solver is randomised.
         points = pca.fit(to_dense(fitted_on)).transform(to_dense(features))
     np.save(folder / "pca_log.npy", points)
-    axes = PrincipalAxes.fit(fitted_on, seed=contract.seed)
-    np.save(folder / "pca_standardised.npy", axes.transform(features))
 
 
 def pca_for(cells: Values, *, seed: int) -> PCA:

@@ -226,7 +226,7 @@ class Generator(Method):
     {'steps': 4, 'strength': 1.0}
     """
 
-    kinds: tuple[str, ...] = ("counts", "log", "raw")
+    kinds: tuple[str, ...] = ("counts", "peaks", "log", "raw")
     makes: Literal["values", "seen"] = "values"
     follows: Literal["source", "type", "nothing"] = "source"
 
@@ -256,7 +256,7 @@ def _made_by_us(**settings: Any) -> Generator:
         worker="scdiffaug",
         packages=("scdiffaug", "torch"),
         settings={**_OURS, **settings},
-        kinds=("log", "raw") if "sampler" in settings else ("counts", "log", "raw"),
+        kinds=("log", "raw") if "sampler" in settings else ("counts", "peaks", "log", "raw"),
         is_ours=True,
     )
 
@@ -274,25 +274,27 @@ GENERATORS: Mapping[str, Generator] = {
         follows="type",
         uses_labels=True,
     ),
-    "knn_poisson": Generator(worker="knn_poisson", packages=("scikit-learn",), kinds=("counts",)),
+    "knn_poisson": Generator(
+        worker="knn_poisson", packages=("scikit-learn",), kinds=("counts", "peaks")
+    ),
     "semantic_poisson": Generator(
         worker="scdiffaug",
         packages=("scdiffaug", "torch"),
         settings={"smoothed": 5},
-        kinds=("counts",),
+        kinds=("counts", "peaks"),
         is_ours=True,
     ),
     "scvi_posterior": Generator(
         worker="scvi",
         packages=("scvi-tools",),
         settings={"latent": "posterior"},
-        kinds=("counts",),
+        kinds=("counts", "peaks"),
     ),
     "scvi_prior": Generator(
         worker="scvi",
         packages=("scvi-tools",),
         settings={"latent": "prior"},
-        kinds=("counts",),
+        kinds=("counts", "peaks"),
         follows="nothing",
     ),
     **{f"scdiffaug_steps_{steps}": _made_by_us(steps=steps) for steps in (1, 2, 4, 8, 64)},

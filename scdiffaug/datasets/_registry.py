@@ -61,7 +61,7 @@ class Entry:
     label_key, batch_key
         Columns of ``obs`` with the true cell types and the batches.
     feature_space
-        ``"counts"``, ``"log"`` or ``"raw"`` (as measured).
+        ``"counts"``, ``"peaks"``, ``"log"`` or ``"raw"`` (as measured).
     note
         What to know before using it, why something is not known.
     loader
@@ -209,6 +209,7 @@ def _reject(node: yaml.Node, what: str) -> NoReturn:
 
 _Rule = tuple[Callable[[Any], object], str]
 _ANYTHING: _Rule = (lambda _: True, "")
+_IS_SPACE = {"counts", "peaks", "log", "raw"}.__contains__
 _POSITIVE: _Rule = (lambda value: value > 0, "more than 0")
 _RULES: dict[tuple[str, type], _Rule] = {
     ("n_cells", int): _POSITIVE,
@@ -219,6 +220,6 @@ _RULES: dict[tuple[str, type], _Rule] = {
     ("url", str): (re.compile(r"https?://.+").fullmatch, "an address of http or https"),
     # A name that leads elsewhere would be written outside the cache.
     ("name", str): (re.compile(r"(?!\.)[^/\\]+").fullmatch, "a file name without a folder"),
-    ("feature_space", str): ({"counts", "log", "raw"}.__contains__, "counts, log or raw"),
+    ("feature_space", str): (_IS_SPACE, "counts, peaks, log or raw"),
     ("loader", str): (LOADERS.__contains__, f"one of {', '.join(LOADERS)}"),
 }

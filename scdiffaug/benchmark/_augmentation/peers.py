@@ -26,7 +26,7 @@ def log_normalised(counts: Values) -> Values:
 
 def as_compared(values: Values, space: FeatureSpace) -> Values:
     """Log-normalised counts, arcsinh of raw intensities, other values as they are."""
-    return log_normalised(values) if space.kind == "counts" else space.transform(values)
+    return log_normalised(values) if space.is_counts else space.transform(values)
 
 
 def duplicate(sources: Values) -> Values:

@@ -125,7 +125,7 @@ class Trial:
 def as_cells(values: Any, space: FeatureSpace) -> Cells:
     """Values with what they are compared as."""
     seen = peers.as_compared(values, space)
-    return Cells(seen, values if space.kind == "counts" else None)
+    return Cells(seen, values if space.is_counts else None)
 
 
 @dataclass(frozen=True, kw_only=True)
