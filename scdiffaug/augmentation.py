@@ -74,7 +74,8 @@ class Order:
     source_of
         Row of the source, shape ``(m,)``.
     y
-        Semantic vectors of neighbourhoods to condition on, shape ``(m, 80)``.
+        Semantic vectors to condition on, shape ``(m, 80)``; by default of the neighbourhoods of
+        the sources, in which each neighbour counts for more or less at random.
     labels
         Label codes, for the supervised ablation only, shape ``(m,)``.
     depth
@@ -82,16 +83,14 @@ class Order:
     """
 
     source_of: Rows
-    y: NDArray[np.float32]
     labels: NDArray[np.int64]
-    depth: NDArray[np.float32] | None
+    y: NDArray[np.float32] | None = None
+    depth: NDArray[np.float32] | None = None
 
     def block(self, rows: slice | Rows) -> Order:
         """Some of the cells."""
-        depth = None if self.depth is None else self.depth[rows]
-        return Order(
-            source_of=self.source_of[rows], y=self.y[rows], labels=self.labels[rows], depth=depth
-        )
+        y, depth = (None if part is None else part[rows] for part in (self.y, self.depth))
+        return Order(source_of=self.source_of[rows], labels=self.labels[rows], y=y, depth=depth)
 
 
 def made_at_once(module: DiffAugModule, contract: DataContract) -> int:
@@ -128,7 +127,7 @@ def encode(
 def describe_neighborhoods(
     module: DiffAugModule, contract: DataContract, x: Matrix | StoredMatrix
 ) -> NDArray[np.float32]:
-    """Vectors that new cells of these sources are conditioned on, shape ``(n, 80)``."""
+    """Vectors of the neighbourhoods of cells, all weights as they are, shape ``(n, 80)``."""
     (y,) = _by_blocks(
         lambda cells: (module.describe_neighborhoods(cells),),
         contract,
@@ -257,12 +256,17 @@ def _make(
     draw: Draw,
     rng: torch.Generator,
 ) -> Matrix:
-    device = module.device
+    device, sources = module.device, x[order.source_of]
+    if order.y is None:
+        seen = to_tensor(contract.features(sources), device)
+        y = module.describe_neighborhoods(seen, rng=rng)
+    else:
+        y = torch.from_numpy(order.y).to(device)
     bfloat16 = multiplies_bfloat16(device.type)
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bfloat16):
         made = module.sample(
-            to_tensor(contract.values(x[order.source_of]), device),
-            torch.from_numpy(order.y).to(device),
+            to_tensor(contract.values(sources), device),
+            y,
             torch.from_numpy(order.labels).to(device),
             strength=draw.strength,
             n_steps=draw.steps,

@@ -16,7 +16,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from scipy import sparse
 
-from scdiffaug import data, neighbors
+from scdiffaug import data, matrices, neighbors
 from scdiffaug._randomness import seed_of
 from scdiffaug._threads import torch_threads_kept
 from scdiffaug.data import to_sparse_tensor
@@ -338,13 +338,7 @@ class PairBatches:
 
     def digest(self) -> str:
         """sha256 of the cells in their order, and of their labels."""
-        is_stored = isinstance(self.x, StoredMatrix)
-        blocks = (self.x[rows] for rows in row_blocks(self.x)) if is_stored else (self.x,)
-        found = hashlib.sha256()
-        x: Any
-        for x in blocks:
-            for part in (x.indptr, x.indices, x.data) if sparse.issparse(x) else (x,):
-                found.update(np.ascontiguousarray(part).data)
+        found = hashlib.sha256(matrices.digest(self.x).encode())
         found.update(np.ascontiguousarray(self.labels).data)
         return found.hexdigest()
 

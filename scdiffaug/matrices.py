@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -208,6 +209,18 @@ def _stacked(parts: list[Matrix]) -> Matrix:
     if len(parts) == 1:
         return parts[0]
     return sparse.vstack(parts, "csr") if sparse.issparse(parts[0]) else np.concatenate(parts)
+
+
+def digest(x: Matrix | StoredMatrix) -> str:
+    """sha256 of all values in their order."""
+    blocks = (x[rows] for rows in row_blocks(x)) if isinstance(x, StoredMatrix) else (x,)
+    found = hashlib.sha256()
+    block: Any
+    for block in blocks:
+        is_sparse = sparse.issparse(block)
+        for part in (block.indptr, block.indices, block.data) if is_sparse else (block,):
+            found.update(np.ascontiguousarray(part).data)
+    return found.hexdigest()
 
 
 def row_blocks(x: Matrix | StoredMatrix) -> list[slice]:

@@ -203,12 +203,21 @@ class DiffAugModule(BaseModuleClass):
         inputs = self.axes(features)
         return self.inference(torch.lerp(inputs, self.neighborhood(inputs), 0.5))
 
-    def describe_neighborhoods(self, features: Tensor) -> Tensor:
+    def describe_neighborhoods(
+        self, features: Tensor, *, rng: torch.Generator | None = None
+    ) -> Tensor:
         """What the generator is conditioned on, shape ``(n, n_semantic)``.
 
-        ``features``: the selected ones, shape ``(n, k)``.
+        Parameters
+        ----------
+        features
+            The selected ones, shape ``(n, k)``.
+        rng
+            Makes each neighbour count for more or less, as in training: one cell then has many
+            neighbourhoods, and the new cells are less often copies of it (benchmarks/NOTES.md,
+            experiment 35).
         """
-        return self._fixed_semantic(self.neighborhood(self.axes(features)))
+        return self._fixed_semantic(self.neighborhood(self.axes(features), rng=rng))
 
     def _get_generative_input(self, tensors: Tensors, _outputs: Tensors, **_: Any) -> Tensors:
         x = tensors["x"] if self.makes_counts else tensors["x"].to_dense()

@@ -121,12 +121,24 @@ def neighbor_weights(x: Tensor, neighbors: Tensor, *, n_features: int) -> Tensor
     return torch.softmax(-sq_distance / width.clamp_min(1e-12), dim=1)
 
 
-def neighbor_mean(x: Tensor, neighbors: Tensor, *, n_features: int) -> Tensor:
+def neighbor_mean(
+    x: Tensor, neighbors: Tensor, *, n_features: int, rng: torch.Generator | None = None
+) -> Tensor:
     """Weighted mean of a cell's neighbours, of the shape ``(n, n_components)`` of the cells.
 
-    Parameters are those of :func:`neighbor_weights`.
+    Parameters
+    ----------
+    x, neighbors, n_features
+        As of :func:`neighbor_weights`.
+    rng
+        Makes each neighbour count for more or less: weights of the Bayesian bootstrap (Rubin
+        1981).
     """
-    return (neighbor_weights(x, neighbors, n_features=n_features)[:, :, None] * neighbors).sum(1)
+    weights = neighbor_weights(x, neighbors, n_features=n_features)
+    if rng is not None:
+        weights = weights * torch.empty_like(weights).exponential_(generator=rng)
+        weights = weights / weights.sum(1, keepdim=True)
+    return (weights[:, :, None] * neighbors).sum(1)
 
 
 def largest(values: Tensor, k: int) -> Tensor:
@@ -167,14 +179,14 @@ class NeighborMean(nn.Module):
         self.n_features, self.n_neighbors = n_features, n_neighbors
         self.register_buffer("references", torch.zeros(n_cells, n_components))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Means, of the shape ``(n, n_components)`` of the cells."""
+    def forward(self, x: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
+        """Means, of the shape ``(n, n_components)`` of the cells; see :func:`neighbor_mean`."""
         known = self._points(self.references)
         half_squares = known.square().sum(1) / 2
         at_once = _CELLS_AT_ONCE if x.device.type == "cpu" else _CELLS_AT_ONCE_ON_GPU
         parts = [
             neighbor_mean(
-                part, self._nearest(part, known, half_squares), n_features=self.n_features
+                part, self._nearest(part, known, half_squares), n_features=self.n_features, rng=rng
             )
             for part in x.split(at_once)
         ]

@@ -18,7 +18,6 @@ from scdiffaug.augmentation import (
     Draw,
     Order,
     as_anndata,
-    describe_neighborhoods,
     encode,
     fill,
 )
@@ -47,10 +46,8 @@ class Plan:
         Which new cells are wanted, how they are drawn, and how many at once.
     groups
         Group of each real cell, if a column is named.
-    y
-        Semantic vectors of the neighbourhoods of the real cells, shape ``(n, 80)``.
     y_real
-        Semantic vectors of the real cells themselves, where the choice compares them.
+        Semantic vectors of the real cells, shape ``(n, 80)``, where the choice compares them.
     source_of, copy_of, depth
         Of each new cell, shape ``(m,)``: row of the source, how many others before it have the
         same, and reads; by default the source's.
@@ -64,7 +61,6 @@ class Plan:
     draw: Draw
     batch_size: int
     groups: Names | None
-    y: NDArray[np.float32]
     y_real: NDArray[np.float32] | None
     source_of: Rows
     copy_of: Rows
@@ -99,7 +95,7 @@ class Plan:
         if isinstance(x, StoredMatrix):
             x, rows = x[rows], np.arange(len(rows))
         labels = self.contract.label_codes(self.cells)[self.source_of]
-        order = Order(source_of=rows, y=self.y[self.source_of], labels=labels, depth=self.depth)
+        order = Order(source_of=rows, labels=labels, depth=self.depth)
         if self.choice.keep == "all":
             return self._fill(x, order, self.draw.seed), np.arange(len(rows)), self.said
         made, kept, share = self._consistent(x, order)
@@ -173,7 +169,6 @@ def planned(
         draw=draw,
         batch_size=batch_size,
         groups=groups,
-        y=describe_neighborhoods(module, contract, x),
         y_real=encode(module, contract, x)[0] if choice.keep == "consistent" else None,
         source_of=source_of,
         copy_of=pd.Series(source_of).groupby(source_of).cumcount().to_numpy(),

@@ -306,6 +306,27 @@ def test_interpolation_conditions_on_what_lies_between_two_neighborhoods(
     np.testing.assert_allclose(torch.cat(seen).numpy(), wanted, atol=1e-4)
 
 
+def test_each_new_cell_of_a_source_has_a_neighborhood_of_its_own(
+    trained: scDiffAug, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    sample = trained.module.sample
+
+    def spy(x: torch.Tensor, y: torch.Tensor, *rest: object, **given: object) -> torch.Tensor:
+        seen.append(y)
+        return sample(x, y, *rest, **given)
+
+    monkeypatch.setattr(trained.module, "sample", spy)
+    trained.augment(indices=[3, 9], n_per_cell=40, steps=1)
+    y = torch.cat(seen)
+    assert len(torch.unique(y, dim=0)) == 80
+    plain = augmentation.describe_neighborhoods(
+        trained.module, trained._contract, trained.adata.X[[3, 9]]
+    )
+    to_own, to_other = (torch.cdist(y, torch.from_numpy(plain))[:40, end] for end in (0, 1))
+    assert to_own.mean() < to_other.mean()
+
+
 def test_groups_interpolate_by_pairs_of_their_cells(trained: scDiffAug) -> None:
     types = trained.adata.obs["cell_type"]
     new = trained.interpolate(source="CD34+", target="CD19+ B", groupby="cell_type", n=30, **FAST)

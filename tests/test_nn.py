@@ -216,6 +216,18 @@ def test_neighbor_mean_is_the_brute_force_one_in_blocks() -> None:
     torch.testing.assert_close(mean(cells), expected, rtol=1e-4, atol=1e-4)
 
 
+def test_random_weights_move_a_mean_about_the_plain_one() -> None:
+    rng = torch.Generator().manual_seed(0)
+    references, cell = torch.randn(40, 5, generator=rng), torch.randn(1, 5, generator=rng)
+    mean = _neighbor_mean(references, n_features=5, n_neighbors=7)
+    drawn = mean(cell.expand(4000, 5), rng=rng)
+    assert drawn.std(0).min() > 0.1
+    torch.testing.assert_close(drawn.mean(0), mean(cell)[0], rtol=0, atol=0.1)
+    nearest = references[torch.cdist(cell, references)[0].topk(7, largest=False).indices]
+    assert (drawn <= nearest.max(0).values).all()
+    assert (drawn >= nearest.min(0).values).all()
+
+
 @pytest.mark.parametrize("n_values", [16, 1_000, 1_024, 5_017])
 def test_the_largest_of_a_row_are_found_whether_searched_in_groups_or_not(n_values: int) -> None:
     values = torch.randn(30, n_values, generator=torch.Generator().manual_seed(0))
