@@ -170,7 +170,7 @@ class scDiffAug(RegisteringModel):
         max_epochs: int | None = None,
         *,
         batch_size: int = 512,
-        max_cells: int | None = 200_000,
+        max_cells: int | None = 50_000,
         accelerator: str = "auto",
         devices: int | list[int] | str = "auto",
         strategy: Strategy = "auto",
