@@ -237,8 +237,15 @@ def sketch(x: Matrix | StoredMatrix) -> tuple[Rows, Matrix]:
 
 
 def taken(x: Matrix | StoredMatrix, rows: Rows) -> Matrix | StoredMatrix:
-    """Some rows; of a stored matrix they are not read."""
-    return x.take(rows) if isinstance(x, StoredMatrix) else x[rows]
+    """Some rows, far apart; of a dense matrix that is stored they are not read.
+
+    Sparse ones come into memory: with what lies between them, training would read all rows of
+    the matrix again in each epoch.
+    """
+    if not isinstance(x, StoredMatrix):
+        return x[rows]
+    is_sparse = sparse.issparse(x[:1])
+    return x[rows] if is_sparse else x.take(rows)
 
 
 def drawn_rows(n_rows: int, n_drawn: int, *, seed: int = 0) -> Rows:

@@ -248,17 +248,23 @@ def test_of_too_many_cells_some_are_trained_on_and_all_embedded(folder: Path) ->
 
 
 @pytest.mark.usefixtures("small_blocks")
-def test_drawn_cells_are_all_that_batches_hold(folder: Path) -> None:
-    known, adata = _in_memory(folder), _backed(folder)
-    held = []
+@pytest.mark.parametrize(("name", "reads"), [("csr", False), ("dense", True)])
+def test_drawn_cells_are_all_that_batches_hold(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, reads: bool
+) -> None:
+    known, adata = _in_memory(folder, name), _backed(folder, name)
+    held, read = [], _counted_reads(monkeypatch)
     for cells in (known, adata):
         batches, _ = _contract(adata).training_cells(
             cells, n_components=10, batch_size=32, n_cells=150
         )
+        read.clear()
         x = np.concatenate([batch["x"].to_dense().numpy() for batch in batches])
         held.append(x[np.lexsort(x.T)])
         assert batches.inputs.shape == (150, 10)
         assert len(batches.walks.neighbors) == len(batches.repulsion) == len(batches.labels) == 150
+    # Sparse cells came into memory.
+    assert bool(read) == reads
     assert held[0].shape == (150, known.n_vars)
     np.testing.assert_array_equal(*held)
     assert {cell.tobytes() for cell in held[0]} < {cell.tobytes() for cell in _dense(known.X)}
