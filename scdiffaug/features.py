@@ -35,7 +35,7 @@ _N_TOP_GENES, _N_TOP_PEAKS = 2000, 20_000
 # Chromosome, start and end, as in "chr1:9776-10668".
 _PEAK_NAME = re.compile(r"[\w.]+[:_-]\d+[_-]\d+")
 # Of peaks no more are open in a cell; panels of proteins have fewer zeros.
-_MOST_OPEN = 0.1
+_MOST_OPEN = 0.5
 _CELLS_AT_ONCE = 4096
 
 
@@ -156,15 +156,17 @@ def _are_peaks(x: Matrix | StoredMatrix, names: Sequence[str]) -> bool:
     """Whether counts are of accessible regions, by their names or by how often they are two.
 
     A fragment has two ends, so where ends are counted (10x Genomics) 2 is more frequent than 1
-    and 3 (Martens et al. 2023); of few values that are not zero, counts of genes are mostly 1.
+    and 3 (Martens et al. 2023); where most values are zero, counts of genes are mostly 1, but
+    not all of them.
     """
     if len(names) and np.mean([bool(_PEAK_NAME.fullmatch(name)) for name in names]) > 1 / 2:
         return True
     some = x[row_blocks(x)[0]]
     values = stored_values(some)
+    n_open = np.count_nonzero(values)
     one, two, three = (np.count_nonzero(values == number) for number in (1, 2, 3))
-    is_sparse = np.count_nonzero(values) < _MOST_OPEN * some.shape[0] * some.shape[1]
-    return bool(is_sparse and two > max(one, three))
+    is_sparse = n_open < _MOST_OPEN * some.shape[0] * some.shape[1]
+    return bool(is_sparse and (two > max(one, three) or one == n_open))
 
 
 def _n_open(x: Matrix) -> NDArray[np.int64]:

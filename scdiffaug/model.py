@@ -55,8 +55,9 @@ class scDiffAug(RegisteringModel):
         logarithms, used as they are. ``"raw"``: any real values, by arcsinh with cofactor 5 where
         none is negative and the largest is above 30. ``"auto"`` takes negative values for raw,
         whole numbers for counts, values of at most 30 for logarithms, and all else for raw;
-        counts for peaks where most features are named as regions (``chr1:9776-10668``), or where,
-        of few values that are not zero, 2 is more frequent than 1: a fragment has two ends.
+        counts for peaks where most features are named as regions (``chr1:9776-10668``), or where
+        most values are zero and, of the others, 2 is more frequent than 1 (a fragment has two
+        ends) or all are 1.
     n_top_features
         The encoder sees this many highly variable features, or of peaks those that are open in
         most cells; the generator makes all of them. By default 2,000, or of peaks 20,000.

@@ -67,7 +67,7 @@ CASES: list[Case] = [
         _make,
         {
             "feature_space": {"tpm": V, "": V},
-            "n_top_features": WHOLE,
+            "n_top_features": OPTIONAL_WHOLE,
             "n_components": WHOLE,
             "n_neighbors": {**WHOLE, 60: V},
             "n_semantic": WHOLE,
@@ -94,6 +94,7 @@ CASES: list[Case] = [
         {
             "max_epochs": OPTIONAL_WHOLE,
             "batch_size": FROM_TWO,
+            "max_cells": {**OPTIONAL_WHOLE, 19_999: V},
             "accelerator": {"abacus": V},
             "strategy": {**CHOICE, "fsdp": V},
             "num_nodes": WHOLE,

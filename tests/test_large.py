@@ -297,11 +297,6 @@ def test_how_many_cells_are_trained_on(
     assert numbers == [n_trained]
 
 
-def test_too_few_cells_to_train_on_are_refused(folder: Path) -> None:
-    with pytest.raises(ValueError, match="max_cells=19999"):
-        _small_model(_in_memory(folder)).train(1, max_cells=19_999)
-
-
 @pytest.mark.usefixtures("small_blocks")
 def test_cells_on_disk_are_saved_with_the_model(folder: Path, tmp_path: Path) -> None:
     adata = _backed(folder)

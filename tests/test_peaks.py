@@ -57,6 +57,7 @@ def test_peaks_are_told_by_the_two_ends_of_a_fragment(
 ) -> None:
     assert FeatureSpace.decide(peaks.X).kind == "peaks"
     assert FeatureSpace.decide(peaks.X.toarray()).kind == "peaks"
+    assert FeatureSpace.decide((peaks.X > 0).astype(np.float32)).kind == "peaks"
     genes = rng.negative_binomial(0.1, 0.2, size=(200, 300)).astype(np.float32)
     assert FeatureSpace.decide(genes).kind == "counts"
     # Most often two, but seldom none: a panel of proteins.
