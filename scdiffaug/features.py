@@ -75,27 +75,14 @@ class FeatureSpace:
                 "or 'raw'."
             )
         found = x.bounds if isinstance(x, StoredMatrix) else Bounds.of(x)
-        lowest, highest, is_whole = found
         if requested == "auto":
-            requested = _guess(lowest, highest, is_whole=is_whole)
+            requested = _guess(found)
             if requested == "counts" and _are_peaks(x, names):
                 requested = "peaks"
-        if requested != "raw" and lowest < 0:
-            raise ValueError(
-                f"feature_space={requested!r} needs non-negative values, found {lowest:g}: pass "
-                "raw counts (layer=...) or feature_space='raw'."
-            )
-        if requested in ("counts", "peaks") and not is_whole:
-            raise ValueError(
-                f"feature_space={requested!r} needs whole numbers, found fractions: pass the "
-                "layer that holds raw counts, or feature_space='log'."
-            )
-        if requested == "log" and highest > _LARGEST_LOG_VALUE:
-            raise ValueError(
-                f"feature_space='log' needs logarithms, found {highest:g}: call sc.pp.log1p, or "
-                "pass feature_space='raw'."
-            )
-        is_intensity = requested == "raw" and lowest >= 0 and highest > _LARGEST_LOG_VALUE
+        _check_fits(requested, found)
+        is_intensity = (
+            requested == "raw" and found.lowest >= 0 and found.highest > _LARGEST_LOG_VALUE
+        )
         return cls(requested, _ARCSINH_COFACTOR if is_intensity else None)  # type: ignore[arg-type]
 
     @property
@@ -144,12 +131,31 @@ class FeatureSpace:
         return x if self.cofactor is None else x.sinh() * self.cofactor
 
 
-def _guess(lowest: float, highest: float, *, is_whole: bool) -> Kind:
-    if lowest < 0:
+def _guess(found: Bounds) -> Kind:
+    if found.lowest < 0:
         return "raw"
-    if is_whole:
+    if found.is_whole:
         return "counts"
-    return "log" if highest <= _LARGEST_LOG_VALUE else "raw"
+    return "log" if found.highest <= _LARGEST_LOG_VALUE else "raw"
+
+
+def _check_fits(requested: str, found: Bounds) -> None:
+    """Raise ValueError where values are not what was asked for."""
+    if requested != "raw" and found.lowest < 0:
+        raise ValueError(
+            f"feature_space={requested!r} needs non-negative values, found {found.lowest:g}: pass "
+            "raw counts (layer=...) or feature_space='raw'."
+        )
+    if requested in ("counts", "peaks") and not found.is_whole:
+        raise ValueError(
+            f"feature_space={requested!r} needs whole numbers, found fractions: pass the layer "
+            "that holds raw counts, or feature_space='log'."
+        )
+    if requested == "log" and found.highest > _LARGEST_LOG_VALUE:
+        raise ValueError(
+            f"feature_space='log' needs logarithms, found {found.highest:g}: call sc.pp.log1p, or "
+            "pass feature_space='raw'."
+        )
 
 
 def _are_peaks(x: Matrix | StoredMatrix, names: Sequence[str]) -> bool:
@@ -172,6 +178,13 @@ def _are_peaks(x: Matrix | StoredMatrix, names: Sequence[str]) -> bool:
 def _n_open(x: Matrix) -> NDArray[np.int64]:
     """In how many cells each peak is open, shape ``(d,)``."""
     return np.asarray((x > 0).sum(0)).ravel()
+
+
+def _most_open(x: Matrix, n_top: int) -> NDArray[np.int64]:
+    """Positions of the peaks that are open in most cells, and in one at least, ascending."""
+    n_open = _n_open(x)
+    most = np.argsort(-n_open, kind="stable")[:n_top]
+    return np.sort(most[n_open[most] > 0])
 
 
 def _any_varies(x: Matrix) -> bool:
@@ -204,9 +217,7 @@ def select_features(
     if x.shape[1] <= n_top:
         return np.arange(x.shape[1])
     if space.kind == "peaks":
-        n_open = _n_open(x)
-        most = np.argsort(-n_open, kind="stable")[:n_top]
-        return np.sort(most[n_open[most] > 0])
+        return _most_open(x, n_top)
     cells = AnnData(seen)
     # Silences scanpy's advice about log1p: the transform is known.
     cells.uns["log1p"] = {"base": None}
