@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from scdiffaug import benchmark, metrics
 from scdiffaug.benchmark import _worker, environments, inputs, margins, methods
-from scdiffaug.benchmark._embedding import runs
+from scdiffaug.benchmark._embedding import report, runs
 from scdiffaug.benchmark.processes import Run
 from scdiffaug.cli import app
 from scdiffaug.objectives import OBJECTIVES
@@ -289,3 +289,13 @@ def test_tuning_takes_the_most_trustworthy_setting(counts_file, tmp_path, monkey
         show_progress=False,
     )
     assert set(results["settings"]) == {"n_neighbors=30"}
+
+
+def test_a_method_that_lacks_a_dataset_has_no_mean():
+    results = results_of(
+        {("one", "pca"): [0.5], ("one", "umap"): [0.7], ("two", "pca"): [0.6], ("two", "umap"): []}
+    )
+    names = {"pca": "PCA", "umap": "UMAP"}
+    lines = report.score_table(results, "kmeans_accuracy", names=names).splitlines()
+    assert lines[-2] == "| two | **60.0 ± 0.0** | – |"
+    assert lines[-1] == "| mean | 55.0 | – |"

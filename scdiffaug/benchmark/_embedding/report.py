@@ -135,7 +135,10 @@ def score_table(
     representation: str = "2d",
     names: Mapping[str, str],
 ) -> str:
-    """Datasets in rows and methods in columns: mean ± deviation over seeds, the best in bold."""
+    """Datasets in rows and methods in columns: mean ± deviation over seeds, the best in bold.
+
+    A method that lacks a dataset has no mean over them: it would be one of others.
+    """
     scores = mean_scores(results, metric, representation=representation)
     spread = of_metric(results, metric, representation=representation).pivot_table(
         index="dataset", columns="method", values="value", aggfunc="std"
@@ -144,7 +147,8 @@ def score_table(
     best = scores.eq(scores.max(axis=1), axis=0)
     text = scores.map("{:.1f}".format) + spread.map(" ± {:.1f}".format)
     text = text.where(~best, "**" + text + "**").where(scores.notna(), "–")
-    text.loc["mean"] = scores.mean().map("{:.1f}".format)
+    means = scores.mean(skipna=False)
+    text.loc["mean"] = means.map("{:.1f}".format).where(means.notna(), "–")
     columns = [name for name in names if name in text]
     return markdown(text[columns].rename(columns=names).rename_axis("dataset").reset_index())
 
