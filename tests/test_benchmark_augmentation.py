@@ -269,7 +269,7 @@ def test_what_does_not_apply_is_a_row_that_says_why(written):
     "name", ["knn_poisson", "semantic_poisson", "scvi_posterior", "scvi_prior"]
 )
 def test_makers_of_counts_do_not_apply_to_intensities(name):
-    assert benchmark.GENERATORS[name].unfit("raw") == "makes counts values, not raw"
+    assert benchmark.GENERATORS[name].unfit("raw") == "makes counts or peaks values, not raw"
     assert benchmark.GENERATORS["scdiffaug"].unfit("raw") == ""
 
 

@@ -237,7 +237,7 @@ class Generator(Method):
         --------
         >>> from scdiffaug.benchmark import GENERATORS
         >>> GENERATORS["knn_poisson"].unfit("log")
-        'makes counts values, not log'
+        'makes counts or peaks values, not log'
         """
         return "" if kind in self.kinds else f"makes {' or '.join(self.kinds)} values, not {kind}"
 
