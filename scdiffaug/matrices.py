@@ -244,8 +244,7 @@ def taken(x: Matrix | StoredMatrix, rows: Rows) -> Matrix | StoredMatrix:
     """
     if not isinstance(x, StoredMatrix):
         return x[rows]
-    is_sparse = sparse.issparse(x[:1])
-    return x[rows] if is_sparse else x.take(rows)
+    return x[rows] if sparse.issparse(x[:1]) else x.take(rows)
 
 
 def drawn_rows(n_rows: int, n_drawn: int, *, seed: int = 0) -> Rows:

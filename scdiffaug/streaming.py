@@ -105,8 +105,8 @@ def _n_drawn(place: Path, n_kept: int) -> float:
 
 def _digest(plan: Plan) -> str:
     """sha256 of all that decides the cells."""
-    said = [version("scdiffaug"), plan.said, plan.batch_size, plan.contract.to_dict()]
-    said.append(matrices.digest(plan.x))
+    cells = matrices.digest(plan.x)
+    said = [version("scdiffaug"), plan.said, plan.batch_size, plan.contract.to_dict(), cells]
     found = hashlib.sha256(json.dumps(said, default=int).encode())
     weights = [part.cpu().numpy() for part in plan.module.state_dict().values()]
     arrays: list[Any] = [plan.source_of, plan.depth, *weights]

@@ -287,10 +287,10 @@ def test_interpolation_goes_from_one_cell_to_the_other(trained: scDiffAug) -> No
     np.testing.assert_array_equal(new.X.toarray(), again.X.toarray())
 
 
-def test_interpolation_conditions_on_what_lies_between_two_neighborhoods(
-    trained: scDiffAug, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen = []
+@pytest.fixture
+def conditions(trained: scDiffAug, monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
+    """What new cells are conditioned on, of each batch that is made from now on."""
+    seen: list[torch.Tensor] = []
     sample = trained.module.sample
 
     def spy(x: torch.Tensor, y: torch.Tensor, *rest: object, **given: object) -> torch.Tensor:
@@ -298,27 +298,25 @@ def test_interpolation_conditions_on_what_lies_between_two_neighborhoods(
         return sample(x, y, *rest, **given)
 
     monkeypatch.setattr(trained.module, "sample", spy)
+    return seen
+
+
+def test_interpolation_conditions_on_what_lies_between_two_neighborhoods(
+    trained: scDiffAug, conditions: list[torch.Tensor]
+) -> None:
     trained.interpolate(source=3, target=9, n=5, batch_size=2)
     x = trained.adata.X[[3, 9]]
     ends = augmentation.describe_neighborhoods(trained.module, trained._contract, x)
     share = np.linspace(0, 1, 5)[:, None]
     wanted = (1 - share) * ends[:1] + share * ends[1:]
-    np.testing.assert_allclose(torch.cat(seen).numpy(), wanted, atol=1e-4)
+    np.testing.assert_allclose(torch.cat(conditions).numpy(), wanted, atol=1e-4)
 
 
 def test_each_new_cell_of_a_source_has_a_neighborhood_of_its_own(
-    trained: scDiffAug, monkeypatch: pytest.MonkeyPatch
+    trained: scDiffAug, conditions: list[torch.Tensor]
 ) -> None:
-    seen = []
-    sample = trained.module.sample
-
-    def spy(x: torch.Tensor, y: torch.Tensor, *rest: object, **given: object) -> torch.Tensor:
-        seen.append(y)
-        return sample(x, y, *rest, **given)
-
-    monkeypatch.setattr(trained.module, "sample", spy)
     trained.augment(indices=[3, 9], n_per_cell=40, steps=1)
-    y = torch.cat(seen)
+    y = torch.cat(conditions)
     assert len(torch.unique(y, dim=0)) == 80
     plain = augmentation.describe_neighborhoods(
         trained.module, trained._contract, trained.adata.X[[3, 9]]

@@ -87,7 +87,12 @@ def test_right_registry_is_read(tmp_path: Path) -> None:
         ("n_cells: 4", "n_cells: four", 5, "n_cells is 'four', expected int | null"),
         ("n_cells: 4", "n_cells: true", 5, "n_cells is True, expected int | null"),
         ("n_cells: 4", "n_cells: 0", 5, "n_cells is 0, expected more than 0"),
-        ("space: counts", "space: umi", 9, "feature_space is 'umi', expected counts, peaks"),
+        (
+            "space: counts",
+            "space: umi",
+            9,
+            "feature_space is 'umi', expected counts, peaks, log or raw",
+        ),
         ("loader: h5ad", "loader: csv", 13, "loader is 'csv', expected one of"),
         ("[tiny.h5ad]", "tiny.h5ad", 14, "reads is 'tiny.h5ad', expected a list"),
         ("[tiny.h5ad]", "[other]", 2, "reads names 'other', which is not among the files"),

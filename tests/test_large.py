@@ -58,6 +58,10 @@ def _backed(folder: Path, name: str = "csr") -> AnnData:
     return ad.read_h5ad(folder / f"{name}.h5ad", backed="r")
 
 
+def _small_model(adata: AnnData) -> scDiffAug:
+    return scDiffAug(adata, n_top_features=30, n_neighbors=5, n_semantic=8)
+
+
 def _zarr(folder: Path) -> AnnData:
     zarr = pytest.importorskip("zarr")
     cells = _in_memory(folder)
@@ -198,7 +202,7 @@ def test_never_more_than_some_blocks_are_read_at_once(
     monkeypatch.setitem(augmentation.encode.__wrapped__.__kwdefaults__, "batch_size", 64)
     monkeypatch.setattr(augmentation, "_CELLS_AT_ONCE", 64)
     adata = _backed(folder)
-    model = scDiffAug(adata, n_top_features=30, n_neighbors=5, n_semantic=8)
+    model = _small_model(adata)
     model.train(max_epochs=2, batch_size=32, enable_progress_bar=False)
     model.get_latent_representation(batch_size=64)
     model.augment(steps=2, path=tmp_path / "new.h5ad")
@@ -210,7 +214,7 @@ def test_never_more_than_some_blocks_are_read_at_once(
 @pytest.mark.usefixtures("small_blocks")
 def test_a_backed_model_does_what_one_in_memory_does(folder: Path) -> None:
     adata, known = _backed(folder), _in_memory(folder)
-    model = scDiffAug(adata, n_top_features=30, n_neighbors=5, n_semantic=8)
+    model = _small_model(adata)
     model.train(max_epochs=2, batch_size=32, enable_progress_bar=False)
     np.testing.assert_allclose(
         model.get_latent_representation(), model.get_latent_representation(known), atol=1e-5
@@ -231,20 +235,16 @@ def small_sketch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scdiffaug.model, "SKETCHED", 100)
 
 
-def _small_model(adata: AnnData) -> scDiffAug:
-    return scDiffAug(adata, n_top_features=30, n_neighbors=5, n_semantic=8)
-
-
 @pytest.mark.usefixtures("small_blocks", "small_sketch")
 def test_of_too_many_cells_some_are_trained_on_and_all_embedded(folder: Path) -> None:
     adata, known = _backed(folder), _in_memory(folder)
-    model, model_in_memory = _small_model(adata), _small_model(known)
-    for each in (model, model_in_memory):
-        each.train(2, batch_size=32, max_cells=150, enable_progress_bar=False)
-    y = model.get_latent_representation()
-    assert y.shape == (N_CELLS, 8)
-    assert model.augment(steps=2).n_obs == N_CELLS
-    np.testing.assert_allclose(y, model.get_latent_representation(known), atol=1e-5)
+    for cells in (adata, known):
+        model = _small_model(cells)
+        model.train(2, batch_size=32, max_cells=150, enable_progress_bar=False)
+        y = model.get_latent_representation()
+        assert y.shape == (N_CELLS, 8)
+        assert model.augment(steps=2).n_obs == N_CELLS
+        np.testing.assert_allclose(y, model.get_latent_representation(known), atol=1e-5)
 
 
 @pytest.mark.usefixtures("small_blocks")
@@ -300,7 +300,7 @@ def test_how_many_cells_are_trained_on(
 @pytest.mark.usefixtures("small_blocks")
 def test_cells_on_disk_are_saved_with_the_model(folder: Path, tmp_path: Path) -> None:
     adata = _backed(folder)
-    model = scDiffAug(adata, n_top_features=30, n_neighbors=5, n_semantic=8)
+    model = _small_model(adata)
     model.save(tmp_path / "model", save_anndata=True)
     assert adata.filename == folder / "csr.h5ad"
     saved = ad.read_h5ad(tmp_path / "model" / "adata.h5ad")
@@ -339,7 +339,7 @@ def test_a_bad_value_in_the_last_block_is_found(
 
 @pytest.fixture(scope="module")
 def model(folder: Path) -> scDiffAug:
-    model = scDiffAug(_in_memory(folder), n_top_features=30, n_neighbors=5, n_semantic=8)
+    model = _small_model(_in_memory(folder))
     model.train(max_epochs=2, batch_size=32, enable_progress_bar=False)
     return model
 
