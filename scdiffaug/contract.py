@@ -34,11 +34,10 @@ from scdiffaug.matrices import (
 )
 from scdiffaug.neighbors import NeighborWalks
 from scdiffaug.nn import neighbor_weights
+from scdiffaug.repulsion import USUAL_BALANCE, USUAL_RELATEDNESS, Repulsion
 
 logger = logging.getLogger("scdiffaug")
 
-# What evens out the room of groups without tearing rare ones apart (benchmarks/NOTES.md, 24).
-USUAL_BALANCE = 0.5
 LARGEST_GENERATOR_BATCH = 256
 
 
@@ -189,6 +188,7 @@ class DataContract:
         batch_size: int,
         n_cells: int | None = None,
         balance: float = USUAL_BALANCE,
+        relatedness: float = USUAL_RELATEDNESS,
         generator_batch: int = LARGEST_GENERATOR_BATCH,
         n_processes: int = 1,
     ) -> tuple[PairBatches, PrincipalAxes]:
@@ -215,7 +215,7 @@ class DataContract:
             inputs=inputs,
             walks=walks,
             neighbor_weights=_weights_of(inputs, near, n_features=few.shape[1]),
-            repulsion=balanced_repulsion(communities, balance),
+            repulsion=Repulsion.fit(inputs, communities, balance=balance, relatedness=relatedness),
             labels=self.label_codes(cells),
             batch_size=batch_size,
             generator_batch=generator_batch,
@@ -250,25 +250,6 @@ def _weights_of(
     return weights
 
 
-def balanced_repulsion(communities: NDArray[np.int64], balance: float) -> NDArray[np.float32]:
-    r"""How much each cell repels others: :math:`s^{-b}`, with s the size of its community.
-
-    Parameters
-    ----------
-    communities
-        Shape ``(n,)``.
-    balance
-        b; at 0 all cells repel alike, at 1 all communities do.
-
-    Returns
-    -------
-    Shape ``(n,)``, of mean 1.
-    """
-    sizes = np.bincount(communities)[communities]
-    repulsion = sizes.astype(np.float64) ** -balance
-    return (repulsion / repulsion.mean()).astype(np.float32)
-
-
 def _digest(names: Sequence[str]) -> str:
     return hashlib.sha256(json.dumps(list(names)).encode()).hexdigest()
 
@@ -297,7 +278,7 @@ class PairBatches:
         What each neighbour counts for in the mean of a cell's neighbours, shape
         ``(n, n_neighbors)``.
     repulsion
-        How much each cell repels others in the plane, shape ``(n,)``.
+        How much each of the cells repels the others in the plane.
     labels
         Integer labels, for the supervised ablation only; zeros otherwise.
     batch_size, generator_batch
@@ -320,7 +301,7 @@ class PairBatches:
         inputs: NDArray[np.float32],
         walks: NeighborWalks,
         neighbor_weights: NDArray[np.float32],
-        repulsion: NDArray[np.float32],
+        repulsion: Repulsion,
         labels: NDArray[np.integer[Any]],
         batch_size: int,
         rng: np.random.Generator,
@@ -354,7 +335,7 @@ class PairBatches:
                 "inputs": torch.from_numpy(self.inputs[cells]),
                 "neighbor_inputs": torch.from_numpy(self.inputs[near]),
                 "neighborhood": torch.from_numpy(self._neighborhoods(around, rng)),
-                "repulsion": torch.from_numpy(self.repulsion[cells]),
+                "repulsion": torch.from_numpy(self.repulsion.among(cells)),
                 "labels": torch.from_numpy(self.labels[cells]),
             }
 

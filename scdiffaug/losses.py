@@ -59,14 +59,14 @@ def soft_contrastive(
 ) -> Tensor:
     r"""Soft contrastive loss (Zang et al. 2023, eq. 2-4), mean over anchors.
 
-    .. math:: -\sum_{ij} P_{ij}\log Q_{ij} + v_i v_j (1 - P_{ij})\log(1 - Q_{ij}),\quad
+    .. math:: -\sum_{ij} P_{ij}\log Q_{ij} + R_{ij} (1 - P_{ij})\log(1 - Q_{ij}),\quad
               P = \max\{H, S_{\nu_y}(y_i, y_j^+)\},\; Q = S_{\nu_z}(z_i, z_j^+)
 
     with H the identity matrix: row i of the views is the positive of anchor i. The paper weights
     the positives by :math:`e^\beta` and clips P at 1. Here :math:`\beta \to \infty`, since at a
     finite one the loss has a trivial minimum: the encoder drives :math:`P_{ii}` to 0 by moving
-    all y apart (``benchmarks/NOTES.md``, experiment 1). The paper's :math:`v` is 1: then the room
-    that a group takes grows with its cells (experiment 24).
+    all y apart (``benchmarks/NOTES.md``, experiment 1). The paper's R is 1: then the room that a
+    group takes grows with its cells (experiment 24).
 
     Parameters
     ----------
@@ -75,13 +75,13 @@ def soft_contrastive(
     z_anchor, z_view
         Their projections, shape ``(n, 2)``.
     repulsion
-        :math:`v`, how much each cell repels, shape ``(n,)``; 1 by default.
+        R, how much each anchor repels each view, shape ``(n, n)``; 1 by default.
     dof_semantic, dof_projection
         Degrees of freedom of the two kernels.
     """
     dof = (dof_semantic, dof_projection)
-    v = z_anchor.new_ones(len(z_anchor)) if repulsion is None else repulsion
-    return _SoftContrastive.apply(dof, torch.outer(v, v), y_anchor, y_view, z_anchor, z_view)
+    repelled = z_anchor.new_ones(()) if repulsion is None else repulsion
+    return _SoftContrastive.apply(dof, repelled, y_anchor, y_view, z_anchor, z_view)
 
 
 class _SoftContrastive(torch.autograd.Function):

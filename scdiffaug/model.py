@@ -17,19 +17,14 @@ from scdiffaug import augmentation, data
 from scdiffaug._checks import check_choice, check_flag, check_number, check_seed, check_whole
 from scdiffaug.budget import default_epochs, generator_batch, generator_epsilon, say_of_little
 from scdiffaug.checkpoint import Checkpoints, check_place, described
-from scdiffaug.contract import USUAL_BALANCE, DataContract, batch_bounds
+from scdiffaug.contract import DataContract, batch_bounds
 from scdiffaug.matrices import SKETCHED, sketch
 from scdiffaug.module import Condition, choose_diffusion
 from scdiffaug.objectives import ObjectiveName
 from scdiffaug.processes import Place, Strategy
 from scdiffaug.registering import RegisteringModel
-from scdiffaug.training import (
-    Precision,
-    Schedule,
-    TrainingOptions,
-    best_precision,
-    fit,
-)
+from scdiffaug.repulsion import USUAL_BALANCE, USUAL_RELATEDNESS
+from scdiffaug.training import Precision, Schedule, TrainingOptions, best_precision, fit
 
 logger = logging.getLogger("scdiffaug")
 
@@ -180,6 +175,7 @@ class scDiffAug(RegisteringModel):
         alpha: float = 0.1,
         startup: float = 0.5,
         balance: float = USUAL_BALANCE,
+        relatedness: float = USUAL_RELATEDNESS,
         schedule: Schedule = "joint",
         learning_rate: float = 3e-3,
         weight_decay: float = 1e-2,
@@ -214,11 +210,11 @@ class scDiffAug(RegisteringModel):
             startup is over.
         startup
             Share of the training before generated positives begin.
-        balance
-            Evens out the room of groups in the plane: a cell of a community of s cells (Leiden)
-            repels others by s to the power of minus this. 0, the paper's loss: room grows with
-            the number of cells; 1: all communities repel alike. Of no effect with
-            ``objective="infonce"``.
+        balance, relatedness
+            How groups share the plane. Cells of communities (Leiden) of s and t cells repel each
+            other by (s t) to the power of minus ``balance``, and up to the share ``relatedness``
+            less the more alike these are. 0 and 0, the paper's loss: room grows with the number
+            of cells. Of no effect with ``objective="infonce"``.
         schedule
             ``"joint"``: both losses at every step. ``"alternating"``: one of them every other
             epoch (the paper's "EM").
@@ -265,6 +261,7 @@ class scDiffAug(RegisteringModel):
         n_trained = self._n_trained(max_cells)
         check_choice("precision", precision, get_args(Precision))
         check_number("balance", balance, at_least=0, at_most=1)
+        check_number("relatedness", relatedness, at_least=0, at_most=1)
         check_flag("enable_progress_bar", enable_progress_bar)
         check_place(checkpoint_dir, resume=resume)
         place = Place.chosen(
@@ -298,6 +295,7 @@ class scDiffAug(RegisteringModel):
             batch_size=batch_size,
             n_cells=n_trained,
             balance=balance,
+            relatedness=relatedness,
             generator_batch=generator_batch(n_cells, n_steps) if generates else 0,
             n_processes=place.n_processes,
         )
@@ -309,7 +307,8 @@ class scDiffAug(RegisteringModel):
         if checkpoint_dir is not None:
             settings = {**self._module_config, **asdict(options), "max_epochs": max_epochs}
             settings |= {"accelerator": place.accelerator, "precision": precision}
-            settings |= {"n_processes": place.n_processes, "balance": balance}
+            settings |= {"n_processes": place.n_processes}
+            settings |= {"balance": balance, "relatedness": relatedness}
             run = described(self._contract, batches, settings)
             checkpoints = Checkpoints(Path(checkpoint_dir), run)
         self.history_ = fit(

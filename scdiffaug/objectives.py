@@ -1,7 +1,7 @@
 """What the encoder learns: the paper's objective, and others that take the same positives.
 
 An objective is told cells and their views, stacked: x ``(2n, k)``, y ``(2n, 80)``, z ``(2n, 2)``;
-and how much each cell repels the others in the plane, ``(n,)``.
+and how much each cell repels each view in the plane, ``(n, n)``.
 """
 
 from __future__ import annotations

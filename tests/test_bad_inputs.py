@@ -102,6 +102,7 @@ CASES: list[Case] = [
             "alpha": SHARE,
             "startup": SHARE,
             "balance": {-0.1: V, 1.1: V, NAN: V, "1": T},
+            "relatedness": {-0.1: V, 1.1: V, NAN: V, "1": T},
             "schedule": CHOICE,
             "learning_rate": {0.0: V, -1e-3: V, NAN: V, INF: V, "1e-3": T},
             "weight_decay": {-1.0: V, NAN: V, INF: V, None: T},

@@ -15,6 +15,7 @@ from scdiffaug.contract import PairBatches
 from scdiffaug.data import read_matrix, to_csr, to_tensor
 from scdiffaug.features import FeatureSpace
 from scdiffaug.neighbors import NeighborWalks
+from scdiffaug.repulsion import Repulsion
 
 
 def _small(pbmc: AnnData) -> AnnData:
@@ -180,7 +181,7 @@ def test_batches_cover_all_cells_and_leave_none_alone(n: int, sizes: list[int]) 
         inputs=x * 2,
         walks=NeighborWalks(neighbors, max_steps=1),
         neighbor_weights=np.ones((n, 1), dtype=np.float32),
-        repulsion=np.ones(n, dtype=np.float32),
+        repulsion=Repulsion.fit(x, np.zeros(n, dtype=np.int64)),
         labels=np.zeros(n, dtype=np.int64),
         batch_size=4,
         rng=np.random.default_rng(0),
@@ -234,7 +235,7 @@ def test_digest_of_batches_is_that_of_cells_their_order_and_labels(as_sparse: bo
             inputs=values,
             walks=NeighborWalks(np.zeros((6, 1), dtype=np.int64)),
             neighbor_weights=np.ones((6, 1), dtype=np.float32),
-            repulsion=np.ones(6, dtype=np.float32),
+            repulsion=Repulsion.fit(values, np.zeros(6, dtype=np.int64)),
             labels=np.full(6, label),
             batch_size=3,
             rng=np.random.default_rng(0),

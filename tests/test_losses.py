@@ -74,19 +74,19 @@ def test_soft_contrastive_equals_the_double_loop(
 ) -> None:
     y_anchor, y_view = (spread * normal(N, N_SEMANTIC, rng=rng) for _ in range(2))
     z_anchor, z_view = normal(N, 2, rng=rng), normal(N, 2, rng=rng)
-    v = normal(N, rng=rng).exp()
+    repulsion = normal(N, N, rng=rng).exp()
     total = 0.0
     for i, j in itertools.product(range(N), repeat=2):
         h = float(i == j)
         p = max(h, similarity(sq_distance(y_anchor[i], y_view[j]), dof_semantic))
         q = similarity(sq_distance(z_anchor[i], z_view[j]), dof_projection)
-        total -= p * math.log(q) + v[i].item() * v[j].item() * (1 - p) * math.log1p(-q)
+        total -= p * math.log(q) + repulsion[i, j].item() * (1 - p) * math.log1p(-q)
     loss = losses.soft_contrastive(
         y_anchor=y_anchor,
         y_view=y_view,
         z_anchor=z_anchor,
         z_view=z_view,
-        repulsion=v,
+        repulsion=repulsion,
         dof_semantic=dof_semantic,
         dof_projection=dof_projection,
     )
@@ -98,7 +98,7 @@ def test_defaults_are_the_ones_documented(rng: torch.Generator) -> None:
     both = {"y_anchor": a, "y_view": b, "z_anchor": a, "z_view": b}
     documented = losses.soft_contrastive(**both, dof_semantic=100.0, dof_projection=0.01)
     assert torch.equal(losses.soft_contrastive(**both), documented)
-    assert torch.equal(losses.soft_contrastive(**both, repulsion=torch.ones(N)), documented)
+    assert torch.equal(losses.soft_contrastive(**both, repulsion=torch.ones(N, N)), documented)
     assert torch.equal(losses.moco(a, b, queue), losses.moco(a, b, queue, temperature=0.1))
     sigma = normal(N, rng=rng).exp()
     assert torch.equal(
@@ -112,7 +112,7 @@ def test_gradient_of_soft_contrastive_is_that_of_its_values(
     rng: torch.Generator, spread: float
 ) -> None:
     points = [spread * normal(N, k, rng=rng) for k in (N_SEMANTIC, N_SEMANTIC, 2, 2)]
-    repulsion = normal(N, rng=rng).exp()
+    repulsion = normal(N, N, rng=rng).exp()
 
     def loss(y_anchor: Tensor, y_view: Tensor, z_anchor: Tensor, z_view: Tensor) -> Tensor:
         return losses.soft_contrastive(

@@ -208,7 +208,7 @@ def test_the_plane_of_a_model_does_not_move_y(pbmc: AnnData, name: ObjectiveName
     x = torch.randn(16, 50)
     outputs = module.inference(torch.cat([x, x + 1]))
     terms = ("contrastive",)
-    batch = {"inputs": x, "views": x + 1, "repulsion": torch.ones(16)}
+    batch = {"inputs": x, "views": x + 1, "repulsion": torch.ones(16, 16)}
     module.loss(batch, outputs, {}, terms=terms).loss.backward()
     assert is_moved(module.encoder.projection)
     assert not is_moved(module.encoder.semantic)

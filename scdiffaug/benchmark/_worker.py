@@ -267,7 +267,8 @@ def scdiffaug(inputs: Inputs, seed: int, **settings: Any) -> Embeddings:
 
     from scdiffaug import scDiffAug
 
-    training = {"alpha", "balance", "schedule", "startup", "max_epochs", "batch_size"}
+    training = {"alpha", "balance", "relatedness", "schedule", "startup"}
+    training |= {"max_epochs", "batch_size"}
     cells = AnnData(inputs.values)
     if inputs.labels is not None:
         cells.obs["type"] = inputs.labels

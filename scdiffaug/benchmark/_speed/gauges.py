@@ -272,6 +272,7 @@ def _loaded(adata: AnnData) -> Measured:
     from scdiffaug.contract import PairBatches
     from scdiffaug.data import read_matrix
     from scdiffaug.neighbors import NeighborWalks
+    from scdiffaug.repulsion import Repulsion
 
     n, k = adata.n_obs, min(15, adata.n_obs - 1)
     # Cells in a ring: what a search of neighbours costs is not loading.
@@ -283,7 +284,7 @@ def _loaded(adata: AnnData) -> Measured:
             inputs=np.zeros((n, 50), np.float32),
             walks=walks,
             neighbor_weights=np.full((n, k), 1 / k, np.float32),
-            repulsion=np.ones(n, np.float32),
+            repulsion=Repulsion(np.zeros(n, np.int64), np.ones((1, 1), np.float32)),
             labels=np.zeros(n, np.int64),
             batch_size=512,
             rng=np.random.default_rng(0),
