@@ -34,7 +34,7 @@ from scdiffaug.matrices import (
 )
 from scdiffaug.neighbors import NeighborWalks
 from scdiffaug.nn import neighbor_weights
-from scdiffaug.repulsion import USUAL_BALANCE, USUAL_RELATEDNESS, Repulsion
+from scdiffaug.repulsion import USUAL_BALANCE, Repulsion
 
 logger = logging.getLogger("scdiffaug")
 
@@ -188,7 +188,7 @@ class DataContract:
         batch_size: int,
         n_cells: int | None = None,
         balance: float = USUAL_BALANCE,
-        relatedness: float = USUAL_RELATEDNESS,
+        relatedness: float = 0.0,
         generator_batch: int = LARGEST_GENERATOR_BATCH,
         n_processes: int = 1,
     ) -> tuple[PairBatches, PrincipalAxes]:

@@ -23,7 +23,7 @@ from scdiffaug.module import Condition, choose_diffusion
 from scdiffaug.objectives import ObjectiveName
 from scdiffaug.processes import Place, Strategy
 from scdiffaug.registering import RegisteringModel
-from scdiffaug.repulsion import USUAL_BALANCE, USUAL_RELATEDNESS
+from scdiffaug.repulsion import USUAL_BALANCE, usual_relatedness
 from scdiffaug.training import Precision, Schedule, TrainingOptions, best_precision, fit
 
 logger = logging.getLogger("scdiffaug")
@@ -175,7 +175,7 @@ class scDiffAug(RegisteringModel):
         alpha: float = 0.1,
         startup: float = 0.5,
         balance: float = USUAL_BALANCE,
-        relatedness: float = USUAL_RELATEDNESS,
+        relatedness: float | None = None,
         schedule: Schedule = "joint",
         learning_rate: float = 3e-3,
         weight_decay: float = 1e-2,
@@ -213,8 +213,9 @@ class scDiffAug(RegisteringModel):
         balance, relatedness
             How groups share the plane. Cells of communities (Leiden) of s and t cells repel each
             other by (s t) to the power of minus ``balance``, and up to the share ``relatedness``
-            less the more alike these are. 0 and 0, the paper's loss: room grows with the number
-            of cells. Of no effect with ``objective="infonce"``.
+            less the more alike these are: 0.3, and 0 beside a generator, by default. 0 and 0, the
+            paper's loss: room grows with the number of cells. Of no effect with
+            ``objective="infonce"``.
         schedule
             ``"joint"``: both losses at every step. ``"alternating"``: one of them every other
             epoch (the paper's "EM").
@@ -260,7 +261,9 @@ class scDiffAug(RegisteringModel):
             check_whole("max_epochs", max_epochs)
         n_trained = self._n_trained(max_cells)
         check_choice("precision", precision, get_args(Precision))
+        generates = self.module.process is not None
         check_number("balance", balance, at_least=0, at_most=1)
+        relatedness = usual_relatedness(generates) if relatedness is None else relatedness
         check_number("relatedness", relatedness, at_least=0, at_most=1)
         check_flag("enable_progress_bar", enable_progress_bar)
         check_place(checkpoint_dir, resume=resume)
@@ -274,7 +277,6 @@ class scDiffAug(RegisteringModel):
         n_cells = n_trained // place.n_processes
         batch_size = min(batch_size, n_cells)
         n_batches = len(batch_bounds(n_cells, batch_size)) - 1
-        generates = self.module.process is not None
         usual_epochs = default_epochs(n_trained, batch_size, generates=generates)
         max_epochs = max_epochs or usual_epochs
         n_steps = max_epochs * n_batches

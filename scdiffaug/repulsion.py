@@ -10,9 +10,16 @@ from sklearn.preprocessing import normalize
 
 from scdiffaug.matrices import Rows
 
-# What evens out the room of groups without tearing rare ones apart (benchmarks/NOTES.md, 24), and
-# keeps related ones side by side without blurring them (37).
-USUAL_BALANCE, USUAL_RELATEDNESS = 0.5, 0.3
+# What evens out the room of groups without tearing rare ones apart (benchmarks/NOTES.md, 24).
+USUAL_BALANCE = 0.5
+
+
+def usual_relatedness(generates: bool) -> float:
+    """0.3; 0 beside a generator, where the encoder is trained longer and gains nothing by it.
+
+    See ``benchmarks/NOTES.md``, experiment 37.
+    """
+    return 0.0 if generates else 0.3
 
 
 @dataclass(frozen=True)
@@ -41,8 +48,8 @@ class Repulsion:
         inputs: NDArray[np.float32],
         communities: NDArray[np.int64],
         *,
-        balance: float = USUAL_BALANCE,
-        relatedness: float = USUAL_RELATEDNESS,
+        balance: float,
+        relatedness: float,
     ) -> Repulsion:
         """Weights of cells of known communities.
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from anndata import AnnData
+from numpy.typing import NDArray
 
 from scdiffaug import scDiffAug
+from scdiffaug.module import Diffusion
 from scdiffaug.repulsion import Repulsion
 
 SIZES = (400, 50, 50)
@@ -47,13 +49,26 @@ def unequal_groups() -> AnnData:
     return AnnData(counts)
 
 
+def plane(diffusion: Diffusion, *, max_epochs: int, **options: float) -> NDArray[np.float32]:
+    model = scDiffAug(unequal_groups(), diffusion=diffusion)
+    model.train(max_epochs=max_epochs, enable_progress_bar=False, **options)
+    return model.get_latent_representation(representation="projection")
+
+
 def share_of_room(balance: float) -> float:
     """Variance of z within the largest group, as a share of all variance."""
-    model = scDiffAug(unequal_groups(), diffusion="none")
-    model.train(max_epochs=60, balance=balance, relatedness=0, enable_progress_bar=False)
-    z = model.get_latent_representation(representation="projection")
+    z = plane("none", max_epochs=60, balance=balance, relatedness=0)
     return float(z[: SIZES[0]].var(0).sum() / z.var(0).sum())
 
 
 def test_the_largest_group_takes_less_room_where_communities_are_balanced() -> None:
     assert share_of_room(1.0) < 0.7 * share_of_room(0.0)
+
+
+@pytest.mark.parametrize(("diffusion", "relatedness"), [("none", 0.3), ("counts", 0.0)])
+def test_relatedness_is_for_the_encoder_alone_by_default(
+    diffusion: Diffusion, relatedness: float
+) -> None:
+    usual = plane(diffusion, max_epochs=2)
+    np.testing.assert_array_equal(usual, plane(diffusion, max_epochs=2, relatedness=relatedness))
+    assert not np.array_equal(usual, plane(diffusion, max_epochs=2, relatedness=0.6))
