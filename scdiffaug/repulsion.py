@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.preprocessing import normalize
+from sklearn.metrics.pairwise import cosine_similarity
 
 from scdiffaug.matrices import Rows
 
@@ -69,8 +69,7 @@ class Repulsion:
         by_size /= np.average(by_size, weights=sizes)
         sums = np.zeros((len(sizes), inputs.shape[1]))
         np.add.at(sums, communities, inputs)
-        alike = normalize(sums) @ normalize(sums).T
-        weights = np.outer(by_size, by_size) * (1 - relatedness * alike)
+        weights = np.outer(by_size, by_size) * (1 - relatedness * cosine_similarity(sums))
         return cls(communities, weights.astype(np.float32))
 
     def among(self, cells: Rows) -> NDArray[np.float32]:
