@@ -28,8 +28,8 @@ class Repulsion:
 
     .. math:: R_{ij} \propto (s_a s_b)^{-b}\,(1 - r\cos(m_a, m_b))
 
-    for cells i and j of communities a and b, of sizes s and mean inputs m. Alike communities come
-    to lie side by side, and each is held together, as its cosine with itself is 1.
+    for cells i and j of communities a and b, of sizes s and mean inputs m. As its cosine with
+    itself is 1, each community is held together, by 1 - r; alike ones may come closer.
 
     Parameters
     ----------

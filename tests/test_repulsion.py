@@ -1,4 +1,4 @@
-"""Groups of many cells leave room in the plane to those of few, and related ones lie together."""
+"""Groups of many cells leave room in the plane to those of few; related ones repel each other less."""
 
 from __future__ import annotations
 
