@@ -1,4 +1,4 @@
-"""Groups of many cells leave room in the plane to those of few; related ones repel each other less."""
+"""Groups of many cells leave room in the plane to others; related ones repel each other less."""
 
 from __future__ import annotations
 
