@@ -22,9 +22,20 @@ def default_epochs(n_cells: int, batch_size: int, *, generates: bool) -> int:
     the cells cost three times the work. The encoder alone has 500 and gained nothing from more,
     up to 116,595 cells (benchmarks/NOTES.md, experiments 30 and 32).
     """
-    growth = max(1.0, math.sqrt(n_cells / 10_000))
-    n_steps = _STEPS * growth if generates else _STEPS_OF_ENCODER_ALONE
+    n_steps = _STEPS * _growth(n_cells) if generates else _STEPS_OF_ENCODER_ALONE
     return max(1, round(n_steps / math.ceil(n_cells / batch_size)))
+
+
+def encoder_share(n_cells: int) -> float:
+    """Share of the steps in which an encoder learns beside a generator: as long as one alone.
+
+    See ``benchmarks/NOTES.md``, experiment 38.
+    """
+    return _STEPS_OF_ENCODER_ALONE / (_STEPS * _growth(n_cells))
+
+
+def _growth(n_cells: int) -> float:
+    return max(1.0, math.sqrt(n_cells / 10_000))
 
 
 def generator_batch(n_cells: int, n_steps: int) -> int:

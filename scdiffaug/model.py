@@ -13,9 +13,8 @@ import torch
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from scdiffaug import augmentation, data
+from scdiffaug import augmentation, budget, data
 from scdiffaug._checks import check_choice, check_flag, check_number, check_seed, check_whole
-from scdiffaug.budget import default_epochs, generator_batch, generator_epsilon, say_of_little
 from scdiffaug.checkpoint import Checkpoints, check_place, described
 from scdiffaug.contract import DataContract, batch_bounds
 from scdiffaug.matrices import SKETCHED, sketch
@@ -23,7 +22,7 @@ from scdiffaug.module import Condition, choose_diffusion
 from scdiffaug.objectives import ObjectiveName
 from scdiffaug.processes import Place, Strategy
 from scdiffaug.registering import RegisteringModel
-from scdiffaug.repulsion import USUAL_BALANCE, usual_relatedness
+from scdiffaug.repulsion import USUAL_BALANCE, USUAL_RELATEDNESS
 from scdiffaug.training import Precision, Schedule, TrainingOptions, best_precision, fit
 
 logger = logging.getLogger("scdiffaug")
@@ -175,7 +174,7 @@ class scDiffAug(RegisteringModel):
         alpha: float = 0.1,
         startup: float = 0.5,
         balance: float = USUAL_BALANCE,
-        relatedness: float | None = None,
+        relatedness: float = USUAL_RELATEDNESS,
         schedule: Schedule = "joint",
         learning_rate: float = 3e-3,
         weight_decay: float = 1e-2,
@@ -189,8 +188,8 @@ class scDiffAug(RegisteringModel):
         ----------
         max_epochs
             Passes over the cells. By default a budget of 800 steps, which grows beyond 10,000
-            cells with the square root of the cells, or without a generator of 500; one pass at
-            least.
+            cells with the square root of the cells, of which the encoder learns in the first 500
+            (of other numbers in as large a share); of 500 without a generator. One pass at least.
         batch_size
             Cells per step, of each process where there are several.
         max_cells
@@ -209,13 +208,12 @@ class scDiffAug(RegisteringModel):
             Probability that the positives of a step are generated cells, all of them, once
             startup is over.
         startup
-            Share of the training before generated positives begin.
+            Share of the encoder's training before generated positives begin.
         balance, relatedness
             How groups share the plane. Cells of communities (Leiden) of s and t cells repel each
             other by (s t) to the power of minus ``balance``, and up to the share ``relatedness``
-            less the more alike these are: 0.3, and 0 beside a generator, by default. 0 and 0, the
-            paper's loss: room grows with the number of cells. Of no effect with
-            ``objective="infonce"``.
+            less the more alike these are. 0 and 0, the paper's loss: room grows with the number
+            of cells. Of no effect with ``objective="infonce"``.
         schedule
             ``"joint"``: both losses at every step. ``"alternating"``: one of them every other
             epoch (the paper's "EM").
@@ -263,7 +261,6 @@ class scDiffAug(RegisteringModel):
         check_choice("precision", precision, get_args(Precision))
         generates = self.module.process is not None
         check_number("balance", balance, at_least=0, at_most=1)
-        relatedness = usual_relatedness(generates) if relatedness is None else relatedness
         check_number("relatedness", relatedness, at_least=0, at_most=1)
         check_flag("enable_progress_bar", enable_progress_bar)
         check_place(checkpoint_dir, resume=resume)
@@ -277,20 +274,21 @@ class scDiffAug(RegisteringModel):
         n_cells = n_trained // place.n_processes
         batch_size = min(batch_size, n_cells)
         n_batches = len(batch_bounds(n_cells, batch_size)) - 1
-        usual_epochs = default_epochs(n_trained, batch_size, generates=generates)
+        usual_epochs = budget.default_epochs(n_trained, batch_size, generates=generates)
         max_epochs = max_epochs or usual_epochs
         n_steps = max_epochs * n_batches
         options = TrainingOptions(
             n_steps=n_steps,
             alpha=alpha,
+            encoder_share=budget.encoder_share(n_trained),
             startup=startup,
             schedule=schedule,
             learning_rate=learning_rate,
             weight_decay=weight_decay,
-            generator_epsilon=generator_epsilon(n_trained),
+            generator_epsilon=budget.generator_epsilon(n_trained),
             seed=self._contract.seed,
         )
-        say_of_little(n_trained, options.n_steps, default_steps=usual_epochs * n_batches)
+        budget.say_of_little(n_trained, options.n_steps, default_steps=usual_epochs * n_batches)
         batches, axes = self._contract.training_cells(
             self.adata,
             n_components=self._module_config["n_components"],
@@ -298,7 +296,7 @@ class scDiffAug(RegisteringModel):
             n_cells=n_trained,
             balance=balance,
             relatedness=relatedness,
-            generator_batch=generator_batch(n_cells, n_steps) if generates else 0,
+            generator_batch=budget.generator_batch(n_cells, n_steps) if generates else 0,
             n_processes=place.n_processes,
         )
         self.module.fit_axes(axes)

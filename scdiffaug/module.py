@@ -247,6 +247,13 @@ class DiffAugModule(BaseModuleClass):
         total = torch.stack([named[term] for term in terms]).sum()
         return LossOutput(loss=total, n_obs_minibatch=len(tensors["inputs"]), extra_metrics=named)
 
+    def diffusion_loss(self, tensors: Tensors, *, rng: torch.Generator) -> LossOutput:
+        """The generator's term alone, for which the encoder is trained no further."""
+        named = self.generative(**self._get_generative_input(tensors, {}), rng=rng)
+        return LossOutput(
+            loss=named["diffusion"], n_obs_minibatch=len(tensors["inputs"]), extra_metrics=named
+        )
+
     @torch.no_grad()
     def sample(
         self,

@@ -12,14 +12,8 @@ from scdiffaug.matrices import Rows
 
 # What evens out the room of groups without tearing rare ones apart (benchmarks/NOTES.md, 24).
 USUAL_BALANCE = 0.5
-
-
-def usual_relatedness(generates: bool) -> float:
-    """0.3; 0 beside a generator, where the encoder is trained longer and gains nothing by it.
-
-    See ``benchmarks/NOTES.md``, experiment 37.
-    """
-    return 0.0 if generates else 0.3
+# What holds communities together and lets alike ones be near (experiment 37).
+USUAL_RELATEDNESS = 0.3
 
 
 @dataclass(frozen=True)

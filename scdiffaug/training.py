@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
@@ -35,6 +35,7 @@ Precision = Literal["auto", "32-true", "bf16-mixed"]
 logger = logging.getLogger("scdiffaug")
 
 _EMA_DECAY = 0.998
+_OF_THE_GENERATOR = ("diffusion",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +48,11 @@ class TrainingOptions:
         Optimiser steps in all.
     alpha
         Probability that a positive is a generated cell, once startup is over.
+    encoder_share
+        Share of the steps in which the encoder learns beside a generator, with the schedule
+        ``"joint"``; then the generator learns on.
     startup
-        Share of the steps before generated positives begin.
+        Share of the encoder's steps before generated positives begin.
     schedule
         ``"joint"``: both losses at every step. ``"alternating"``: one of them every other epoch.
     learning_rate, weight_decay, clip_norm
@@ -63,6 +67,7 @@ class TrainingOptions:
 
     n_steps: int
     alpha: float = 0.1
+    encoder_share: float = 1.0
     startup: float = 0.5
     schedule: Schedule = "joint"
     learning_rate: float = 3e-3
@@ -85,14 +90,23 @@ class TrainingOptions:
         check_number("generator_epsilon", self.generator_epsilon, above=0)
 
 
-def one_cycle(
-    optimizer: torch.optim.Optimizer, rate: float, *, n_steps: int
-) -> torch.optim.lr_scheduler.OneCycleLR:
-    """A learning rate that rises for a tenth of the steps, then falls."""
-    total = n_steps + 1
-    # With a rise of no step OneCycleLR would divide by zero.
-    rise = max(0.1, 2 / total)
-    return torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=total, pct_start=rise)
+def one_cycle(step: int, *, n_steps: int) -> tuple[float, float]:
+    """Share of the peak learning rate, and momentum, at a step (Smith and Topin 2018).
+
+    As torch's ``OneCycleLR``, which has one length for all parameters: the rate rises for a tenth
+    of the steps, then falls to nothing, and stays there; momentum falls and rises.
+    """
+    # With a rise of no step there would be a division by zero.
+    peak = max(0.1 * (n_steps + 1), 2) - 1
+    if step <= peak:
+        return _between(1 / 25, 1, step / peak), _between(0.95, 0.85, step / peak)
+    fallen = min(1, (step - peak) / max(n_steps - peak, 1))
+    return _between(1, 1 / 250_000, fallen), _between(0.85, 0.95, fallen)
+
+
+def _between(start: float, end: float, share: float) -> float:
+    """From start to end along half a cosine."""
+    return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
 
 
 class DiffAugPlan(pl.LightningModule):
@@ -104,11 +118,18 @@ class DiffAugPlan(pl.LightningModule):
         Encoder and generator.
     options
         Everything else.
+    n_processes
+        Processes that train together.
     """
 
-    def __init__(self, module: DiffAugModule, options: TrainingOptions) -> None:
+    def __init__(
+        self, module: DiffAugModule, options: TrainingOptions, *, n_processes: int = 1
+    ) -> None:
         super().__init__()
-        self.module, self.options = module, options
+        self.module, self.options, self.n_processes = module, options, n_processes
+        trains_both = module.process is not None and options.schedule == "joint"
+        share = options.encoder_share if trains_both else 1.0
+        self.encoder_steps = max(1, round(share * options.n_steps))
         self.records: list[dict[str, float]] = []
         self._epoch: list[Tensors] = []
         self._rng: torch.Generator | None = None
@@ -123,15 +144,10 @@ class DiffAugPlan(pl.LightningModule):
         groups: list[dict[str, Any]] = [{"params": encoder}]
         groups += [{"params": group, "eps": options.generator_epsilon} for group in generator]
         optimizer = torch.optim.AdamW(groups, weight_decay=options.weight_decay, fused=True)
-        schedule = one_cycle(optimizer, options.learning_rate, n_steps=options.n_steps)
         if self._resumed is not None:
             _set_moments(optimizer, self._resumed.tensors)
-            _set_step(schedule, self._steps_before)
         self._optimizer = optimizer
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
+        return optimizer
 
     def on_train_start(self) -> None:
         """Start the stream of random numbers on the device that uses it."""
@@ -142,7 +158,7 @@ class DiffAugPlan(pl.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Give each of several processes its own noise, by the epoch: checkpoints know one."""
-        if self.trainer.world_size > 1:
+        if self.n_processes > 1:
             assert self._rng is not None
             part = (len(self.records), self.trainer.global_rank)
             self._rng.manual_seed(seed_of(self.options.seed, "noise", *part))
@@ -179,19 +195,31 @@ class DiffAugPlan(pl.LightningModule):
             {name: progress.tensors[f"module.{name}"] for name in self.module.state_dict()}
         )
 
+    def on_train_batch_start(self, *_: Any) -> None:
+        """Set the rates of encoder and generator, which need not end together."""
+        assert self._optimizer is not None
+        lengths = (self.encoder_steps, self.options.n_steps)
+        for group, n_steps in zip(self._optimizer.param_groups, lengths, strict=False):
+            share, momentum = one_cycle(self.step, n_steps=n_steps)
+            group["lr"] = share * self.options.learning_rate
+            group["betas"] = (momentum, group["betas"][1])
+
     def training_step(self, batch: Tensors, _batch_idx: int) -> Tensor:
         """Loss of one batch."""
         rng = self._rng
         assert rng is not None
-        generated = self._is_generated()
-        batch["views"] = self.module.make_views(
-            batch, generated=generated, n_steps=self.options.view_steps, rng=rng
-        )
-        _, _, output = self.module(
-            batch,
-            generative_kwargs={"rng": rng},
-            loss_kwargs={"terms": self._terms()},
-        )
+        generated, terms = self._is_generated(), self._terms()
+        if terms == _OF_THE_GENERATOR:
+            output = self.module.diffusion_loss(batch, rng=rng)
+        else:
+            batch["views"] = self.module.make_views(
+                batch, generated=generated, n_steps=self.options.view_steps, rng=rng
+            )
+            _, _, output = self.module(
+                batch,
+                generative_kwargs={"rng": rng},
+                loss_kwargs={"terms": terms},
+            )
         named = {name: value.detach() for name, value in output.extra_metrics.items()}
         self._epoch.append(
             {
@@ -205,19 +233,23 @@ class DiffAugPlan(pl.LightningModule):
     def _is_generated(self) -> bool:
         """Whether the positives of this step are generated cells, in all processes alike."""
         options, step = self.options, self.step
-        if self.module.process is None or step < options.startup * options.n_steps:
+        begins, ends = options.startup * self.encoder_steps, self.encoder_steps
+        if self.module.process is None or not begins <= step < ends:
             return False
         # By the step, so that no state is kept, and on no device, which would have to be asked.
         rng = np.random.default_rng(seed_of(options.seed, "positives", step))
         return rng.random() < options.alpha
 
     def _terms(self) -> tuple[str, ...]:
-        embedding, generator = self.module.objective.terms, ("diffusion",)
+        embedding = self.module.objective.terms
         if self.module.process is None:
             return embedding
-        if self.options.schedule == "joint":
-            return embedding + generator
-        return embedding if len(self.records) % 2 == 0 else generator
+        if self.options.schedule == "alternating":
+            return _OF_THE_GENERATOR if len(self.records) % 2 else embedding
+        # Several processes would wait for the gradients of the encoder.
+        if self.step >= self.encoder_steps and self.n_processes == 1:
+            return _OF_THE_GENERATOR
+        return embedding + _OF_THE_GENERATOR
 
     def configure_gradient_clipping(
         self, optimizer: torch.optim.Optimizer, *_: Any, **__: Any
@@ -239,11 +271,10 @@ class DiffAugPlan(pl.LightningModule):
         FloatingPointError
             If loss or gradient became NaN or infinite.
         """
-        means = {
-            name: torch.stack([step[name] for step in self._epoch]).float().mean().item()
-            for name in self._epoch[0]
-        }
-        if self.trainer.world_size > 1:
+        # Not all steps train the same terms.
+        names = dict.fromkeys(name for step in self._epoch for name in step)
+        means = {name: _mean([s[name] for s in self._epoch if name in s]) for name in names}
+        if self.n_processes > 1:
             means = averaged(means)
         self._epoch.clear()
         self.records.append(means)
@@ -257,10 +288,14 @@ class DiffAugPlan(pl.LightningModule):
                 )
 
     def history(self) -> dict[str, pd.DataFrame]:
-        """One data frame per recorded quantity, indexed by epoch."""
+        """One data frame per recorded quantity, indexed by epoch; NaN where it was not trained."""
         table = pd.DataFrame(self.records)
         table.index.name = "epoch"
         return {name: table[[name]] for name in table}
+
+
+def _mean(values: Sequence[Tensor]) -> float:
+    return torch.stack(tuple(values)).float().mean().item()
 
 
 def _first_moments(parameter: Tensor) -> Tensors:
@@ -276,12 +311,6 @@ def _set_moments(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]
             _, place, name = key.split(".")
             state.setdefault(int(place), {})[name] = moment
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-
-
-def _set_step(schedule: torch.optim.lr_scheduler.LRScheduler, step: int) -> None:
-    """Rates and momenta of one-cycle are functions of the step alone."""
-    schedule.load_state_dict({"last_epoch": step - 1, "_step_count": step})
-    schedule.step()
 
 
 class _Keeping(pl.Callback):
@@ -318,7 +347,7 @@ def fit(
 
     The module ends on the device of its process.
     """
-    plan = DiffAugPlan(module, options)
+    plan = DiffAugPlan(module, options, n_processes=place.n_processes)
     callbacks: list[pl.Callback] = []
     if checkpoints is not None:
         _go_on(plan, batches, checkpoints)

@@ -80,4 +80,5 @@ def _curves(model: scDiffAug, keys: Sequence[str] | None) -> dict[str, pd.DataFr
     missing = [key for key in keys or () if key not in recorded]
     if missing:
         raise KeyError(f"keys={missing} not found in model.history: it has {list(recorded)}.")
-    return {key: recorded[key] for key in keys or recorded}
+    # A term has no value in epochs that did not train it.
+    return {key: recorded[key].dropna() for key in keys or recorded}

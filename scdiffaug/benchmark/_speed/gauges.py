@@ -23,12 +23,15 @@ if TYPE_CHECKING:
     import torch
     from anndata import AnnData
 
+    from scdiffaug.training import TrainingOptions
+
 Measured = dict[str, float]
 Accelerator = Literal["cpu", "gpu"]
 
 _N_TYPES = 8
 _CELLS_AT_ONCE = 1024
 _GEMM_SECONDS, _GEMM_AT_ONCE = 0.5, 10
+_COUNTED_STEPS = 40
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,16 +134,20 @@ def _seconds_each(work: Callable[[], torch.Tensor]) -> float:
 def train_scdiffaug(size: Size) -> Measured:
     """Encoder and generator by Lightning, batches drawn from memory included."""
     from scdiffaug import training
+    from scdiffaug.budget import encoder_share
     from scdiffaug.processes import Place
 
     model, batches = _ours(size)
 
+    def usual(epochs: int) -> TrainingOptions:
+        share = encoder_share(size.cells)
+        return training.TrainingOptions(n_steps=epochs * len(batches), encoder_share=share)
+
     def train(epochs: int) -> None:
-        options = training.TrainingOptions(n_steps=epochs * len(batches))
         training.fit(
             model.module,
             batches,
-            options,
+            usual(epochs),
             max_epochs=epochs,
             place=Place.chosen(
                 size.accelerator, 1, strategy="auto", num_nodes=1, alternates=False
@@ -150,12 +157,12 @@ def train_scdiffaug(size: Size) -> Measured:
             checkpoints=None,
         )
 
-    # Two epochs, as generated positives come in the second half only.
+    # Two epochs, as the generator learns alone in the second only.
     train(2)
     seconds = _timed(lambda: train(size.epochs))
     return {
         "cells_per_second": size.cells * size.epochs / seconds,
-        "flops_per_cell": _flops_per_cell(model.module.cpu(), batches),
+        "flops_per_cell": _flops_per_cell(model.module.cpu(), batches, usual(size.epochs)),
     }
 
 
@@ -178,20 +185,21 @@ def _model(size: Size) -> Any:
     return scDiffAug(AnnData(simulated_counts(size)))
 
 
-def _flops_per_cell(module: Any, batches: Any) -> float:
-    """Of matrix products, forward and backward, mean of both halves of training."""
+def _flops_per_cell(module: Any, batches: Any, options: TrainingOptions) -> float:
+    """Of matrix products, forward and backward, mean of steps all along the training."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    from scdiffaug.training import DiffAugPlan, TrainingOptions
+    from scdiffaug.training import DiffAugPlan
 
-    batch, found = next(iter(batches)), []
-    for startup in (0.0, 1.0):
-        plan = DiffAugPlan(module.train(), TrainingOptions(n_steps=10, startup=startup))
-        plan.on_train_start()
-        with FlopCounterMode(display=False) as counter:
+    batch = next(iter(batches))
+    plan = DiffAugPlan(module.train(), options)
+    plan.on_train_start()
+    steps = np.linspace(0, options.n_steps, _COUNTED_STEPS, endpoint=False).astype(int)
+    with FlopCounterMode(display=False) as counter:
+        for step in steps:
+            plan._steps_before = int(step)
             plan.training_step(dict(batch), 0).backward()
-        found.append(counter.get_total_flops() / len(batch["inputs"]))
-    return float(np.mean(found))
+    return float(counter.get_total_flops() / len(steps) / len(batch["inputs"]))
 
 
 def train_scvi(size: Size) -> Measured:
