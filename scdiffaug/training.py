@@ -36,6 +36,7 @@ logger = logging.getLogger("scdiffaug")
 
 _EMA_DECAY = 0.998
 _OF_THE_GENERATOR = ("diffusion",)
+_EARLY_REPULSION = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,6 +216,7 @@ class DiffAugPlan(pl.LightningModule):
             batch["views"] = self.module.make_views(
                 batch, generated=generated, n_steps=self.options.view_steps, rng=rng
             )
+            batch["repulsion"] = batch["repulsion"] * self.repulsion_share
             _, _, output = self.module(
                 batch,
                 generative_kwargs={"rng": rng},
@@ -229,6 +231,15 @@ class DiffAugPlan(pl.LightningModule):
             }
         )
         return output.loss
+
+    @property
+    def repulsion_share(self) -> float:
+        """Share of the full repulsion: a fifth at first, all of it in the encoder's second half.
+
+        Until then groups find their places beside their like (early exaggeration, van der Maaten
+        and Hinton 2008; benchmarks/NOTES.md, experiment 38).
+        """
+        return min(1.0, _EARLY_REPULSION ** (1 - 2 * self.step / self.encoder_steps))
 
     def _is_generated(self) -> bool:
         """Whether the positives of this step are generated cells, in all processes alike."""

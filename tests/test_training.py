@@ -1,10 +1,12 @@
 """Generated positives really reach the loss; averaging, budget, interruption and guards."""
 
+import math
 import os
 import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,7 +18,7 @@ from scdiffaug import scDiffAug
 from scdiffaug.budget import default_epochs, generator_batch, generator_epsilon
 from scdiffaug.module import DiffAugModule
 from scdiffaug.nn import neighbor_mean
-from scdiffaug.training import best_precision, one_cycle
+from scdiffaug.training import DiffAugPlan, TrainingOptions, best_precision, one_cycle
 
 
 def _batch(model: scDiffAug, size: int = 400) -> dict[str, torch.Tensor]:
@@ -205,6 +207,34 @@ def test_the_encoder_has_learnt_when_the_generator_learns_on(
     assert len(set(seen["encoder"][:10])) == 10
     assert len(set(seen["encoder"][9:])) == 1
     assert len(set(seen["generator"])) == 16
+
+
+def test_repulsion_rises_to_its_full_weight_by_half_of_the_encoders_training(
+    pbmc: AnnData,
+) -> None:
+    options = TrainingOptions(n_steps=160, encoder_share=0.625)
+    plan = DiffAugPlan(scDiffAug(pbmc).module, options)
+    shares = []
+    for step in (0, 25, 50, 99):
+        plan._steps_before = step
+        shares.append(plan.repulsion_share)
+    assert shares == pytest.approx([0.2, math.sqrt(0.2), 1, 1])
+
+
+def test_the_loss_sees_the_weaker_repulsion(
+    pbmc: AnnData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[float] = []
+    loss = DiffAugModule.loss
+
+    def watched(module: DiffAugModule, tensors: dict[str, torch.Tensor], *rest, **named) -> Any:
+        seen.append(tensors["repulsion"].mean().item())
+        return loss(module, tensors, *rest, **named)
+
+    monkeypatch.setattr(DiffAugModule, "loss", watched)
+    model = scDiffAug(pbmc)
+    model.train(max_epochs=1, batch_size=700, balance=0, relatedness=0, enable_progress_bar=False)
+    assert seen == pytest.approx([0.2])
 
 
 def test_terms_take_turns_where_epochs_alternate(pbmc: AnnData) -> None:
