@@ -27,6 +27,7 @@ from scdiffaug.matrices import (
     StoredMatrix,
     batches,
     drawn_rows,
+    mixed_reads,
     row_blocks,
     shuffled,
     sketch,
@@ -219,6 +220,8 @@ class DataContract:
             labels=self.label_codes(cells),
             batch_size=batch_size,
             generator_batch=generator_batch,
+            # Of more cells each is seen too seldom to be learnt by heart.
+            mixes=self.space.is_counts and x.shape[0] <= matrices.SKETCHED,
             rng=np.random.default_rng(seed_of(self.seed, "batches")),
             n_processes=n_processes,
         )
@@ -284,8 +287,11 @@ class PairBatches:
     batch_size, generator_batch
         Cells of a batch, and those of them that the generator learns from. Where there is no
         generator (0), batches bring neither cells nor neighbourhoods, and nothing is read.
+    mixes
+        Whether the generator learns from cells of which half have reads of the cell near them
+        (:func:`~scdiffaug.matrices.mixed_reads`), so that it meets few twice.
     rng
-        Order of the cells, choice of the neighbours and their weights.
+        Order of the cells, choice of the neighbours and their weights, mixing.
     n_processes
         Processes that train together. Each epoch deals the cells out to them; those that are
         left over, fewer than processes, wait for the next.
@@ -306,12 +312,13 @@ class PairBatches:
         batch_size: int,
         rng: np.random.Generator,
         generator_batch: int = LARGEST_GENERATOR_BATCH,
+        mixes: bool = False,
         n_processes: int = 1,
     ) -> None:
         self.x, self.inputs, self.labels, self.rng = x, inputs, labels, rng
         self.walks, self.neighbor_weights, self.repulsion = walks, neighbor_weights, repulsion
         self.batch_size, self.generator_batch = batch_size, generator_batch
-        self.n_processes = n_processes
+        self.n_processes, self.mixes = n_processes, mixes and generator_batch > 0
         self._read = x if generator_batch else sparse.csr_matrix((x.shape[0], 0), dtype=np.float32)
 
     def __len__(self) -> int:
@@ -330,7 +337,7 @@ class PairBatches:
             near = self.walks.draw(cells, rng)
             around = cells if self.generator_batch else cells[:0]
             yield {
-                "x": to_sparse_tensor(x[: self.generator_batch]),
+                "x": to_sparse_tensor(self._learnt(x[: self.generator_batch], near, rng)),
                 "depth": torch.from_numpy(np.asarray(x.sum(1)).ravel()),
                 "inputs": torch.from_numpy(self.inputs[cells]),
                 "neighbor_inputs": torch.from_numpy(self.inputs[near]),
@@ -338,6 +345,14 @@ class PairBatches:
                 "repulsion": torch.from_numpy(self.repulsion.among(cells)),
                 "labels": torch.from_numpy(self.labels[cells]),
             }
+
+    def _learnt(
+        self, cells: Matrix, near: NDArray[np.integer[Any]], rng: np.random.Generator
+    ) -> Matrix:
+        """What the generator learns from: cells, or mixtures with those near them."""
+        if not self.mixes:
+            return cells
+        return mixed_reads(cells, self._read[near[: cells.shape[0]]], rng=rng)
 
     def _neighborhoods(self, cells: Rows, rng: np.random.Generator) -> NDArray[np.float32]:
         """Means of the cells' neighbours, each of which counts for more or less at random.

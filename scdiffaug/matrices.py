@@ -293,3 +293,27 @@ def batches(
         for start, stop in here:
             part = slice(start - first, stop - first)
             yield mixed[part], rows[part]
+
+
+def mixed_reads(cells: Matrix, others: Matrix, *, rng: np.random.Generator) -> sparse.csr_matrix:
+    """Cells half of which, drawn at random, gave up to half of their reads for another's.
+
+    Parameters
+    ----------
+    cells, others
+        Counts of reads, shape ``(n, d)``; row i of the others gives to cell i.
+    rng
+        Draws which cells give, how much, and which reads.
+    """
+    n = cells.shape[0]
+    kept = np.where(rng.random(n) < 0.5, rng.uniform(0.5, 1, n), 1.0)
+    depth, others_depth = (np.asarray(x.sum(1)).ravel() for x in (cells, others))
+    given = np.minimum((1 - kept) * depth / np.maximum(others_depth, 1), 1)
+    return _thinned(cells, kept, rng) + _thinned(others, given, rng)
+
+
+def _thinned(x: Matrix, share: NDArray[np.floating[Any]], rng: np.random.Generator) -> Any:
+    reads = sparse.csr_matrix(x)
+    left = rng.binomial(reads.data.astype(np.int64), np.repeat(share, np.diff(reads.indptr)))
+    parts = (left.astype(np.float32), reads.indices, reads.indptr)
+    return sparse.csr_matrix(parts, shape=x.shape)

@@ -141,7 +141,8 @@ def test_the_generator_is_conditioned_on_the_neighbors_of_a_cell_not_on_itself(
     assert (drawn["neighborhood"] >= near.amin(1) - 1e-5).all()
     assert (drawn["neighborhood"] <= near.amax(1) + 1e-5).all()
     values = pbmc.X[rows[:256]].toarray()
-    np.testing.assert_array_equal(drawn["x"].to_dense(), values)
+    # The others have reads of a cell near them.
+    assert (drawn["x"].to_dense().numpy() == values).all(1).mean() > 0.4
     np.testing.assert_array_equal(drawn["depth"][:256], values.sum(1))
 
 
