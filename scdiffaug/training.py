@@ -29,6 +29,7 @@ from scdiffaug.contract import PairBatches
 from scdiffaug.module import DiffAugModule, Tensors
 from scdiffaug.nn import multiplies_bfloat16
 from scdiffaug.processes import Place, SameCells, averaged
+from scdiffaug.schedules import one_cycle, repulsion_share
 
 Schedule = Literal["joint", "alternating"]
 Precision = Literal["auto", "32-true", "bf16-mixed"]
@@ -36,7 +37,6 @@ logger = logging.getLogger("scdiffaug")
 
 _EMA_DECAY = 0.998
 _OF_THE_GENERATOR = ("diffusion",)
-_EARLY_REPULSION = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,25 +89,6 @@ class TrainingOptions:
         check_number("clip_norm", self.clip_norm, above=0)
         check_whole("view_steps", self.view_steps)
         check_number("generator_epsilon", self.generator_epsilon, above=0)
-
-
-def one_cycle(step: int, *, n_steps: int) -> tuple[float, float]:
-    """Share of the peak learning rate, and momentum, at a step (Smith and Topin 2018).
-
-    As torch's ``OneCycleLR``, which has one length for all parameters: the rate rises for a tenth
-    of the steps, then falls to nothing, and stays there; momentum falls and rises.
-    """
-    # With a rise of no step there would be a division by zero.
-    peak = max(0.1 * (n_steps + 1), 2) - 1
-    if step <= peak:
-        return _between(1 / 25, 1, step / peak), _between(0.95, 0.85, step / peak)
-    fallen = min(1, (step - peak) / max(n_steps - peak, 1))
-    return _between(1, 1 / 250_000, fallen), _between(0.85, 0.95, fallen)
-
-
-def _between(start: float, end: float, share: float) -> float:
-    """From start to end along half a cosine."""
-    return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
 
 
 class DiffAugPlan(pl.LightningModule):
@@ -216,7 +197,8 @@ class DiffAugPlan(pl.LightningModule):
             batch["views"] = self.module.make_views(
                 batch, generated=generated, n_steps=self.options.view_steps, rng=rng
             )
-            batch["repulsion"] = batch["repulsion"] * self.repulsion_share
+            share = repulsion_share(self.step, n_steps=self.encoder_steps)
+            batch["repulsion"] = batch["repulsion"] * share
             _, _, output = self.module(
                 batch,
                 generative_kwargs={"rng": rng},
@@ -231,15 +213,6 @@ class DiffAugPlan(pl.LightningModule):
             }
         )
         return output.loss
-
-    @property
-    def repulsion_share(self) -> float:
-        """Share of the full repulsion: a fifth at first, all of it in the encoder's second half.
-
-        Until then groups find their places beside their like (early exaggeration, van der Maaten
-        and Hinton 2008; benchmarks/NOTES.md, experiment 38).
-        """
-        return min(1.0, _EARLY_REPULSION ** (1 - 2 * self.step / self.encoder_steps))
 
     def _is_generated(self) -> bool:
         """Whether the positives of this step are generated cells, in all processes alike."""

@@ -1,6 +1,5 @@
 """Generated positives really reach the loss; averaging, budget, interruption and guards."""
 
-import math
 import os
 import signal
 import subprocess
@@ -18,7 +17,7 @@ from scdiffaug import scDiffAug
 from scdiffaug.budget import default_epochs, generator_batch, generator_epsilon
 from scdiffaug.module import DiffAugModule
 from scdiffaug.nn import neighbor_mean
-from scdiffaug.training import DiffAugPlan, TrainingOptions, best_precision, one_cycle
+from scdiffaug.training import best_precision
 
 
 def _batch(model: scDiffAug, size: int = 400) -> dict[str, torch.Tensor]:
@@ -210,18 +209,6 @@ def test_the_encoder_has_learnt_when_the_generator_learns_on(
     assert len(set(seen["generator"])) == 16
 
 
-def test_repulsion_rises_to_its_full_weight_by_half_of_the_encoders_training(
-    pbmc: AnnData,
-) -> None:
-    options = TrainingOptions(n_steps=160, encoder_share=0.625)
-    plan = DiffAugPlan(scDiffAug(pbmc).module, options)
-    shares = []
-    for step in (0, 25, 50, 99):
-        plan._steps_before = step
-        shares.append(plan.repulsion_share)
-    assert shares == pytest.approx([0.2, math.sqrt(0.2), 1, 1])
-
-
 def test_the_loss_sees_the_weaker_repulsion(
     pbmc: AnnData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -358,23 +345,3 @@ print("trained to the end")
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert run.returncode == 128 + signal.SIGTERM
     assert "trained to the end" not in run.stdout
-
-
-@pytest.mark.parametrize("n_steps", [*range(1, 25), 800])
-def test_rates_and_momenta_are_those_of_torch(n_steps: int) -> None:
-    optimizer = torch.optim.AdamW([torch.zeros(1, requires_grad=True)])
-    total = n_steps + 1
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, 1.0, total_steps=total, pct_start=max(0.1, 2 / total)
-    )
-    for step in range(n_steps):
-        group = optimizer.param_groups[0]
-        assert one_cycle(step, n_steps=n_steps) == pytest.approx((group["lr"], group["betas"][0]))
-        optimizer.step()
-        schedule.step()
-
-
-def test_the_rate_stays_at_its_end() -> None:
-    rate, momentum = one_cycle(500, n_steps=500)
-    assert rate < 1e-5
-    assert one_cycle(800, n_steps=500) == (rate, momentum)

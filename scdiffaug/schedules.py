@@ -1,0 +1,35 @@
+"""What changes with the step of training, as functions of the step alone."""
+
+from __future__ import annotations
+
+import math
+
+_EARLY_REPULSION = 0.2
+
+
+def one_cycle(step: int, *, n_steps: int) -> tuple[float, float]:
+    """Share of the peak learning rate, and momentum, at a step (Smith and Topin 2018).
+
+    As torch's ``OneCycleLR``, which has one length for all parameters: the rate rises for a tenth
+    of the steps, then falls to nothing, and stays there; momentum falls and rises.
+    """
+    # With a rise of no step there would be a division by zero.
+    peak = max(0.1 * (n_steps + 1), 2) - 1
+    if step <= peak:
+        return _between(1 / 25, 1, step / peak), _between(0.95, 0.85, step / peak)
+    fallen = min(1, (step - peak) / max(n_steps - peak, 1))
+    return _between(1, 1 / 250_000, fallen), _between(0.85, 0.95, fallen)
+
+
+def _between(start: float, end: float, share: float) -> float:
+    """From start to end along half a cosine."""
+    return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
+
+
+def repulsion_share(step: int, *, n_steps: int) -> float:
+    """Share of the full repulsion: a fifth at first, all of it in the second half of the steps.
+
+    Until then groups find their places beside their like (early exaggeration, van der Maaten and
+    Hinton 2008; benchmarks/NOTES.md, experiment 38).
+    """
+    return min(1.0, _EARLY_REPULSION ** (1 - 2 * step / n_steps))

@@ -1,0 +1,35 @@
+"""What changes with the step: rates, momenta, repulsion."""
+
+import math
+
+import pytest
+import torch
+
+from scdiffaug.schedules import one_cycle, repulsion_share
+
+
+@pytest.mark.parametrize("n_steps", [*range(1, 25), 800])
+def test_rates_and_momenta_are_those_of_torch(n_steps: int) -> None:
+    optimizer = torch.optim.AdamW([torch.zeros(1, requires_grad=True)])
+    total = n_steps + 1
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, 1.0, total_steps=total, pct_start=max(0.1, 2 / total)
+    )
+    for step in range(n_steps):
+        group = optimizer.param_groups[0]
+        assert one_cycle(step, n_steps=n_steps) == pytest.approx((group["lr"], group["betas"][0]))
+        optimizer.step()
+        schedule.step()
+
+
+def test_the_rate_stays_at_its_end() -> None:
+    rate, momentum = one_cycle(500, n_steps=500)
+    assert rate < 1e-5
+    assert one_cycle(800, n_steps=500) == (rate, momentum)
+
+
+@pytest.mark.parametrize(
+    ("step", "share"), [(0, 0.2), (25, math.sqrt(0.2)), (50, 1), (99, 1), (100, 1)]
+)
+def test_repulsion_rises_to_its_full_weight_by_half_of_the_steps(step: int, share: float) -> None:
+    assert repulsion_share(step, n_steps=100) == pytest.approx(share)
