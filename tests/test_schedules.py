@@ -29,7 +29,7 @@ def test_the_rate_stays_at_its_end() -> None:
 
 
 @pytest.mark.parametrize(
-    ("step", "share"), [(0, 0.2), (25, math.sqrt(0.2)), (50, 1), (99, 1), (100, 1)]
+    ("step", "share"), [(0, 0.3), (25, math.sqrt(0.3)), (50, 1), (99, 1), (100, 1)]
 )
 def test_repulsion_rises_to_its_full_weight_by_half_of_the_steps(step: int, share: float) -> None:
     assert repulsion_share(step, n_steps=100) == pytest.approx(share)
