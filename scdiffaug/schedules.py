@@ -27,7 +27,7 @@ def _between(start: float, end: float, share: float) -> float:
 
 
 def repulsion_share(step: int, *, n_steps: int) -> float:
-    """Share of the full repulsion: three tenths at first, all of it in the second half of the steps.
+    """Share of the full repulsion: three tenths at first, all in the second half of the steps.
 
     Until then groups find their places beside their like (early exaggeration, van der Maaten and
     Hinton 2008; benchmarks/NOTES.md, experiment 38).

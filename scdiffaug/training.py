@@ -12,6 +12,7 @@ import lightning.pytorch as pl
 import numpy as np
 import pandas as pd
 import torch
+from scvi.module.base import LossOutput
 from scvi.train import Trainer
 from torch import Tensor
 
@@ -188,31 +189,30 @@ class DiffAugPlan(pl.LightningModule):
 
     def training_step(self, batch: Tensors, _batch_idx: int) -> Tensor:
         """Loss of one batch."""
-        rng = self._rng
-        assert rng is not None
-        generated, terms = self._is_generated(), self._terms()
-        if terms == _OF_THE_GENERATOR:
-            output = self.module.diffusion_loss(batch, rng=rng)
-        else:
-            batch["views"] = self.module.make_views(
-                batch, generated=generated, n_steps=self.options.view_steps, rng=rng
-            )
-            share = repulsion_share(self.step, n_steps=self.encoder_steps)
-            batch["repulsion"] = batch["repulsion"] * share
-            _, _, output = self.module(
-                batch,
-                generative_kwargs={"rng": rng},
-                loss_kwargs={"terms": terms},
-            )
-        named = {name: value.detach() for name, value in output.extra_metrics.items()}
+        terms = self._terms()
+        generated = terms != _OF_THE_GENERATOR and self._is_generated()
+        output = self._output(batch, terms, generated=generated)
         self._epoch.append(
             {
                 "loss": output.loss.detach(),
-                **named,
+                **{name: value.detach() for name, value in output.extra_metrics.items()},
                 "generated_share": torch.tensor(float(generated)),
             }
         )
         return output.loss
+
+    def _output(self, batch: Tensors, terms: tuple[str, ...], *, generated: bool) -> LossOutput:
+        rng, n_steps = self._rng, self.options.view_steps
+        assert rng is not None
+        if terms == _OF_THE_GENERATOR:
+            return self.module.diffusion_loss(batch, rng=rng)
+        share = repulsion_share(self.step, n_steps=self.encoder_steps)
+        batch["repulsion"] = batch["repulsion"] * share
+        batch["views"] = self.module.make_views(
+            batch, generated=generated, n_steps=n_steps, rng=rng
+        )
+        kwargs = {"generative_kwargs": {"rng": rng}, "loss_kwargs": {"terms": terms}}
+        return self.module(batch, **kwargs)[2]
 
     def _is_generated(self) -> bool:
         """Whether the positives of this step are generated cells, in all processes alike."""

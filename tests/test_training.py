@@ -227,9 +227,12 @@ def test_the_loss_sees_the_weaker_repulsion(
 
 def test_terms_take_turns_where_epochs_alternate(pbmc: AnnData) -> None:
     model = scDiffAug(pbmc)
-    model.train(max_epochs=4, schedule="alternating", enable_progress_bar=False)
+    model.train(
+        max_epochs=4, schedule="alternating", alpha=1, startup=0, enable_progress_bar=False
+    )
     trained = model.history["contrastive"]["contrastive"].notna()
     assert trained.tolist() == [True, False, True, False]
+    assert (model.history["generated_share"]["generated_share"] == trained).all()
 
 
 @pytest.mark.parametrize(
