@@ -14,7 +14,7 @@ import pytest
 from anndata import AnnData
 
 import scdiffaug
-from scdiffaug import model
+from scdiffaug import budget
 
 GUIDE = Path(__file__).parents[1] / "docs" / "guide"
 API = GUIDE.with_name("api")
@@ -78,7 +78,7 @@ def test_every_public_name_is_on_a_page_of_the_api() -> None:
 @pytest.mark.parametrize("page", [path.stem for path in sorted(GUIDE.glob("*.md"))])
 def test_guide(page: str, monkeypatch: pytest.MonkeyPatch, pbmc: AnnData) -> None:
     pbmc.write_h5ad("cells.h5ad")
-    monkeypatch.setattr(model, "default_epochs", lambda *_, **__: 1)
+    monkeypatch.setattr(budget, "default_epochs", lambda *_, **__: 1)
     blocks = re.findall(r"^```python\n(.*?)^```", (GUIDE / f"{page}.md").read_text(), re.M | re.S)
     names: dict[str, Any] = {}
     for block in blocks:
