@@ -349,10 +349,12 @@ class PairBatches:
     def _learnt(
         self, cells: Matrix, near: NDArray[np.integer[Any]], rng: np.random.Generator
     ) -> Matrix:
-        """What the generator learns from: cells, or mixtures with those near them."""
+        """What the generator learns from: cells, or half of them mixed with those near them."""
         if not self.mixes:
             return cells
-        return mixed_reads(cells, self._read[near[: cells.shape[0]]], rng=rng)
+        n_mixed = cells.shape[0] // 2
+        mixed = mixed_reads(cells[:n_mixed], self._read[near[:n_mixed]], rng=rng)
+        return sparse.vstack([mixed, cells[n_mixed:]], format="csr")
 
     def _neighborhoods(self, cells: Rows, rng: np.random.Generator) -> NDArray[np.float32]:
         """Means of the cells' neighbours, each of which counts for more or less at random.

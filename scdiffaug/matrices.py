@@ -296,17 +296,16 @@ def batches(
 
 
 def mixed_reads(cells: Matrix, others: Matrix, *, rng: np.random.Generator) -> sparse.csr_matrix:
-    """Cells half of which, drawn at random, gave up to half of their reads for another's.
+    """Cells that gave up to half of their reads for reads of another cell.
 
     Parameters
     ----------
     cells, others
         Counts of reads, shape ``(n, d)``; row i of the others gives to cell i.
     rng
-        Draws which cells give, how much, and which reads.
+        Draws how much each gives, and which reads.
     """
-    n = cells.shape[0]
-    kept = np.where(rng.random(n) < 0.5, rng.uniform(0.5, 1, n), 1.0)
+    kept = np.asarray(rng.uniform(0.5, 1, cells.shape[0]))
     depth, others_depth = (np.asarray(x.sum(1)).ravel() for x in (cells, others))
     given = np.minimum((1 - kept) * depth / np.maximum(others_depth, 1), 1)
     return _thinned(cells, kept, rng) + _thinned(others, given, rng)
