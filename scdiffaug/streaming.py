@@ -88,19 +88,22 @@ def _made(waiting: Path, plan: Plan, number: int) -> Path:
 def _join(made: list[Path], plan: Plan, out: Path) -> None:
     """Write all blocks into one file."""
     tables = [block_files.read_names(place)[0] for place in made]
-    obs = anndata.concat([AnnData(obs=table) for table in tables]).obs
+    # A table without rows has no types of its own to keep.
+    filled = [table for table in tables if len(table)] or tables[:1]
+    obs = anndata.concat([AnnData(obs=table) for table in filled]).obs
     uns: dict[str, Any] = {"version": version("scdiffaug"), **plan.said}
     if plan.choice.keep != "all":
-        uns["kept_share"] = len(obs) / sum(map(_n_drawn, made, map(len, tables)))
+        n_asked = np.diff([*range(0, len(plan.source_of), _CELLS_OF_A_BLOCK), len(plan.source_of)])
+        uns["kept_share"] = len(obs) / sum(map(_n_drawn, made, map(len, tables), n_asked))
     parts: Iterator[AnnData] = (anndata.read_h5ad(place) for place in made)
     block_files.write_blocks(out, parts, obs=obs, uns={"scdiffaug": uns})
 
 
-def _n_drawn(place: Path, n_kept: int) -> float:
+def _n_drawn(place: Path, n_kept: int, n_asked: int) -> float:
     """Cells that were drawn for a block, those that were rejected included."""
     with h5py.File(place, "r") as file:
         share = read_elem(file["uns/scdiffaug/kept_share"])
-    return n_kept / share if share else MOST_TRIES * _CELLS_OF_A_BLOCK
+    return n_kept / share if share else MOST_TRIES * n_asked
 
 
 def _digest(plan: Plan) -> str:

@@ -15,7 +15,7 @@ from scipy import sparse
 from small_cells import write_counts
 
 import scdiffaug
-from scdiffaug import augmentation, matrices, neighbors, scDiffAug, streaming
+from scdiffaug import augmentation, choosing, matrices, neighbors, scDiffAug, streaming
 from scdiffaug._randomness import seed_of
 from scdiffaug.contract import DataContract
 from scdiffaug.features import FeatureSpace
@@ -369,6 +369,23 @@ def test_groups_are_brought_up_to_a_size_on_disk(model: scDiffAug, tmp_path: Pat
     assert new.obs_names.is_unique
     kept = model.augment(**options, keep="consistent", path=tmp_path / "kept.h5ad")
     assert kept.n_obs / 1800 <= kept.uns["scdiffaug"]["kept_share"] <= kept.n_obs / 180
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_a_block_of_which_none_is_kept_counts_for_ten_draws_of_its_own_cells(
+    model: scDiffAug, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """180 cells are wanted, in blocks of 70, 70 and 40; the first block is kept whole."""
+    answers = iter([True])
+
+    def consistent(_: Any, y_made: np.ndarray, *__: Any, **___: Any) -> np.ndarray:
+        return np.full(len(y_made), next(answers, False))
+
+    monkeypatch.setattr(choosing, "consistent", consistent)
+    options: dict[str, Any] = {"groupby": "cell_type", "target": "max", "keep": "consistent"}
+    new = model.augment(**options, steps=2, path=tmp_path / "new.h5ad")
+    assert new.n_obs == 70
+    assert new.uns["scdiffaug"]["kept_share"] == pytest.approx(70 / (70 + 10 * 70 + 10 * 40))
 
 
 @pytest.mark.usefixtures("small_blocks")
