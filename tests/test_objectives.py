@@ -188,7 +188,8 @@ def test_same_seed_same_bits_and_saved_ones_too(
 
     first, second = trained(), trained()
     assert first.history["generated_share"]["generated_share"].iloc[0] == 1
-    assert np.isfinite(first.history["semantic"]["semantic"].iloc[0])
+    # Of four steps the encoder learns in two.
+    assert np.isfinite(first.history["semantic"]["semantic"]).tolist() == [True, False]
     first.save(tmp_path / "model")
     loaded = scDiffAug.load(tmp_path / "model", pbmc)
     for representation in ("semantic", "projection"):

@@ -49,20 +49,25 @@ def unequal_groups() -> AnnData:
     return AnnData(counts)
 
 
-def plane(diffusion: Diffusion, *, max_epochs: int, **options: float) -> NDArray[np.float32]:
-    model = scDiffAug(unequal_groups(), diffusion=diffusion)
+def plane(
+    diffusion: Diffusion, *, max_epochs: int, seed: int = 0, **options: float
+) -> NDArray[np.float32]:
+    model = scDiffAug(unequal_groups(), diffusion=diffusion, seed=seed)
     model.train(max_epochs=max_epochs, enable_progress_bar=False, **options)
     return model.get_latent_representation(representation="projection")
 
 
 def share_of_room(balance: float) -> float:
-    """Variance of z within the largest group, as a share of all variance."""
-    z = plane("none", max_epochs=60, balance=balance, relatedness=0)
-    return float(z[: SIZES[0]].var(0).sum() / z.var(0).sum())
+    """Variance of z within the largest group, as a share of all variance; mean of four seeds."""
+    planes = [
+        plane("none", max_epochs=60, seed=seed, balance=balance, relatedness=0)
+        for seed in range(4)
+    ]
+    return float(np.mean([z[: SIZES[0]].var(0).sum() / z.var(0).sum() for z in planes]))
 
 
 def test_the_largest_group_takes_less_room_where_communities_are_balanced() -> None:
-    assert share_of_room(1.0) < 0.85 * share_of_room(0.0)
+    assert share_of_room(1.0) < 0.7 * share_of_room(0.0)
 
 
 @pytest.mark.parametrize("diffusion", ["none", "counts"])

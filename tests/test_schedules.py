@@ -22,6 +22,13 @@ def test_rates_and_momenta_are_those_of_torch(n_steps: int) -> None:
         schedule.step()
 
 
+@pytest.mark.parametrize("n_steps", [*range(1, 25), 800])
+def test_learning_rate_rises_and_falls_however_few_the_steps(n_steps: int) -> None:
+    rates = [one_cycle(step, n_steps=n_steps)[0] for step in range(1, n_steps + 1)]
+    assert max(rates) == pytest.approx(1, rel=0.1)
+    assert n_steps < 3 or rates[-1] < 0.01
+
+
 def test_the_rate_stays_at_its_end() -> None:
     rate, momentum = one_cycle(500, n_steps=500)
     assert rate < 1e-5

@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from anndata import AnnData
@@ -140,8 +139,8 @@ def test_the_generator_is_conditioned_on_the_neighbors_of_a_cell_not_on_itself(
     assert (drawn["neighborhood"] >= near.amin(1) - 1e-5).all()
     assert (drawn["neighborhood"] <= near.amax(1) + 1e-5).all()
     values = pbmc.X[rows[:256]].toarray()
-    # The others have reads of a cell near them.
-    assert (drawn["x"].to_dense().numpy() == values).all(1).mean() > 0.4
+    # The first half has reads of the cells near them.
+    np.testing.assert_array_equal(drawn["x"].to_dense()[128:], values[128:])
     np.testing.assert_array_equal(drawn["depth"][:256], values.sum(1))
 
 
@@ -183,14 +182,10 @@ def test_history_holds_every_term(pbmc: AnnData) -> None:
     # Of eight steps the encoder learns in five.
     assert np.isfinite(values.pop("contrastive")).tolist() == [True, True, True, False]
     assert all(np.isfinite(series).all() for series in values.values())
+    known = model.history["contrastive"]["contrastive"].fillna(0) + values["diffusion"]
+    # The third epoch trains both terms in one step of its two.
+    np.testing.assert_allclose(values["loss"][[0, 1, 3]], known[[0, 1, 3]], 1e-4)
     assert values["diffusion"][-1] < values["diffusion"][0]
-
-
-def test_the_loss_is_the_sum_of_its_terms(pbmc: AnnData) -> None:
-    model = scDiffAug(pbmc)
-    model.train(max_epochs=2, enable_progress_bar=False)
-    first = pd.concat(model.history.values(), axis=1).iloc[0]
-    assert first["loss"] == pytest.approx(first["contrastive"] + first["diffusion"], rel=1e-4)
 
 
 def test_the_encoder_has_learnt_when_the_generator_learns_on(
