@@ -13,6 +13,8 @@ Stream = Literal[
     "components",  # the solver of principal components
     "neighbors",  # their approximate search
     "communities",  # of the neighbour graph
+    "crossings",  # walks between them that are counted
+    "layout",  # of the communities, where it starts
     "batches",  # order of the cells, walks between them, weights of neighbours
     "positives",  # which batches have generated ones
     "noise",  # mixing, diffusion and generated cells in training

@@ -21,6 +21,7 @@ from scdiffaug._randomness import seed_of
 from scdiffaug._threads import torch_threads_kept
 from scdiffaug.data import to_sparse_tensor
 from scdiffaug.features import FeatureSpace, PrincipalAxes, select_features
+from scdiffaug.layouts import community_layout
 from scdiffaug.matrices import (
     Matrix,
     Rows,
@@ -190,6 +191,7 @@ class DataContract:
         n_cells: int | None = None,
         balance: float = USUAL_BALANCE,
         relatedness: float = 0.0,
+        n_projection: int = 2,
         generator_batch: int = LARGEST_GENERATOR_BATCH,
         n_processes: int = 1,
     ) -> tuple[PairBatches, PrincipalAxes]:
@@ -211,12 +213,22 @@ class DataContract:
         near = self._neighbors(cells, axes.search_space(inputs))
         walks = NeighborWalks(near)
         communities = walks.communities(seed=seed_of(self.seed, "communities"))
+        repulsion = Repulsion.fit(inputs, communities, balance=balance, relatedness=relatedness)
+        layout = community_layout(
+            walks.crossings(communities, seed=seed_of(self.seed, "crossings")),
+            repulsion.weights,
+            np.bincount(communities),
+            batch_size=batch_size,
+            n_dimensions=n_projection,
+            seed=seed_of(self.seed, "layout"),
+        )
         pairs = PairBatches(
             x=self._values_of_all(x),
             inputs=inputs,
             walks=walks,
             neighbor_weights=_weights_of(inputs, near, n_features=few.shape[1]),
-            repulsion=Repulsion.fit(inputs, communities, balance=balance, relatedness=relatedness),
+            repulsion=repulsion,
+            places=layout[communities],
             labels=self.label_codes(cells),
             batch_size=batch_size,
             generator_batch=generator_batch,
@@ -282,6 +294,8 @@ class PairBatches:
         ``(n, n_neighbors)``.
     repulsion
         How much each of the cells repels the others in the plane.
+    places
+        Where they shall begin in it, shape ``(n, n_projection)``.
     labels
         Integer labels, for the supervised ablation only; zeros otherwise.
     batch_size, generator_batch
@@ -308,6 +322,7 @@ class PairBatches:
         walks: NeighborWalks,
         neighbor_weights: NDArray[np.float32],
         repulsion: Repulsion,
+        places: NDArray[np.float32],
         labels: NDArray[np.integer[Any]],
         batch_size: int,
         rng: np.random.Generator,
@@ -317,7 +332,7 @@ class PairBatches:
     ) -> None:
         self.x, self.inputs, self.labels, self.rng = x, inputs, labels, rng
         self.walks, self.neighbor_weights, self.repulsion = walks, neighbor_weights, repulsion
-        self.batch_size, self.generator_batch = batch_size, generator_batch
+        self.places, self.batch_size, self.generator_batch = places, batch_size, generator_batch
         self.n_processes, self.mixes = n_processes, mixes and generator_batch > 0
         self._read = x if generator_batch else sparse.csr_matrix((x.shape[0], 0), dtype=np.float32)
 
@@ -343,6 +358,7 @@ class PairBatches:
                 "neighbor_inputs": torch.from_numpy(self.inputs[near]),
                 "neighborhood": torch.from_numpy(self._neighborhoods(around, rng)),
                 "repulsion": torch.from_numpy(self.repulsion.among(cells)),
+                "places": torch.from_numpy(self.places[cells]),
                 "labels": torch.from_numpy(self.labels[cells]),
             }
 

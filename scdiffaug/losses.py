@@ -130,6 +130,22 @@ def _by_points(anchor: Tensor, view: Tensor, by_distance: Tensor) -> tuple[Tenso
         )
 
 
+def layout(z: Tensor, places: Tensor) -> Tensor:
+    r"""Squared distance of cells and their views from where they shall begin, mean over cells.
+
+    .. math:: \lVert z_i - t_i \rVert^2 + \lVert z_i^+ - t_i \rVert^2
+
+    Parameters
+    ----------
+    z
+        Projections of the cells, then of their views, shape ``(2n, 2)``.
+    places
+        t, the place of each cell's community (:func:`~scdiffaug.layouts.community_layout`), shape
+        ``(n, 2)``.
+    """
+    return 2 * (z - places.repeat(2, 1)).square().sum(1).mean()
+
+
 def info_nce(*, z_anchor: Tensor, z_view: Tensor) -> Tensor:
     r"""InfoNCE, the loss of SimCLR (Chen et al. 2020), mean over anchors.
 

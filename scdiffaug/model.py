@@ -296,6 +296,7 @@ class scDiffAug(RegisteringModel):
             n_cells=n_trained,
             balance=balance,
             relatedness=relatedness,
+            n_projection=self._module_config["n_projection"],
             generator_batch=budget.generator_batch(n_cells, n_steps) if generates else 0,
             n_processes=place.n_processes,
         )

@@ -14,7 +14,7 @@ from scvi.module.base import BaseModuleClass, LossOutput
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
-from scdiffaug import diffusion
+from scdiffaug import diffusion, losses
 from scdiffaug.features import FeatureSpace, Matrix, PrincipalAxes
 from scdiffaug.nn import FixedProjection, Generator, NeighborMean, SemanticEncoder, cast_once
 from scdiffaug.objectives import OBJECTIVES, ObjectiveName
@@ -239,11 +239,18 @@ class DiffAugModule(BaseModuleClass):
         generative_outputs: Tensors,
         *,
         terms: Collection[str],
+        layout_weight: float = 0.0,
     ) -> LossOutput:
-        """Sum of the named terms (eq. 6); all of them are reported."""
+        """Sum of the named terms (eq. 6); all of them are reported.
+
+        With a ``layout_weight`` above 0 cells are drawn to their places too.
+        """
         y, z = inference_outputs["y"], inference_outputs["z"]
         x = self._get_inference_input(tensors)["x"]
         named = {**self.objective(x, y, z, repulsion=tensors["repulsion"]), **generative_outputs}
+        if layout_weight:
+            named["layout"] = layout_weight * losses.layout(z, tensors["places"])
+            terms = (*terms, "layout")
         total = torch.stack([named[term] for term in terms]).sum()
         return LossOutput(loss=total, n_obs_minibatch=len(tensors["inputs"]), extra_metrics=named)
 

@@ -17,6 +17,8 @@ from sklearn.utils import gen_batches
 # Up to as many cells brute force on two cores takes no longer than the compilation of pynndescent.
 _EXACT_UP_TO = 120_000
 _CELLS_AT_ONCE = 65_536
+# Walks by which crossings between communities are told.
+_WALKS_COUNTED = 200_000
 
 
 def knn_indices(
@@ -184,6 +186,17 @@ class NeighborWalks:
         with _igraph_seeded(seed):
             found = graph.community_leiden("modularity", weights=weights, n_iterations=2)
         return np.asarray(found.membership)
+
+    def crossings(self, communities: NDArray[np.int64], *, seed: int) -> NDArray[np.float64]:
+        """Share of the walks that go from one community to another, shape ``(k, k)``.
+
+        Both ways alike; all shares sum to 1.
+        """
+        k, rng = communities.max() + 1, np.random.default_rng(seed)
+        cells = np.tile(np.arange(len(communities)), -(-_WALKS_COUNTED // len(communities)))
+        pairs = communities[cells] * k + communities[self.draw(cells, rng)]
+        counts = np.bincount(pairs, minlength=k * k).reshape(k, k)
+        return (counts + counts.T) / (2 * len(cells))
 
     def _edges(self) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
         """Pairs of neighbours, shape ``(m, 2)``, the lower cell first, and their weights."""

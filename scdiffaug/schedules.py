@@ -26,10 +26,18 @@ def _between(start: float, end: float, share: float) -> float:
     return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
 
 
-def repulsion_share(step: int, *, n_steps: int) -> float:
-    """Share of the full repulsion: three tenths at first, all in the second half of the steps.
+def repulsion_share(step: int, *, n_steps: int, start: float = _EARLY_REPULSION) -> float:
+    """Share of the full repulsion: little at first, all in the second half of the steps.
 
     Until then groups find their places beside their like (early exaggeration, van der Maaten and
     Hinton 2008; benchmarks/NOTES.md, experiment 38).
     """
-    return min(1.0, _EARLY_REPULSION ** (1 - 2 * step / n_steps))
+    return min(1.0, start ** (1 - 2 * step / n_steps))
+
+
+def layout_weight(step: int, *, n_steps: int) -> float:
+    """Weight of the layout of communities: 1 at first, none after a fifth of the steps.
+
+    It is where cells begin (benchmarks/NOTES.md, experiment 39).
+    """
+    return max(0.0, 1 - 5 * step / n_steps)

@@ -30,7 +30,7 @@ from scdiffaug.contract import PairBatches
 from scdiffaug.module import DiffAugModule, Tensors
 from scdiffaug.nn import multiplies_bfloat16
 from scdiffaug.processes import Place, SameCells, averaged
-from scdiffaug.schedules import one_cycle, repulsion_share
+from scdiffaug.schedules import layout_weight, one_cycle, repulsion_share
 
 Schedule = Literal["joint", "alternating"]
 Precision = Literal["auto", "32-true", "bf16-mixed"]
@@ -211,7 +211,9 @@ class DiffAugPlan(pl.LightningModule):
         batch["views"] = self.module.make_views(
             batch, generated=generated, n_steps=n_steps, rng=rng
         )
-        kwargs = {"generative_kwargs": {"rng": rng}, "loss_kwargs": {"terms": terms}}
+        weight = layout_weight(self.step, n_steps=self.encoder_steps)
+        loss_kwargs = {"terms": terms, "layout_weight": weight}
+        kwargs = {"generative_kwargs": {"rng": rng}, "loss_kwargs": loss_kwargs}
         return self.module(batch, **kwargs)[2]
 
     def _is_generated(self) -> bool:

@@ -93,6 +93,12 @@ def test_soft_contrastive_equals_the_double_loop(
     assert loss.item() == pytest.approx(total / N, rel=1e-6)
 
 
+def test_layout_equals_the_loop(rng: torch.Generator) -> None:
+    z, places = normal(2 * N, 2, rng=rng), normal(N, 2, rng=rng)
+    total = sum(sq_distance(z[i], places[i]) + sq_distance(z[N + i], places[i]) for i in range(N))
+    assert losses.layout(z, places).item() == pytest.approx(total / N, rel=1e-6)
+
+
 def test_defaults_are_the_ones_documented(rng: torch.Generator) -> None:
     a, b, queue = (normal(n, D, rng=rng) for n in (N, N, 9))
     both = {"y_anchor": a, "y_view": b, "z_anchor": a, "z_view": b}

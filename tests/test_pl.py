@@ -17,7 +17,7 @@ from scdiffaug._colours import GREY, OKABE_ITO
 
 mpl.use("Agg")
 
-HISTORY_KEYS = ["loss", "contrastive", "diffusion", "generated_share", "gradient_norm"]
+HISTORY_KEYS = ["loss", "contrastive", "diffusion", "layout", "generated_share", "gradient_norm"]
 
 
 @pytest.fixture(autouse=True)
@@ -233,7 +233,7 @@ def test_history_draws_where_it_is_told() -> None:
     assert right.lines[0].get_color() == "red"
     assert not left.lines
     assert pl.history(recorded(), keys=["loss"], ax=left, return_fig=True) is figure
-    with pytest.raises(ValueError, match="ax has 1 axes for 5 curves"):
+    with pytest.raises(ValueError, match="ax has 1 axes for 6 curves"):
         pl.history(recorded(), ax=left)
 
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from scdiffaug.schedules import one_cycle, repulsion_share
+from scdiffaug.schedules import layout_weight, one_cycle, repulsion_share
 
 
 @pytest.mark.parametrize("n_steps", [*range(1, 25), 800])
@@ -40,3 +40,13 @@ def test_the_rate_stays_at_its_end() -> None:
 )
 def test_repulsion_rises_to_its_full_weight_by_half_of_the_steps(step: int, share: float) -> None:
     assert repulsion_share(step, n_steps=100) == pytest.approx(share)
+
+
+def test_repulsion_may_rise_from_less() -> None:
+    assert repulsion_share(0, n_steps=100, start=0.03) == pytest.approx(0.03)
+    assert repulsion_share(50, n_steps=100, start=0.03) == 1
+
+
+@pytest.mark.parametrize(("step", "weight"), [(0, 1), (5, 0.75), (20, 0), (99, 0)])
+def test_layout_is_let_go_of_by_a_fifth_of_the_steps(step: int, weight: float) -> None:
+    assert layout_weight(step, n_steps=100) == pytest.approx(weight)

@@ -174,6 +174,7 @@ def test_history_holds_every_term(pbmc: AnnData) -> None:
         "loss",
         "contrastive",
         "diffusion",
+        "layout",
         "generated_share",
         "gradient_norm",
     }
@@ -181,8 +182,11 @@ def test_history_holds_every_term(pbmc: AnnData) -> None:
     assert all(len(series) == 4 for series in values.values())
     # Of eight steps the encoder learns in five.
     assert np.isfinite(values.pop("contrastive")).tolist() == [True, True, True, False]
+    # Cells are drawn to the layout in the first fifth of these, the first of the two of its epoch.
+    layout = np.nan_to_num(values.pop("layout")) / 2
+    assert np.flatnonzero(layout).tolist() == [0]
     assert all(np.isfinite(series).all() for series in values.values())
-    known = model.history["contrastive"]["contrastive"].fillna(0) + values["diffusion"]
+    known = model.history["contrastive"]["contrastive"].fillna(0) + values["diffusion"] + layout
     # The third epoch trains both terms in one step of its two.
     np.testing.assert_allclose(values["loss"][[0, 1, 3]], known[[0, 1, 3]], 1e-4)
     assert values["diffusion"][-1] < values["diffusion"][0]

@@ -1,0 +1,78 @@
+"""Where communities of cells lie in the plane when training begins."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from scdiffaug.losses import log_t_similarity
+from scdiffaug.schedules import repulsion_share
+
+_N_STARTS, _N_STEPS, _RATE = 16, 400, 0.1
+_DOF = 0.01
+# Far lower than in the training itself: whole communities must pass each other.
+_EARLY_REPULSION = 0.03
+
+
+def community_layout(
+    crossings: NDArray[np.float64],
+    weights: NDArray[np.float32],
+    sizes: NDArray[np.int64],
+    *,
+    batch_size: int,
+    n_dimensions: int,
+    seed: int,
+) -> NDArray[np.float32]:
+    r"""Places of communities that the projection's loss wants, shape ``(k, n_dimensions)``.
+
+    .. math:: -\sum_{ab} W_{ab} \log Q_{ab} + (m - 1) f_a f_b R_{ab} \log(1 - Q_{ab})
+
+    is the soft contrastive loss in expectation (:func:`~scdiffaug.losses.soft_contrastive`, P as
+    the identity), if all cells of a community lie at one place. It has many minima, of which a
+    network that starts anywhere finds one; of the few points of communities the best of several
+    is cheap to find. Repulsion rises from little, so that they find their places beside their
+    like. The layout of communities first is PAGA's idea (Wolf et al. 2019).
+
+    Parameters
+    ----------
+    crossings
+        W, share of the positives that go from community a to b, shape ``(k, k)``.
+    weights
+        R, how much communities repel each other, shape ``(k, k)``.
+    sizes
+        Cells of each, shape ``(k,)``; f is their share.
+    batch_size
+        m, of whose other cells each is repelled.
+    n_dimensions
+        Of the projection.
+    seed
+        Of the starts.
+    """
+    shares = sizes / sizes.sum()
+    pull = _without_diagonal(crossings)
+    push = _without_diagonal((batch_size - 1) * np.outer(shares, shares) * weights)
+    rng = torch.Generator().manual_seed(seed)
+    places = torch.randn(_N_STARTS, len(sizes), n_dimensions, generator=rng).requires_grad_()
+    optimizer = torch.optim.Adam([places])
+    for step in range(_N_STEPS):
+        optimizer.param_groups[0]["lr"] = _RATE * (1 - step / _N_STEPS)
+        optimizer.zero_grad()
+        share = repulsion_share(step, n_steps=_N_STEPS, start=_EARLY_REPULSION)
+        _losses(places, pull, share * push).sum().backward()
+        optimizer.step()
+    with torch.no_grad():
+        best = places[_losses(places, pull, push).argmin()].numpy()
+    return (best - shares @ best).astype(np.float32)
+
+
+def _without_diagonal(matrix: NDArray[np.floating]) -> Tensor:
+    return torch.tensor(matrix, dtype=torch.float32).fill_diagonal_(0)
+
+
+def _losses(places: Tensor, pull: Tensor, push: Tensor) -> Tensor:
+    """Loss of each of several layouts, shape ``(s, k, n_dimensions)`` to ``(s,)``."""
+    sq_distances = (places[:, :, None] - places[:, None]).square().sum(3)
+    log_q = log_t_similarity(sq_distances, _DOF)
+    return -(pull * log_q + push * torch.log1p(-log_q.exp())).sum((1, 2))
