@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 
-from scdiffaug.contract import LARGEST_GENERATOR_BATCH
+from scdiffaug.pairs import LARGEST_GENERATOR_BATCH
 
 logger = logging.getLogger("scdiffaug")
 

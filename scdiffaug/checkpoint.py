@@ -15,7 +15,8 @@ import safetensors.torch
 from torch import Tensor
 
 from scdiffaug._checks import check_flag, check_path
-from scdiffaug.contract import DataContract, PairBatches
+from scdiffaug.contract import DataContract
+from scdiffaug.pairs import PairBatches
 from scdiffaug.storage import difference, write_whole
 
 _FILE = "checkpoint.safetensors"

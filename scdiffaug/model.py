@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from scdiffaug import augmentation, budget, data
 from scdiffaug._checks import check_choice, check_flag, check_number, check_seed, check_whole
 from scdiffaug.checkpoint import Checkpoints, check_place, described
-from scdiffaug.contract import DataContract, batch_bounds
+from scdiffaug.contract import DataContract
 from scdiffaug.matrices import SKETCHED, sketch
 from scdiffaug.module import Condition, choose_diffusion
 from scdiffaug.objectives import ObjectiveName
+from scdiffaug.pairs import batch_bounds
 from scdiffaug.processes import Place, Strategy
 from scdiffaug.registering import RegisteringModel
 from scdiffaug.repulsion import USUAL_BALANCE, USUAL_RELATEDNESS

@@ -26,9 +26,9 @@ from scdiffaug._signals import (
     without_chatter,
 )
 from scdiffaug.checkpoint import Checkpoints, Progress
-from scdiffaug.contract import PairBatches
 from scdiffaug.module import DiffAugModule, Tensors
 from scdiffaug.nn import multiplies_bfloat16
+from scdiffaug.pairs import PairBatches
 from scdiffaug.processes import Place, SameCells, averaged
 from scdiffaug.schedules import layout_weight, one_cycle, repulsion_share
 

@@ -11,10 +11,10 @@ from anndata import AnnData
 from scipy import sparse
 
 from scdiffaug import scDiffAug
-from scdiffaug.contract import PairBatches
 from scdiffaug.data import read_matrix, to_csr, to_tensor
 from scdiffaug.features import FeatureSpace
 from scdiffaug.neighbors import NeighborWalks
+from scdiffaug.pairs import PairBatches
 from scdiffaug.repulsion import Repulsion
 
 

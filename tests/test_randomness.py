@@ -8,7 +8,7 @@ from anndata import AnnData
 
 from scdiffaug import scDiffAug
 from scdiffaug._randomness import Stream, seed_of
-from scdiffaug.contract import PairBatches
+from scdiffaug.pairs import PairBatches
 
 STREAMS = get_args(Stream)
 FIRST = [1359667461, 988181306, 1590903676]

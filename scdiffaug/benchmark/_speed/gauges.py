@@ -277,9 +277,9 @@ def load_backed(size: Size) -> Measured:
 
 
 def _loaded(adata: AnnData) -> Measured:
-    from scdiffaug.contract import PairBatches
     from scdiffaug.data import read_matrix
     from scdiffaug.neighbors import NeighborWalks
+    from scdiffaug.pairs import PairBatches
     from scdiffaug.repulsion import Repulsion
 
     n, k = adata.n_obs, min(15, adata.n_obs - 1)

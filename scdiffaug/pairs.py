@@ -1,0 +1,144 @@
+"""Batches of cells, each with a cell near it: what training reads."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import sparse
+
+from scdiffaug import matrices
+from scdiffaug.data import to_sparse_tensor
+from scdiffaug.matrices import Matrix, Rows, StoredMatrix, batches, mixed_reads, shuffled
+from scdiffaug.neighbors import NeighborWalks
+from scdiffaug.repulsion import Repulsion
+
+LARGEST_GENERATOR_BATCH = 256
+
+
+def batch_bounds(n_cells: int, batch_size: int) -> list[int]:
+    """Where batches begin, and where the last one ends."""
+    bounds = [*range(0, n_cells, batch_size), n_cells]
+    # A cell left over alone joins the batch before it: it would have nothing to contrast.
+    if len(bounds) > 2 and bounds[-1] - bounds[-2] == 1:
+        del bounds[-2]
+    return bounds
+
+
+class PairBatches:
+    """Shuffled mini-batches of cells, each with a cell near it drawn at random.
+
+    Parameters
+    ----------
+    x
+        Cells, shape ``(n, d)``, which the generator learns from.
+    inputs
+        Their encoder inputs, shape ``(n, k)``.
+    walks
+        What draws a neighbour of each cell.
+    neighbor_weights
+        What each neighbour counts for in the mean of a cell's neighbours, shape
+        ``(n, n_neighbors)``.
+    repulsion
+        How much each of the cells repels the others in the plane.
+    places
+        Where they shall begin in it, shape ``(n, n_projection)``.
+    labels
+        Integer labels, for the supervised ablation only; zeros otherwise.
+    batch_size, generator_batch
+        Cells of a batch, and those of them that the generator learns from. Where there is no
+        generator (0), batches bring neither cells nor neighbourhoods, and nothing is read.
+    mixes
+        Whether the generator learns from cells of which half have reads of the cell near them
+        (:func:`~scdiffaug.matrices.mixed_reads`), so that it meets few twice.
+    rng
+        Order of the cells, choice of the neighbours and their weights, mixing.
+    n_processes
+        Processes that train together. Each epoch deals the cells out to them; those that are
+        left over, fewer than processes, wait for the next.
+    """
+
+    process = 0
+    """Which of the processes this is."""
+
+    def __init__(
+        self,
+        *,
+        x: Matrix | StoredMatrix,
+        inputs: NDArray[np.float32],
+        walks: NeighborWalks,
+        neighbor_weights: NDArray[np.float32],
+        repulsion: Repulsion,
+        places: NDArray[np.float32],
+        labels: NDArray[np.integer[Any]],
+        batch_size: int,
+        rng: np.random.Generator,
+        generator_batch: int = LARGEST_GENERATOR_BATCH,
+        mixes: bool = False,
+        n_processes: int = 1,
+    ) -> None:
+        self.x, self.inputs, self.labels, self.rng = x, inputs, labels, rng
+        self.walks, self.neighbor_weights, self.repulsion = walks, neighbor_weights, repulsion
+        self.places, self.batch_size, self.generator_batch = places, batch_size, generator_batch
+        self.n_processes, self.mixes = n_processes, mixes and generator_batch > 0
+        self._read = x if generator_batch else sparse.csr_matrix((x.shape[0], 0), dtype=np.float32)
+
+    def __len__(self) -> int:
+        return len(batch_bounds(self.x.shape[0] // self.n_processes, self.batch_size)) - 1
+
+    def digest(self) -> str:
+        """sha256 of the cells in their order, and of their labels."""
+        found = hashlib.sha256(matrices.digest(self.x).encode())
+        found.update(np.ascontiguousarray(self.labels).data)
+        return found.hexdigest()
+
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        order, rng = self._dealt(shuffled(self._read, self.rng))
+        bounds = batch_bounds(len(order), self.batch_size)
+        for cells, x in batches(self._read, order, bounds, rng=rng):
+            near = self.walks.draw(cells, rng)
+            around = cells if self.generator_batch else cells[:0]
+            yield {
+                "x": to_sparse_tensor(self._learnt(x[: self.generator_batch], near, rng)),
+                "depth": torch.from_numpy(np.asarray(x.sum(1)).ravel()),
+                "inputs": torch.from_numpy(self.inputs[cells]),
+                "neighbor_inputs": torch.from_numpy(self.inputs[near]),
+                "neighborhood": torch.from_numpy(self._neighborhoods(around, rng)),
+                "repulsion": torch.from_numpy(self.repulsion.among(cells)),
+                "places": torch.from_numpy(self.places[cells]),
+                "labels": torch.from_numpy(self.labels[cells]),
+            }
+
+    def _learnt(
+        self, cells: Matrix, near: NDArray[np.integer[Any]], rng: np.random.Generator
+    ) -> Matrix:
+        """What the generator learns from: cells, or half of them mixed with those near them."""
+        if not self.mixes:
+            return cells
+        n_mixed = cells.shape[0] // 2
+        mixed = mixed_reads(cells[:n_mixed], self._read[near[:n_mixed]], rng=rng)
+        return sparse.vstack([mixed, cells[n_mixed:]], format="csr")
+
+    def _neighborhoods(self, cells: Rows, rng: np.random.Generator) -> NDArray[np.float32]:
+        """Means of the cells' neighbours, each of which counts for more or less at random.
+
+        A mean that never changed would be a cell's name, by which the generator learns the cell
+        by heart (weights of the Bayesian bootstrap, Rubin 1981; benchmarks/NOTES.md, 26).
+        """
+        weights = self.neighbor_weights[cells]
+        weights = weights * rng.standard_exponential(weights.shape, dtype=np.float32)
+        weights /= weights.sum(1, keepdims=True)
+        return (weights[:, None] @ self.inputs[self.walks.neighbors[cells]])[:, 0]
+
+    def _dealt(self, order: Rows) -> tuple[Rows, np.random.Generator]:
+        """What of an epoch's order is this process's, and random numbers for its batches."""
+        if self.n_processes == 1:
+            return order, self.rng
+        n_cells = len(order) // self.n_processes
+        # The order must stay the same in all processes, whatever they draw for their batches.
+        rng = np.random.default_rng([int(self.rng.integers(2**63)), self.process])
+        return order[self.process * n_cells :][:n_cells], rng
