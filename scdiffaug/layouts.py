@@ -11,6 +11,8 @@ from scdiffaug.losses import log_t_similarity
 from scdiffaug.schedules import repulsion_share
 
 _N_STARTS, _N_STEPS, _RATE = 16, 400, 0.1
+# Pairs of communities, of all starts, that take a second or two.
+_MOST_PAIRS = 160_000
 _DOF = 0.01
 # Far lower than in the training itself: whole communities must pass each other.
 _EARLY_REPULSION = 0.03
@@ -35,6 +37,9 @@ def community_layout(
     is cheap to find. Repulsion rises from little, so that they find their places beside their
     like. The layout of communities first is PAGA's idea (Wolf et al. 2019).
 
+    Of more than 100 communities there are fewer starts than sixteen, and more than 400, of which
+    a graph in many pieces has, begin together in the middle: all pairs would take minutes.
+
     Parameters
     ----------
     crossings
@@ -50,11 +55,14 @@ def community_layout(
     seed
         Of the starts.
     """
+    n_starts = min(_N_STARTS, _MOST_PAIRS // len(sizes) ** 2)
+    if not n_starts:
+        return np.zeros((len(sizes), n_dimensions), dtype=np.float32)
     shares = sizes / sizes.sum()
     pull = _without_diagonal(crossings)
     push = _without_diagonal((batch_size - 1) * np.outer(shares, shares) * weights)
     rng = torch.Generator().manual_seed(seed)
-    places = torch.randn(_N_STARTS, len(sizes), n_dimensions, generator=rng).requires_grad_()
+    places = torch.randn(n_starts, len(sizes), n_dimensions, generator=rng).requires_grad_()
     optimizer = torch.optim.Adam([places])
     for step in range(_N_STEPS):
         optimizer.param_groups[0]["lr"] = _RATE * (1 - step / _N_STEPS)

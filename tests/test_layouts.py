@@ -91,6 +91,11 @@ def test_one_community_lies_in_the_middle() -> None:
     np.testing.assert_allclose(laid_out(np.ones((1, 1)), sizes=[30]), [[0, 0]], atol=1e-6)
 
 
+def test_very_many_communities_begin_together() -> None:
+    assert laid_out(chain(150), sizes=[3] * 150).std() > 0.1
+    np.testing.assert_array_equal(laid_out(chain(401), sizes=[3] * 401), np.zeros((401, 2)))
+
+
 def test_crossings_are_shares_of_the_walks() -> None:
     # A ring of eight cells, of which each has the next one as its neighbour.
     walks = NeighborWalks((np.arange(8)[:, None] + 1) % 8, max_steps=1)
