@@ -208,21 +208,15 @@ class DataContract:
         walks = NeighborWalks(near)
         communities = walks.communities(seed=seed_of(self.seed, "communities"))
         repulsion = Repulsion.fit(inputs, communities, balance=balance, relatedness=relatedness)
-        layout = community_layout(
-            walks.crossings(communities, seed=seed_of(self.seed, "crossings")),
-            repulsion.weights,
-            np.bincount(communities),
-            batch_size=batch_size,
-            n_dimensions=n_projection,
-            seed=seed_of(self.seed, "layout"),
-        )
         pairs = PairBatches(
             x=self._values_of_all(x),
             inputs=inputs,
             walks=walks,
             neighbor_weights=_weights_of(inputs, near, n_features=few.shape[1]),
             repulsion=repulsion,
-            places=layout[communities],
+            places=self._places(
+                walks, repulsion, batch_size=batch_size, n_projection=n_projection
+            ),
             labels=self.label_codes(cells),
             batch_size=batch_size,
             generator_batch=generator_batch,
@@ -232,6 +226,21 @@ class DataContract:
             n_processes=n_processes,
         )
         return pairs, axes
+
+    def _places(
+        self, walks: NeighborWalks, repulsion: Repulsion, *, batch_size: int, n_projection: int
+    ) -> NDArray[np.float32]:
+        """Where each cell begins in the plane, shape ``(n, n_projection)``."""
+        communities = repulsion.communities
+        layout = community_layout(
+            walks.crossings(communities, seed=seed_of(self.seed, "crossings")),
+            repulsion.weights,
+            np.bincount(communities),
+            batch_size=batch_size,
+            n_dimensions=n_projection,
+            seed=seed_of(self.seed, "layout"),
+        )
+        return layout[communities]
 
     def _neighbors(self, cells: AnnData, points: NDArray[np.float32]) -> NDArray[np.int64]:
         key = self.setup["neighbors_key"]

@@ -7,13 +7,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from scdiffaug.losses import log_t_similarity
+from scdiffaug.losses import PROJECTION_DOF, log_t_similarity
 from scdiffaug.schedules import repulsion_share
 
 _N_STARTS, _N_STEPS, _RATE = 16, 400, 0.1
 # Pairs of communities, of all starts, that take a second or two.
 _MOST_PAIRS = 160_000
-_DOF = 0.01
 # Far lower than in the training itself: whole communities must pass each other.
 _EARLY_REPULSION = 0.03
 
@@ -82,5 +81,5 @@ def _without_diagonal(matrix: NDArray[np.floating]) -> Tensor:
 def _losses(places: Tensor, pull: Tensor, push: Tensor) -> Tensor:
     """Loss of each of several layouts, shape ``(s, k, n_dimensions)`` to ``(s,)``."""
     sq_distances = (places[:, :, None] - places[:, None]).square().sum(3)
-    log_q = log_t_similarity(sq_distances, _DOF)
+    log_q = log_t_similarity(sq_distances, PROJECTION_DOF)
     return -(pull * log_q + push * torch.log1p(-log_q.exp())).sum((1, 2))

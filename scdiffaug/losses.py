@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 Reads = tuple[Tensor, Tensor, Tensor]
 _LOG_ZERO, _LEAST = -30.0, 1e-6
+PROJECTION_DOF = 0.01
 
 
 def squared_distances(a: Tensor, b: Tensor) -> Tensor:
@@ -55,7 +56,7 @@ def soft_contrastive(
     z_view: Tensor,
     repulsion: Tensor | None = None,
     dof_semantic: float = 100.0,
-    dof_projection: float = 0.01,
+    dof_projection: float = PROJECTION_DOF,
 ) -> Tensor:
     r"""Soft contrastive loss (Zang et al. 2023, eq. 2-4), mean over anchors.
 

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from anndata.io import read_elem
+from sklearn.utils import gen_batches
 
 from scdiffaug import block_files, matrices
 from scdiffaug._checks import check_path
@@ -62,26 +63,27 @@ def write_new_cells(path: Path, plan: Plan) -> AnnData:
     """
     waiting = path.with_name(f".{path.name}.{_digest(plan)[:16]}")
     waiting.mkdir(parents=True, exist_ok=True)
-    made = [_made(waiting, plan, number) for number in range(_n_blocks(plan))]
+    made = [_made(waiting, plan, number) for number in range(len(_blocks(plan)))]
     write_whole(path, lambda aside: _join(made, plan, aside))
     shutil.rmtree(waiting)
     return anndata.read_h5ad(path, backed="r")
 
 
-def _n_blocks(plan: Plan) -> int:
-    return -(-len(plan.source_of) // _CELLS_OF_A_BLOCK)
+def _blocks(plan: Plan) -> list[slice]:
+    """Rows of the plan that each block has."""
+    return list(gen_batches(len(plan.source_of), _CELLS_OF_A_BLOCK))
 
 
 def _made(waiting: Path, plan: Plan, number: int) -> Path:
     """The file of a block, which is made unless it is there."""
     place = waiting / f"{number}.h5ad"
     if not place.exists():
-        rows = slice(number * _CELLS_OF_A_BLOCK, (number + 1) * _CELLS_OF_A_BLOCK)
-        new = plan.part(rows, seed=seed_of(plan.draw.seed, "blocks", number)).make()
+        blocks = _blocks(plan)
+        new = plan.part(blocks[number], seed=seed_of(plan.draw.seed, "blocks", number)).make()
         # Layers of a backed AnnData would be in memory.
         new = AnnData(new.X, obs=new.obs, var=new.var, uns=new.uns)
         write_whole(place, new.write_h5ad)
-        logger.info("Made block %d of %d.", number + 1, _n_blocks(plan))
+        logger.info("Made block %d of %d.", number + 1, len(blocks))
     return place
 
 
@@ -93,7 +95,7 @@ def _join(made: list[Path], plan: Plan, out: Path) -> None:
     obs = anndata.concat([AnnData(obs=table) for table in filled]).obs
     uns: dict[str, Any] = {"version": version("scdiffaug"), **plan.said}
     if plan.choice.keep != "all":
-        n_asked = np.diff([*range(0, len(plan.source_of), _CELLS_OF_A_BLOCK), len(plan.source_of)])
+        n_asked = [rows.stop - rows.start for rows in _blocks(plan)]
         uns["kept_share"] = len(obs) / sum(map(_n_drawn, made, map(len, tables), n_asked))
     parts: Iterator[AnnData] = (anndata.read_h5ad(place) for place in made)
     block_files.write_blocks(out, parts, obs=obs, uns={"scdiffaug": uns})

@@ -24,8 +24,15 @@ def chain(n: int, *, crossing: float = 1e-3) -> NDArray[np.float64]:
     return crossing * (np.eye(n, k=1) + np.eye(n, k=-1)) + np.eye(n) / n
 
 
-def laid_out(crossings: NDArray[np.float64], *, sizes: list[int], seed: int = 0, n: int = 2):
-    weights = np.ones(crossings.shape, dtype=np.float32)
+def laid_out(
+    crossings: NDArray[np.float64],
+    *,
+    sizes: list[int],
+    repulsion: float = 1.0,
+    seed: int = 0,
+    n: int = 2,
+) -> NDArray[np.float32]:
+    weights = np.full(crossings.shape, repulsion, dtype=np.float32)
     return community_layout(
         crossings, weights, np.array(sizes), batch_size=BATCH, n_dimensions=n, seed=seed
     )
@@ -61,13 +68,9 @@ def test_no_small_move_or_other_scale_has_a_smaller_loss() -> None:
 
 
 def test_communities_that_repel_more_lie_farther_apart() -> None:
-    crossings, sizes = chain(3), np.full(3, 50)
     spans = []
     for repulsion in (1.0, 4.0):
-        weights = np.full((3, 3), repulsion, dtype=np.float32)
-        places = community_layout(
-            crossings, weights, sizes, batch_size=BATCH, n_dimensions=2, seed=0
-        )
+        places = laid_out(chain(3), sizes=[50] * 3, repulsion=repulsion)
         spans.append(np.linalg.norm(places[0] - places[2]))
     assert spans[1] > 1.5 * spans[0]
 
