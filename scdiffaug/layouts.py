@@ -8,13 +8,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from scdiffaug.losses import PROJECTION_DOF, log_t_similarity
-from scdiffaug.schedules import repulsion_share
 
 _N_STARTS, _N_STEPS, _RATE = 16, 400, 0.1
 # Pairs of communities, of all starts, that take a second or two.
 _MOST_PAIRS = 160_000
-# Far lower than in the training itself: whole communities must pass each other.
-_EARLY_REPULSION = 0.03
+# Share of the repulsion at the start, and the step from which there is all of it.
+_FIRST_REPULSION, _REPELS_FULLY = 0.03, 200
 
 
 def community_layout(
@@ -33,8 +32,9 @@ def community_layout(
     is the soft contrastive loss in expectation (:func:`~scdiffaug.losses.soft_contrastive`, P as
     the identity), if all cells of a community lie at one place. It has many minima, of which a
     network that starts anywhere finds one; of the few points of communities the best of several
-    is cheap to find. Repulsion rises from little, so that they find their places beside their
-    like. The layout of communities first is PAGA's idea (Wolf et al. 2019).
+    is cheap to find. Repulsion rises from little, so that they pass each other and find their
+    places beside their like, as in t-SNE's early exaggeration (van der Maaten and Hinton 2008).
+    The layout of communities first is PAGA's idea (Wolf et al. 2019).
 
     Of more than 100 communities there are fewer starts than sixteen, and more than 400, of which
     a graph in many pieces has, begin together in the middle: all pairs would take minutes.
@@ -66,7 +66,7 @@ def community_layout(
     for step in range(_N_STEPS):
         optimizer.param_groups[0]["lr"] = _RATE * (1 - step / _N_STEPS)
         optimizer.zero_grad()
-        share = repulsion_share(step, n_steps=_N_STEPS, start=_EARLY_REPULSION)
+        share = min(1.0, _FIRST_REPULSION ** (1 - step / _REPELS_FULLY))
         _losses(places, pull, share * push).sum().backward()
         optimizer.step()
     with torch.no_grad():

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 
-_EARLY_REPULSION = 0.3
-
 
 def one_cycle(step: int, *, n_steps: int) -> tuple[float, float]:
     """Share of the peak learning rate, and momentum, at a step (Smith and Topin 2018).
@@ -24,15 +22,6 @@ def one_cycle(step: int, *, n_steps: int) -> tuple[float, float]:
 def _between(start: float, end: float, share: float) -> float:
     """From start to end along half a cosine."""
     return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
-
-
-def repulsion_share(step: int, *, n_steps: int, start: float = _EARLY_REPULSION) -> float:
-    """Share of the full repulsion: little at first, all in the second half of the steps.
-
-    Until then groups find their places beside their like (early exaggeration, van der Maaten and
-    Hinton 2008; benchmarks/NOTES.md, experiment 38).
-    """
-    return min(1.0, start ** (1 - 2 * step / n_steps))
 
 
 def layout_weight(step: int, *, n_steps: int) -> float:

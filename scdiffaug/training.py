@@ -30,7 +30,7 @@ from scdiffaug.module import DiffAugModule, Tensors
 from scdiffaug.nn import multiplies_bfloat16
 from scdiffaug.pairs import PairBatches
 from scdiffaug.processes import Place, SameCells, averaged
-from scdiffaug.schedules import layout_weight, one_cycle, repulsion_share
+from scdiffaug.schedules import layout_weight, one_cycle
 
 Schedule = Literal["joint", "alternating"]
 Precision = Literal["auto", "32-true", "bf16-mixed"]
@@ -206,8 +206,6 @@ class DiffAugPlan(pl.LightningModule):
         assert rng is not None
         if terms == _OF_THE_GENERATOR:
             return self.module.diffusion_loss(batch, rng=rng)
-        share = repulsion_share(self.step, n_steps=self.encoder_steps)
-        batch["repulsion"] = batch["repulsion"] * share
         batch["views"] = self.module.make_views(
             batch, generated=generated, n_steps=n_steps, rng=rng
         )

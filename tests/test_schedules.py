@@ -1,11 +1,9 @@
-"""What changes with the step: rates, momenta, repulsion."""
-
-import math
+"""What changes with the step: rates, momenta, the layout."""
 
 import pytest
 import torch
 
-from scdiffaug.schedules import layout_weight, one_cycle, repulsion_share
+from scdiffaug.schedules import layout_weight, one_cycle
 
 
 @pytest.mark.parametrize("n_steps", [*range(1, 25), 800])
@@ -33,18 +31,6 @@ def test_the_rate_stays_at_its_end() -> None:
     rate, momentum = one_cycle(500, n_steps=500)
     assert rate < 1e-5
     assert one_cycle(800, n_steps=500) == (rate, momentum)
-
-
-@pytest.mark.parametrize(
-    ("step", "share"), [(0, 0.3), (25, math.sqrt(0.3)), (50, 1), (99, 1), (100, 1)]
-)
-def test_repulsion_rises_to_its_full_weight_by_half_of_the_steps(step: int, share: float) -> None:
-    assert repulsion_share(step, n_steps=100) == pytest.approx(share)
-
-
-def test_repulsion_may_rise_from_less() -> None:
-    assert repulsion_share(0, n_steps=100, start=0.03) == pytest.approx(0.03)
-    assert repulsion_share(50, n_steps=100, start=0.03) == 1
 
 
 @pytest.mark.parametrize(("step", "weight"), [(0, 1), (5, 0.75), (20, 0), (99, 0)])
