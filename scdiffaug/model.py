@@ -172,7 +172,7 @@ class scDiffAug(RegisteringModel):
         strategy: Strategy = "auto",
         num_nodes: int = 1,
         precision: Precision = "auto",
-        alpha: float = 0.1,
+        alpha: float = 0.5,
         startup: float = 0.5,
         balance: float = USUAL_BALANCE,
         relatedness: float = USUAL_RELATEDNESS,
@@ -206,8 +206,8 @@ class scDiffAug(RegisteringModel):
             ``"32-true"`` or ``"bf16-mixed"``; ``"auto"`` takes bfloat16 autocast where the
             hardware multiplies it.
         alpha
-            Probability that the positives of a step are generated cells, all of them, once
-            startup is over.
+            Probability that the positives of a step are mixtures with generated cells, all of
+            them, instead of with neighbours, once startup is over.
         startup
             Share of the encoder's training before generated positives begin.
         balance, relatedness

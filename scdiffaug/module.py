@@ -146,23 +146,21 @@ class DiffAugModule(BaseModuleClass):
         rows = np.random.default_rng(0).permutation(len(inputs))[: len(kept)]
         kept.copy_(torch.from_numpy(inputs[np.sort(rows)]))
 
-    def make_views(
-        self, batch: Tensors, *, generated: bool, n_steps: int, rng: torch.Generator
-    ) -> Tensor:
-        r"""Positives of a batch, shape ``(n, k)``: neighbour mixup, or generated cells.
+    def make_views(self, batch: Tensors, *, generated: bool, rng: torch.Generator) -> Tensor:
+        r"""Positives of a batch, shape ``(n, k)``: mixtures of a cell and one that is like it.
 
-        :math:`x^+ = \lambda x_i + (1-\lambda) x_j` with j a neighbour of i. Or what the averaged
-        generator makes from y of the neighbourhoods, for all of a batch at once, as a few cells
-        cost nearly as much.
+        :math:`x^+ = \lambda x_i + (1-\lambda) x_j` with j a neighbour of i. Or x_j is what the
+        averaged generator makes from y of the neighbourhood, for all of a batch at once, as a few
+        cells cost nearly as much.
         """
+        x, other = batch["inputs"], batch["neighbor_inputs"]
         if generated:
-            return self._generated_inputs(batch, n_steps, rng)
-        x, neighbor = batch["inputs"], batch["neighbor_inputs"]
+            other = self._generated_inputs(batch, rng)
         mix = torch.rand(len(x), 1, generator=rng, device=x.device)
-        return torch.lerp(neighbor, x, mix)
+        return torch.lerp(other, x, mix)
 
     @torch.no_grad()
-    def _generated_inputs(self, batch: Tensors, n_steps: int, rng: torch.Generator) -> Tensor:
+    def _generated_inputs(self, batch: Tensors, rng: torch.Generator) -> Tensor:
         y, depth = self._fixed_semantic(batch["neighborhood"]), batch["depth"]
         made = self.sample(
             # From pure noise nothing of the source is seen.
@@ -170,7 +168,8 @@ class DiffAugModule(BaseModuleClass):
             y,
             batch["labels"],
             strength=1.0,
-            n_steps=n_steps,
+            # As positives cells of one step are as good as of four (benchmarks/NOTES.md, 40).
+            n_steps=1,
             rng=rng,
             depth=depth,
         )

@@ -49,7 +49,7 @@ class TrainingOptions:
     n_steps
         Optimiser steps in all.
     alpha
-        Probability that a positive is a generated cell, once startup is over.
+        Probability that a positive is mixed with a generated cell, once startup is over.
     encoder_share
         Share of the steps in which the encoder learns beside a generator, with the schedule
         ``"joint"``; then the generator learns on.
@@ -59,8 +59,6 @@ class TrainingOptions:
         ``"joint"``: both losses at every step. ``"alternating"``: one of them every other epoch.
     learning_rate, weight_decay, clip_norm
         Peak of the one-cycle schedule; AdamW's decay; bound on the gradient norm.
-    view_steps
-        Denoising steps of a generated positive.
     generator_epsilon
         Epsilon of the generator's AdamW.
     seed
@@ -68,14 +66,13 @@ class TrainingOptions:
     """
 
     n_steps: int
-    alpha: float = 0.1
+    alpha: float = 0.5
     encoder_share: float = 1.0
     startup: float = 0.5
     schedule: Schedule = "joint"
     learning_rate: float = 3e-3
     weight_decay: float = 1e-2
     clip_norm: float = 10.0
-    view_steps: int = 4
     generator_epsilon: float = 1e-4
     seed: int = 0
 
@@ -88,7 +85,6 @@ class TrainingOptions:
         check_number("learning_rate", self.learning_rate, above=0)
         check_number("weight_decay", self.weight_decay, at_least=0)
         check_number("clip_norm", self.clip_norm, above=0)
-        check_whole("view_steps", self.view_steps)
         check_number("generator_epsilon", self.generator_epsilon, above=0)
 
 
@@ -202,13 +198,11 @@ class DiffAugPlan(pl.LightningModule):
         return output.loss
 
     def _output(self, batch: Tensors, terms: tuple[str, ...], *, generated: bool) -> LossOutput:
-        rng, n_steps = self._rng, self.options.view_steps
+        rng = self._rng
         assert rng is not None
         if terms == _OF_THE_GENERATOR:
             return self.module.diffusion_loss(batch, rng=rng)
-        batch["views"] = self.module.make_views(
-            batch, generated=generated, n_steps=n_steps, rng=rng
-        )
+        batch["views"] = self.module.make_views(batch, generated=generated, rng=rng)
         weight = layout_weight(self.step, n_steps=self.encoder_steps)
         loss_kwargs = {"terms": terms, "layout_weight": weight}
         kwargs = {"generative_kwargs": {"rng": rng}, "loss_kwargs": loss_kwargs}

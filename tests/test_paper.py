@@ -153,7 +153,7 @@ def test_figure_4_has_a_box_over_the_seeds_for_each_alpha(paper, dataset):
     panels = alphas.boxes(results, [dataset.name]).axes
     assert len(panels) == 4
     names = [text.get_text() for text in panels[0].get_xticklabels()]
-    assert names == ["0", "0.05", "0.1", "0.15", "0.2", "0.4", "0.8"]
+    assert names == ["0", "0.05", "0.1", "0.15", "0.2", "0.5", "0.8"]
     medians = [line for line in panels[0].lines if line.get_color() == "C1"]
     assert medians[-1].get_ydata() == pytest.approx([59, 59])
     assert "| 0.8 | 59.0 ± 1.0 |" in (out / "summary.md").read_text()

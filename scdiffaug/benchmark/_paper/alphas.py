@@ -20,7 +20,7 @@ from scdiffaug.benchmark.inputs import Dataset, describe
 from scdiffaug.benchmark.margins import of_metric
 from scdiffaug.training import TrainingOptions
 
-GRID = (0.0, 0.05, 0.1, 0.15, 0.2, 0.4, 0.8)
+GRID = (0.0, 0.05, 0.1, 0.15, 0.2, 0.5, 0.8)
 # Rows of the benchmark are asked for by their names, so that their runs are remembered once.
 _KNOWN: Mapping[float, str] = {0.0: "scdiffaug_alpha0", TrainingOptions.alpha: "scdiffaug"}
 
