@@ -85,3 +85,15 @@ def test_differences_leave_out_what_has_no_partner():
     assert found.to_dict() == {(1.0, "x", 0): -25.0}
     assert alpha.differences(results, report.PANELS[0]).empty
     assert np.isnan(alpha.differences_figure(results).axes[1].lines[3].get_xdata()).all()
+
+
+def test_verdicts_tell_scores_that_are_not_drawn():
+    shared = {"share": 1.0, "representation": "80d", "metric": "silhouette"}
+    results = pd.DataFrame(
+        {**shared, "dataset": dataset, "method": method, "seed": 0, "value": value}
+        for dataset in "xy"
+        for method, value in (("scdiffaug", 0.5), ("scdiffaug_alpha0", 0.25))
+    )
+    (verdict,) = alpha._verdicts(results).to_dict("records")
+    assert verdict["score"] == "silhouette, 80-d"
+    assert verdict["mean difference"] == "+25.0"

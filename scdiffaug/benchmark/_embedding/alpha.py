@@ -26,6 +26,13 @@ from scdiffaug.benchmark.methods import OURS
 logger = logging.getLogger("scdiffaug")
 
 _WITHOUT = "scdiffaug_alpha0"
+# Told in numbers alone.
+_BESIDE = (
+    Panel("knn_accuracy", "2d", "kNN, 2-D"),
+    Panel("knn_accuracy", "80d", "kNN, 80-d"),
+    Panel("silhouette", "2d", "silhouette, 2-D"),
+    Panel("silhouette", "80d", "silhouette, 80-d"),
+)
 _HOW_TO_READ = """\
 Differences are default α less α = 0, in points, paired by dataset and seed: both runs have the \
 same cells, initial weights and training up to the first generated positive. Of a share below 1 \
@@ -177,7 +184,7 @@ def _write(out: Path, results: pd.DataFrame, *, notes: Sequence[str], command: s
 
 def _verdicts(results: pd.DataFrame) -> pd.DataFrame:
     rows = []
-    for panel in PANELS:
+    for panel in (*PANELS, *_BESIDE):
         for share, own in differences(results, panel).groupby(level="share", sort=False):
             low, high = paired_interval(own)
             means = own.groupby(level="dataset").mean()
