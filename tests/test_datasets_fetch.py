@@ -126,7 +126,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.delenv("SCDIFFAUG_DATA_DIR", raising=False)
     monkeypatch.setenv("SCDIFFAUG_CACHE_DIR", str(folder))
     monkeypatch.setattr("pooch.core.time", SimpleNamespace(sleep=lambda _: None))
-    monkeypatch.setattr(_resume, "_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(_resume, "_TIMEOUT_S", 1.0)
     monkeypatch.setattr(_resume, "_CHUNK_BYTES", 512)
     yield folder
     files = folder / "files"
