@@ -32,6 +32,11 @@ def _views(model: scDiffAug, batch: dict[str, torch.Tensor], *, generated: bool)
     return model.module.make_views(batch, generated=generated, rng=rng)
 
 
+def _partners(model: scDiffAug, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """What the generated views of the same seed are mixed with."""
+    return model.module._generated_inputs(batch, torch.Generator().manual_seed(0))
+
+
 def _beside(views: torch.Tensor, x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     """How far each view is from all mixtures of a cell and another."""
     way = other - x
@@ -62,26 +67,30 @@ def test_generated_positives_reach_the_loss(pbmc: AnnData) -> None:
     """A stale, empty or all-zero source of generated cells would leave these as they were."""
     model = scDiffAug(pbmc)
     batch = _batch(model)
-    made = _views(model, batch, generated=True)
-    for other in (batch["neighbor_inputs"], model.module.axes(torch.zeros(1, 765))):
-        assert (_beside(made, batch["inputs"], other) > 1e-3).all()
+    mixed, views = (_views(model, batch, generated=which) for which in (False, True))
+    assert (views != mixed).any(1).all()
+    made = _partners(model, batch)
+    empty = model.module.axes(torch.zeros(1, 765))
+    assert ((made - empty).abs().amax(1) > 0.1).all()
+    assert (_beside(views, batch["inputs"], made) < 1e-5).all()
+    assert (views != batch["inputs"]).any(1).all()
 
 
 def test_positives_follow_the_averaged_generator(pbmc: AnnData) -> None:
     model = scDiffAug(pbmc)
     model.module.fit_scale(pbmc.X)
     batch = _batch(model)
-    before = _views(model, batch, generated=True)
+    before = _partners(model, batch)
     with torch.no_grad():
         model.module.generator.out.bias[:] = 0
         model.module.generator.out.bias[7] = 50
-    assert torch.equal(_views(model, batch, generated=True), before)
+    assert torch.equal(_partners(model, batch), before)
     model.module.update_ema(0.0)
-    after = _views(model, batch, generated=True)
+    after = _partners(model, batch)
     all_reads_of_one_gene = torch.zeros(1, 765)
     all_reads_of_one_gene[:, 7] = np.log1p(1e4)
-    expected = model.module.axes(all_reads_of_one_gene)
-    assert (_beside(after, batch["inputs"], expected) < 1e-3).all()
+    expected = model.module.axes(all_reads_of_one_gene).expand_as(after)
+    torch.testing.assert_close(after, expected, rtol=1e-3, atol=1e-3)
 
 
 def test_positives_follow_the_condition(pbmc: AnnData) -> None:
