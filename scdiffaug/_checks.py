@@ -11,10 +11,8 @@ from numbers import Integral, Real
 _LARGEST_SEED = 2**32 - 1
 
 
-def check_whole(
-    name: str, value: object, *, at_least: int = 1, at_most: int | None = None
-) -> None:
-    """Check a whole number.
+def check_whole(name: str, value: object, *, at_least: int = 1, at_most: int | None = None) -> int:
+    """Check a whole number, and return it as Python's own: JSON knows none of NumPy's.
 
     Raises
     ------
@@ -32,6 +30,7 @@ def check_whole(
     number = int(value)
     if number < at_least or (at_most is not None and number > at_most):
         raise ValueError(f"{name}={value} must be {allowed}.")
+    return number
 
 
 def check_number(
@@ -41,8 +40,8 @@ def check_number(
     at_least: float | None = None,
     above: float | None = None,
     at_most: float | None = None,
-) -> None:
-    """Check a finite number.
+) -> float:
+    """Check a finite number, and return it as Python's own.
 
     Raises
     ------
@@ -65,6 +64,7 @@ def check_number(
     is_low = is_low or (above is not None and number <= above)
     if not math.isfinite(number) or is_low or (at_most is not None and number > at_most):
         raise ValueError(f"{name}={value} must be {allowed}.")
+    return number
 
 
 def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
@@ -80,9 +80,9 @@ def check_flag(name: str, value: object) -> None:
         raise TypeError(f"{name}={value!r} must be True or False.")
 
 
-def check_seed(value: object) -> None:
+def check_seed(value: object) -> int:
     """Check a seed; TypeError or ValueError as in :func:`check_whole`."""
-    check_whole("seed", value, at_least=0, at_most=_LARGEST_SEED)
+    return check_whole("seed", value, at_least=0, at_most=_LARGEST_SEED)
 
 
 def check_path(name: str, value: object) -> None:
@@ -93,7 +93,7 @@ def check_path(name: str, value: object) -> None:
             f"{type(value).__name__}."
         )
     if not os.fspath(value):
-        raise ValueError(f"{name} is empty: name a folder.")
+        raise ValueError(f"{name} is empty: name a file or a folder.")
 
 
 def check_is(name: str, value: object, wanted: type, *, advice: str) -> None:

@@ -6,13 +6,22 @@ from typing import TypeVar
 import typer
 
 _T = TypeVar("_T")
+_MENDABLE = (
+    FloatingPointError,
+    KeyError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 
 def or_fail(run: Callable[[], _T]) -> _T:
     """Call, and turn what a user can mend into one sentence and exit status 1."""
     try:
         return run()
-    except (FloatingPointError, KeyError, MemoryError, OSError, RuntimeError, ValueError) as error:
+    except _MENDABLE as error:
         reason = error.args[0] if isinstance(error, KeyError) else error
         typer.echo(f"Error: {reason}", err=True)
         raise typer.Exit(1) from error

@@ -73,7 +73,8 @@ def embed(
 ) -> None:
     """Embed cells: OUT is IN with an embedding for analysis and a plane for pictures in obsm.
 
-    Trains a model on the cells, unless --model names one that is trained.
+    Trains a model on the cells, unless --model names one that is trained; without its generator,
+    unless --model names where to save it.
 
     Example: scdiffaug embed cells.h5ad embedded.h5ad --layer counts --model my_model
     """

@@ -78,13 +78,13 @@ class Training:
                 "change: leave that out, or name another folder for --model."
             )
 
-    def model(self, adata: AnnData) -> scDiffAug:
+    def model(self, adata: AnnData, *, diffusion: Literal["auto", "none"] = "auto") -> scDiffAug:
         """The model, not yet trained where none is saved."""
         if self.is_saved and self.folder is not None:
-            return scDiffAug.load(self.folder)
+            return scDiffAug._load_without_cells(self.folder)
         scDiffAug.setup_anndata(adata, layer=self.layer, batch_key=self.batch_key)
         space: Any = self.feature_space or "auto"
-        return scDiffAug(adata, feature_space=space, seed=self.seed)
+        return scDiffAug(adata, feature_space=space, diffusion=diffusion, seed=self.seed)
 
     def finish(self, model: scDiffAug) -> scDiffAug:
         """Train and save the model where that was not done before."""
@@ -156,7 +156,9 @@ def embed(
     _check_place(out, ".h5ad", overwrite=overwrite)
     training.check()
     adata = _read(cells, backed=backed)
-    model = training.finish(training.model(adata))
+    # A generator that is not saved would be thrown away.
+    diffusion: Literal["auto", "none"] = "none" if training.folder is None else "auto"
+    model = training.finish(training.model(adata, diffusion=diffusion))
     tl.embed(adata, model, key_added=key_added)
     if backed:
         embeddings = {key: adata.obsm[key] for key in (key_added, f"{key_added}_2d")}

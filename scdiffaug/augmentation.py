@@ -51,8 +51,8 @@ class Draw:
         process = module.process
         if process is None:
             raise ValueError("diffusion='none' has no generator: build the model with another.")
-        check_number("strength", strength, above=0, at_most=1)
-        check_seed(seed)
+        strength = check_number("strength", strength, above=0, at_most=1)
+        seed = check_seed(seed)
         offered: dict[str, Sampler] = {name: name for name in process.samplers}
         offered["auto"] = process.samplers[0]
         if not isinstance(sampler, str) or sampler not in offered:
@@ -60,8 +60,7 @@ class Draw:
                 f"sampler={sampler!r} does not fit this model: use one of "
                 f"{', '.join(map(repr, offered))}."
             )
-        steps = process.default_steps if steps is None else steps
-        check_whole("steps", steps)
+        steps = check_whole("steps", process.default_steps if steps is None else steps)
         return cls(strength=strength, sampler=offered[sampler], steps=steps, seed=seed)
 
 

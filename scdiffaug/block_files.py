@@ -61,7 +61,10 @@ def write_blocks(
     """
     with h5py.File(path, "w") as store:
         first = next(blocks)
-        write_elem(store, "/", AnnData(obs=obs, var=first.var, uns=uns))
+        cells = AnnData(obs=obs, var=first.var, uns=uns)
+        # As AnnData.write_h5ad does: strings with missing ones among them are not written.
+        cells.strings_to_categoricals()
+        write_elem(store, "/", cells)
         _append(store, first)
         for block in blocks:
             _append(store, block)

@@ -90,11 +90,7 @@ class DataContract:
         x = data.read_matrix(adata, setup["layer"])
         space = FeatureSpace.decide(x, feature_space, names=adata.var_names)
         data.check_depth(x, adata.obs_names, space)
-        if adata.n_obs <= n_neighbors:
-            raise ValueError(
-                f"n_neighbors={n_neighbors} needs more than {n_neighbors} cells, found "
-                f"{adata.n_obs}: lower n_neighbors or add cells."
-            )
+        neighbors.check_enough(adata.n_obs, n_neighbors)
         labels = adata.obs[setup["labels_key"]].astype(str) if needs_labels else []
         rows, few = sketch(x)
         batch = None if setup["batch_key"] is None else adata.obs[setup["batch_key"]].iloc[rows]
@@ -245,6 +241,7 @@ class DataContract:
     def _neighbors(self, cells: AnnData, points: NDArray[np.float32]) -> NDArray[np.int64]:
         key = self.setup["neighbors_key"]
         if key is not None:
+            data.check_graph(cells, key)
             graph = cells.obsp[cells.uns[key]["distances_key"]]
             return neighbors.knn_from_graph(graph, self.n_neighbors)
         seed = seed_of(self.seed, "neighbors")

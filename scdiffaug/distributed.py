@@ -24,11 +24,10 @@ from scdiffaug._checks import check_is, check_path, check_seed, check_whole
 from scdiffaug._randomness import seed_of
 from scdiffaug.diffusion import Sampler
 from scdiffaug.model import scDiffAug
+from scdiffaug.planning import MADE, source_obs
 
 if TYPE_CHECKING:
     from distributed import Client
-
-_MADE = ["source_obs_name", "augmentation_strength", "is_augmented"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -333,7 +332,7 @@ def _embedded(job: _Job, block: int) -> AnnData:
 def _augmented(job: _Job, block: int) -> AnnData:
     model, cells = _cells(job, block)
     new = model.augment(cells, **job.options, seed=seed_of(job.seed, "blocks", block))
-    new.obs = new.obs[_MADE]
+    new.obs = new.obs[MADE]
     return new
 
 
@@ -345,15 +344,8 @@ def _gather(job: _Job, places: list[Path], out: Path, *, obs: pd.DataFrame) -> N
     uns: dict[str, Any] = {}
     if job.verb == "augment":
         tables = [block_files.read_names(place)[0] for place in places]
-        obs = _source_obs(obs, pd.concat(tables))
+        obs = source_obs(obs, pd.concat(tables))
         said = anndata.read_h5ad(places[0], backed="r").uns["scdiffaug"]
         uns["scdiffaug"] = {**said, "seed": job.seed, "block_size": job.block_size}
     parts: Iterator[AnnData] = (anndata.read_h5ad(place) for place in places)
     block_files.write_blocks(out, parts, obs=obs, uns=uns)
-
-
-def _source_obs(obs: pd.DataFrame, made: pd.DataFrame) -> pd.DataFrame:
-    """Annotations of the source cells, under the names of the new ones."""
-    sources = obs.drop(columns=["_scvi_batch", "_scvi_labels"], errors="ignore")
-    sources = sources.loc[made["source_obs_name"].astype(str)].set_index(made.index)
-    return sources.assign(**{name: made[name] for name in _MADE})

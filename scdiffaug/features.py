@@ -222,7 +222,8 @@ def select_features(
     # Silences scanpy's advice about log1p: the transform is known.
     cells.uns["log1p"] = {"base": None}
     if batch is not None:
-        cells.obs["batch"] = pd.Categorical(batch)
+        # Of values, not of categories: one without cells would stop scanpy.
+        cells.obs["batch"] = pd.Categorical(np.asarray(batch))
     with warnings.catch_warnings(), torch_threads_kept():
         # Fewer features than n_top vary at all: then all of those are taken.
         warnings.filterwarnings("ignore", message=".*> number of normalized dispersions")

@@ -323,8 +323,7 @@ class GeneratingModel(SavedModel):
     def _made_at_once(self, batch_size: int | None) -> int:
         if batch_size is None:
             return augmentation.made_at_once(self.module, self._contract)
-        check_whole("batch_size", batch_size)
-        return batch_size
+        return check_whole("batch_size", batch_size)
 
     def _sources(
         self, adata: AnnData | None, indices: Sequence[int] | None, choice: Choice

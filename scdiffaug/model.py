@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -115,19 +115,15 @@ class scDiffAug(RegisteringModel):
         diffusion: Literal["auto", "counts", "gaussian", "none"] = "auto",
         seed: int = 0,
     ) -> None:
-        widths = {
-            "n_components": n_components,
-            "n_neighbors": n_neighbors,
-            "n_semantic": n_semantic,
-            "n_projection": n_projection,
-        }
-        for name, width in widths.items():
-            check_whole(name, width)
+        n_components = check_whole("n_components", n_components)
+        n_neighbors = check_whole("n_neighbors", n_neighbors)
+        n_semantic = check_whole("n_semantic", n_semantic)
+        n_projection = check_whole("n_projection", n_projection)
         if n_top_features is not None:
             check_whole("n_top_features", n_top_features)
         check_choice("objective", objective, get_args(ObjectiveName))
         check_choice("condition", condition, get_args(Condition))
-        check_seed(seed)
+        seed = check_seed(seed)
         data.check_frame(adata)
         if not self._is_set_up(adata):
             logger.info("Registering adata with defaults: X, no labels, no batches.")
@@ -135,9 +131,7 @@ class scDiffAug(RegisteringModel):
         super().__init__(adata)
         needs_labels = condition == "labels"
         if needs_labels and self.registry["setup_args"]["labels_key"] is None:
-            raise ValueError(
-                "condition='labels' needs labels: call setup_anndata(labels_key=...)."
-            )
+            raise ValueError("condition='labels' needs labels: setup_anndata(labels_key=...).")
         contract = DataContract.fit(
             adata,
             self.registry["setup_args"],
@@ -148,18 +142,22 @@ class scDiffAug(RegisteringModel):
             seed=seed,
         )
         logger.info("Feature space: %s (%s requested).", contract.space.kind, feature_space)
-        self._build(
-            contract,
-            {
-                "n_components": min(n_components, len(contract.selected), adata.n_obs - 1),
-                "n_references": min(adata.n_obs, SKETCHED),
-                "n_semantic": n_semantic,
-                "n_projection": n_projection,
-                "objective": objective,
-                "condition": condition,
-                "diffusion": choose_diffusion(diffusion, contract.space),
-            },
-        )
+        config = {
+            "n_components": min(n_components, len(contract.selected)),
+            "n_semantic": n_semantic,
+            "n_projection": n_projection,
+            "objective": objective,
+            "condition": condition,
+            "diffusion": choose_diffusion(diffusion, contract.space),
+        }
+        self._build_anew(contract, config)
+
+    def _build_anew(self, contract: DataContract, config: dict[str, Any]) -> None:
+        """An untrained module for the cells at hand, which a loaded model was not trained on."""
+        n_cells, self.is_trained_ = self.adata.n_obs, False
+        n_components = min(config["n_components"], n_cells - 1)
+        fitted = {"n_components": n_components, "n_references": min(n_cells, SKETCHED)}
+        self._build(contract, config | fitted)
 
     def train(
         self,
@@ -183,7 +181,7 @@ class scDiffAug(RegisteringModel):
         checkpoint_dir: str | Path | None = None,
         resume: bool = False,
     ) -> None:
-        """Train encoder and generator.
+        """Train encoder and generator, at each call anew from the weights that the seed gives.
 
         Parameters
         ----------
@@ -255,14 +253,14 @@ class scDiffAug(RegisteringModel):
         """
         if self.adata is None:
             raise ValueError("The model was loaded without cells: pass adata=... to load.")
-        check_whole("batch_size", batch_size, at_least=2)
+        batch_size = check_whole("batch_size", batch_size, at_least=2)
         if max_epochs is not None:
-            check_whole("max_epochs", max_epochs)
+            max_epochs = check_whole("max_epochs", max_epochs)
         n_trained = self._n_trained(max_cells)
         check_choice("precision", precision, get_args(Precision))
         generates = self.module.process is not None
-        check_number("balance", balance, at_least=0, at_most=1)
-        check_number("relatedness", relatedness, at_least=0, at_most=1)
+        balance = check_number("balance", balance, at_least=0, at_most=1)
+        relatedness = check_number("relatedness", relatedness, at_least=0, at_most=1)
         check_flag("enable_progress_bar", enable_progress_bar)
         check_place(checkpoint_dir, resume=resume)
         place = Place.chosen(
@@ -290,6 +288,7 @@ class scDiffAug(RegisteringModel):
             seed=self._contract.seed,
         )
         budget.say_of_little(n_trained, options.n_steps, default_steps=usual_epochs * n_batches)
+        self._build_anew(self._contract, self._module_config)
         batches, axes = self._contract.training_cells(
             self.adata,
             n_components=self._module_config["n_components"],
@@ -308,9 +307,8 @@ class scDiffAug(RegisteringModel):
         checkpoints = None
         if checkpoint_dir is not None:
             settings = {**self._module_config, **asdict(options), "max_epochs": max_epochs}
-            settings |= {"accelerator": place.accelerator, "precision": precision}
-            settings |= {"n_processes": place.n_processes}
-            settings |= {"balance": balance, "relatedness": relatedness}
+            settings |= {"accelerator": place.accelerator, "n_processes": place.n_processes}
+            settings |= {"precision": precision, "balance": balance, "relatedness": relatedness}
             run = described(self._contract, batches, settings)
             checkpoints = Checkpoints(Path(checkpoint_dir), run)
         self.history_ = fit(
@@ -331,7 +329,7 @@ class scDiffAug(RegisteringModel):
         n_cells = self.adata.n_obs
         if max_cells is not None:
             # As many are kept, in whose midst every cell is embedded.
-            check_whole("max_cells", max_cells, at_least=SKETCHED)
+            max_cells = check_whole("max_cells", max_cells, at_least=SKETCHED)
         # Drawn cells would have lost their neighbours in a graph of all.
         if max_cells is None or max_cells >= n_cells or self._contract.setup["neighbors_key"]:
             return n_cells

@@ -46,13 +46,18 @@ def knn_indices(
     ValueError
         If there are not more points than neighbours.
     """
-    if len(points) <= n_neighbors:
-        raise ValueError(
-            f"n_neighbors={n_neighbors} needs more than {n_neighbors} cells, found "
-            f"{len(points)}: lower n_neighbors or add cells."
-        )
+    check_enough(len(points), n_neighbors)
     search = _exact if len(points) <= _EXACT_UP_TO else _approximate
     return _drop_self(search(points, n_neighbors + 1, seed))
+
+
+def check_enough(n_cells: int, n_neighbors: int) -> None:
+    """Raise ValueError where there are not more cells than neighbours."""
+    if n_cells <= n_neighbors:
+        raise ValueError(
+            f"n_neighbors={n_neighbors} needs more than {n_neighbors} cells, found {n_cells}: add "
+            "cells, or build scDiffAug(adata, n_neighbors=...) with fewer."
+        )
 
 
 def nearest(

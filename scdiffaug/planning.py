@@ -30,6 +30,8 @@ logger = logging.getLogger("scdiffaug")
 
 # Times that a cell is drawn before keep="consistent" gives it up.
 MOST_TRIES = 10
+# What a new cell is told by, beside its name; all else in its row of obs is its source's.
+MADE = ["source_obs_name", "augmentation_strength", "is_augmented"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,9 +86,9 @@ class Plan:
     def make(self) -> AnnData:
         """All of the new cells."""
         made, rows, said = self._made()
-        obs = _source_obs(
-            self.cells, self.source_of[rows], self.copy_of[rows], strength=self.draw.strength
-        )
+        sources = self.cells.obs_names[self.source_of[rows]]
+        table = _made_table(sources, self.copy_of[rows], strength=self.draw.strength)
+        obs = source_obs(self.cells.obs, table)
         return as_anndata(made, self.cells, obs, contract=self.contract, said=said)
 
     def _made(self) -> tuple[Matrix, Rows, dict[str, Any]]:
@@ -176,18 +178,25 @@ def planned(
     )
 
 
-def _source_obs(
-    cells: AnnData, source_of: Rows, copy_of: Rows, *, strength: float
-) -> pd.DataFrame:
-    """Annotations of the source cells, under new names."""
-    obs = cells.obs.iloc[source_of].drop(columns=["_scvi_batch", "_scvi_labels"], errors="ignore")
-    obs = obs.assign(
-        source_obs_name=cells.obs_names[source_of].astype(str),
-        augmentation_strength=strength,
-        is_augmented=True,
-    )
-    obs.index = [f"{name}-aug{copy}" for name, copy in zip(obs.index, copy_of, strict=True)]
-    return obs
+def source_obs(obs: pd.DataFrame, made: pd.DataFrame) -> pd.DataFrame:
+    """Annotations of the source cells, under the names of the new ones.
+
+    Parameters
+    ----------
+    obs
+        Of all cells, by their names.
+    made
+        ``source_obs_name`` and the other columns of ``MADE``, by the names of the new cells.
+    """
+    sources = obs.drop(columns=["_scvi_batch", "_scvi_labels"], errors="ignore")
+    sources = sources.loc[made["source_obs_name"].astype(str)].set_index(made.index)
+    return sources.assign(**{name: made[name] for name in MADE})
+
+
+def _made_table(sources: pd.Index, copy_of: Rows, *, strength: float) -> pd.DataFrame:
+    names = [f"{name}-aug{copy}" for name, copy in zip(sources, copy_of, strict=True)]
+    values = dict(zip(MADE, (sources.astype(str), strength, True), strict=True))
+    return pd.DataFrame(values, index=names)
 
 
 def _say_of_kept(rows: Rows, share: float, groups_asked: Names | None, *, n_asked: int) -> None:

@@ -19,7 +19,7 @@ from scdiffaug._checks import check_flag, check_path
 from scdiffaug._randomness import seed_of
 from scdiffaug._saved_fields import SavedFields
 from scdiffaug.contract import DataContract
-from scdiffaug.features import Matrix
+from scdiffaug.matrices import Matrix
 from scdiffaug.module import DiffAugModule
 from scdiffaug.processes import is_first_process
 
@@ -144,7 +144,7 @@ class SavedModel(BaseModelClass):
     def _load_without_cells(cls, folder: Path) -> Self:
         """Load a model for cells that come in blocks, be there cells beside it or not."""
         _, _, target = parse_device_args("auto", "auto", return_device="torch")
-        saved, weights = _fields_and_weights(folder)
+        saved, weights = _fields_and_weights(storage.standing(folder))
         return cls._restored(saved, weights, None, device=target)
 
     @classmethod
@@ -190,12 +190,12 @@ class SavedModel(BaseModelClass):
             super().__init__(registry=registry)
             return
         cells = data.align_features(adata, pd.Index(contract.var_names))
-        self.setup_anndata(cells, **contract.setup)
+        self.setup_anndata(cells, **_setup_of(cells, contract))
         super().__init__(cells)
 
     @property
     def feature_space(self) -> str:
-        """The decision made at construction: ``"counts"``, ``"log"`` or ``"raw"``."""
+        """The decision made at construction: ``"counts"``, ``"peaks"``, ``"log"`` or ``"raw"``."""
         return self._contract.space.kind
 
     def _read(
@@ -205,6 +205,22 @@ class SavedModel(BaseModelClass):
         if adata is None:
             raise ValueError("The model was loaded without cells: pass adata=...")
         return self._contract.read(adata, indices)
+
+
+def _setup_of(cells: AnnData, contract: DataContract) -> dict[str, Any]:
+    """The contract's setup, without what only training asks for where the cells have it not."""
+    setup = dict(contract.setup)
+    for argument in ("labels_key", "batch_key"):
+        is_needed = argument == "labels_key" and contract.label_names
+        if not is_needed and not _is_whole(cells.obs, setup[argument]):
+            setup[argument] = None
+    if setup["neighbors_key"] not in cells.uns:
+        setup["neighbors_key"] = None
+    return setup
+
+
+def _is_whole(obs: pd.DataFrame, column: str | None) -> bool:
+    return column in obs and not obs[column].isna().any()
 
 
 def _no_pickle(method: str) -> NotImplementedError:

@@ -22,7 +22,7 @@ from sklearn.utils import gen_batches
 from scdiffaug import block_files, matrices
 from scdiffaug._checks import check_path
 from scdiffaug._randomness import seed_of
-from scdiffaug.planning import MOST_TRIES, Plan
+from scdiffaug.planning import MADE, MOST_TRIES, Plan, source_obs
 from scdiffaug.storage import write_whole
 
 logger = logging.getLogger("scdiffaug")
@@ -80,8 +80,8 @@ def _made(waiting: Path, plan: Plan, number: int) -> Path:
     if not place.exists():
         blocks = _blocks(plan)
         new = plan.part(blocks[number], seed=seed_of(plan.draw.seed, "blocks", number)).make()
-        # Layers of a backed AnnData would be in memory.
-        new = AnnData(new.X, obs=new.obs, var=new.var, uns=new.uns)
+        # Layers of a backed AnnData would be in memory; what is the sources' is known.
+        new = AnnData(new.X, obs=new.obs[MADE], var=new.var, uns=new.uns)
         write_whole(place, new.write_h5ad)
         logger.info("Made block %d of %d.", number + 1, len(blocks))
     return place
@@ -92,7 +92,7 @@ def _join(made: list[Path], plan: Plan, out: Path) -> None:
     tables = [block_files.read_names(place)[0] for place in made]
     # A table without rows has no types of its own to keep.
     filled = [table for table in tables if len(table)] or tables[:1]
-    obs = anndata.concat([AnnData(obs=table) for table in filled]).obs
+    obs = source_obs(plan.cells.obs, pd.concat(filled))
     uns: dict[str, Any] = {"version": version("scdiffaug"), **plan.said}
     if plan.choice.keep != "all":
         n_asked = [rows.stop - rows.start for rows in _blocks(plan)]

@@ -16,7 +16,7 @@ from scvi.module.base import LossOutput
 from scvi.train import Trainer
 from torch import Tensor
 
-from scdiffaug._checks import check_choice, check_number, check_whole
+from scdiffaug._checks import check_choice, check_number
 from scdiffaug._memory import said_for
 from scdiffaug._randomness import seed_of
 from scdiffaug._signals import (
@@ -37,6 +37,8 @@ Precision = Literal["auto", "32-true", "bf16-mixed"]
 logger = logging.getLogger("scdiffaug")
 
 _EMA_DECAY = 0.998
+# Of the gradient, which is scaled down to it.
+_LARGEST_NORM = 10.0
 _OF_THE_GENERATOR = ("diffusion",)
 
 
@@ -49,7 +51,8 @@ class TrainingOptions:
     n_steps
         Optimiser steps in all.
     alpha
-        Probability that a positive is mixed with a generated cell, once startup is over.
+        Probability that the positives of a step are mixed with generated cells, once startup is
+        over.
     encoder_share
         Share of the steps in which the encoder learns beside a generator, with the schedule
         ``"joint"``; then the generator learns on.
@@ -57,8 +60,8 @@ class TrainingOptions:
         Share of the encoder's steps before generated positives begin.
     schedule
         ``"joint"``: both losses at every step. ``"alternating"``: one of them every other epoch.
-    learning_rate, weight_decay, clip_norm
-        Peak of the one-cycle schedule; AdamW's decay; bound on the gradient norm.
+    learning_rate, weight_decay
+        Peak of the one-cycle schedule; AdamW's decay.
     generator_epsilon
         Epsilon of the generator's AdamW.
     seed
@@ -72,20 +75,20 @@ class TrainingOptions:
     schedule: Schedule = "joint"
     learning_rate: float = 3e-3
     weight_decay: float = 1e-2
-    clip_norm: float = 10.0
     generator_epsilon: float = 1e-4
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Check every option; TypeError or ValueError where one is not allowed."""
-        check_whole("n_steps", self.n_steps)
-        check_number("alpha", self.alpha, at_least=0, at_most=1)
-        check_number("startup", self.startup, at_least=0, at_most=1)
+        """Check what a user may set; TypeError or ValueError where it is not allowed."""
         check_choice("schedule", self.schedule, get_args(Schedule))
-        check_number("learning_rate", self.learning_rate, above=0)
-        check_number("weight_decay", self.weight_decay, at_least=0)
-        check_number("clip_norm", self.clip_norm, above=0)
-        check_number("generator_epsilon", self.generator_epsilon, above=0)
+        checked = {
+            "alpha": check_number("alpha", self.alpha, at_least=0, at_most=1),
+            "startup": check_number("startup", self.startup, at_least=0, at_most=1),
+            "learning_rate": check_number("learning_rate", self.learning_rate, above=0),
+            "weight_decay": check_number("weight_decay", self.weight_decay, at_least=0),
+        }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
 
 
 class DiffAugPlan(pl.LightningModule):
@@ -234,7 +237,7 @@ class DiffAugPlan(pl.LightningModule):
     ) -> None:
         """Clip the gradient norm and keep it for the history."""
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        norm = torch.nn.utils.clip_grad_norm_(parameters, self.options.clip_norm)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, _LARGEST_NORM)
         self._epoch[-1]["gradient_norm"] = norm
 
     def on_train_batch_end(self, *_: Any) -> None:

@@ -9,7 +9,7 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from scdiffaug import cli, datasets
+from scdiffaug import cli, datasets, scDiffAug
 
 
 def run(*words: object) -> Result:
@@ -99,6 +99,22 @@ def test_embed_adds_two_embeddings_and_changes_nothing_else(folder: Path, cells:
     assert set(after.uns) == set(before.uns)
     assert (after.X != before.X).nnz == 0
     assert sorted(path.name for path in (folder / "made").iterdir()) == ["first.h5ad"]
+
+
+def test_a_model_that_is_not_saved_has_no_generator(folder: Path, cells: Path) -> None:
+    out = folder / "unsaved.h5ad"
+    result = run("embed", cells, out, "--max-epochs", 1, "--quiet")
+    assert result.exit_code == 0, result.output
+    model = scDiffAug(anndata.read_h5ad(cells), diffusion="none")
+    model.train(1, enable_progress_bar=False)
+    embedding = anndata.read_h5ad(out).obsm["X_scdiffaug"]
+    np.testing.assert_array_equal(embedding, model.get_latent_representation())
+
+
+def test_values_of_a_wrong_type_are_one_sentence(tmp_path: Path) -> None:
+    anndata.AnnData(np.ones((30, 5), dtype=complex)).write_h5ad(tmp_path / "cells.h5ad")
+    said = failure("embed", tmp_path / "cells.h5ad", tmp_path / "out.h5ad")
+    assert "complex" in said
 
 
 def test_a_saved_model_embeds_alike(folder: Path, cells: Path, model: Path) -> None:

@@ -88,6 +88,15 @@ def test_axes_of_many_cells_are_fitted_on_a_draw_of_them(features, monkeypatch):
     np.testing.assert_array_equal(found.axes, wanted.axes)
 
 
+def test_a_batch_without_cells_changes_no_choice(features):
+    batch = pd.Series(pd.Categorical(np.repeat(["a", "b"], 150), categories=["a", "b", "empty"]))
+    chosen = [
+        select_features(features / 5, FeatureSpace("log"), n_top=20, batch=names)
+        for names in (batch, batch.astype(str))
+    ]
+    np.testing.assert_array_equal(*chosen)
+
+
 def test_features_are_chosen_within_batches(features):
     """As scanpy does; that they are others than without batches shows that batches are used."""
     values, batch = features / 5, np.repeat(["a", "b"], 150)

@@ -362,6 +362,17 @@ def test_new_cells_are_written_by_blocks(model: scDiffAug, tmp_path: Path) -> No
 
 
 @pytest.mark.usefixtures("small_blocks")
+def test_a_column_of_which_a_block_has_no_value_is_kept(
+    folder: Path, model: scDiffAug, tmp_path: Path
+) -> None:
+    cells = _in_memory(folder)
+    cells.obs["note"] = [np.nan] * 290 + ["kept"] * 10
+    new = model.augment(cells, steps=2, path=tmp_path / "new.h5ad")
+    assert new.obs["note"].isna().sum() == 290
+    assert new.obs["note"].iloc[-10:].tolist() == ["kept"] * 10
+
+
+@pytest.mark.usefixtures("small_blocks")
 def test_groups_are_brought_up_to_a_size_on_disk(model: scDiffAug, tmp_path: Path) -> None:
     options: dict[str, Any] = {"groupby": "cell_type", "target": "max", "steps": 2}
     new = model.augment(**options, depth="sampled", path=tmp_path / "new.h5ad")

@@ -320,6 +320,81 @@ def test_without_diffusion_there_is_nothing_to_augment_with(pbmc: AnnData) -> No
         model.augment()
 
 
+def test_each_training_begins_anew(pbmc: AnnData) -> None:
+    model = scDiffAug(pbmc)
+    model.train(**QUICK)
+    first = model.get_latent_representation()
+    model.train(max_epochs=1, enable_progress_bar=False)
+    assert len(model.history["loss"]) == 1
+    model.train(**QUICK)
+    np.testing.assert_array_equal(model.get_latent_representation(), first)
+
+
+@pytest.mark.parametrize("n_cells", [20, 60, 300])
+def test_a_loaded_model_is_trained_on_other_cells(
+    trained: scDiffAug, pbmc: AnnData, tmp_path: Path, n_cells: int
+) -> None:
+    """As one that is built for them, but for the features that the saved one sees."""
+    trained.save(tmp_path / "model")
+    cells = pbmc[:n_cells].copy()
+    model = scDiffAug.load(tmp_path / "model", cells)
+    model.train(**QUICK)
+    built = scDiffAug(cells)
+    built.train(**QUICK)
+    np.testing.assert_array_equal(
+        model.get_latent_representation(), built.get_latent_representation()
+    )
+    assert len(model.module.neighborhood.references) == n_cells
+
+
+def test_numbers_of_numpy_are_numbers(pbmc: AnnData, tmp_path: Path) -> None:
+    model = scDiffAug(pbmc, n_neighbors=np.int64(10), seed=np.int64(1))
+    model.train(
+        np.int64(2),
+        batch_size=np.int32(256),
+        alpha=np.float32(0.25),
+        checkpoint_dir=tmp_path / "run",
+        enable_progress_bar=False,
+    )
+    model.save(tmp_path / "model")
+    loaded = scDiffAug.load(tmp_path / "model", pbmc)
+    weak, strong = (
+        loaded.augment(
+            indices=[0], strength=np.float32(strength), path=tmp_path / f"{strength}.h5ad"
+        )
+        for strength in (0.25, 0.75)
+    )
+    assert weak.uns["scdiffaug"]["strength"] == 0.25
+    assert strong.uns["scdiffaug"]["strength"] == 0.75
+
+
+def test_new_cells_need_not_have_what_training_asked_for(pbmc: AnnData, tmp_path: Path) -> None:
+    pbmc.obs["batch"] = np.repeat(["a", "b"], 350)
+    sc.pp.neighbors(pbmc, use_rep="X", key_added="mine")
+    keys = {"labels_key": "cell_type", "batch_key": "batch", "neighbors_key": "mine"}
+    scDiffAug.setup_anndata(pbmc, **keys)
+    model = scDiffAug(pbmc)
+    model.train(**QUICK)
+    model.save(tmp_path / "model")
+    assert scDiffAug.load(tmp_path / "model", pbmc).registry["setup_args"] == {
+        "layer": None,
+        **keys,
+    }
+    bare = scDiffAug.load(tmp_path / "model", AnnData(pbmc.X[:9], var=pbmc.var[[]]))
+    assert bare.get_latent_representation().shape == (9, 80)
+    with pytest.raises(KeyError, match="neighbors_key='mine' not found"):
+        bare.train(**QUICK)
+
+
+def test_labels_that_condition_are_asked_for(pbmc: AnnData, tmp_path: Path) -> None:
+    scDiffAug.setup_anndata(pbmc, labels_key="cell_type")
+    model = scDiffAug(pbmc, condition="labels")
+    model.train(**QUICK)
+    model.save(tmp_path / "model")
+    with pytest.raises(KeyError, match="labels_key='cell_type' not found"):
+        scDiffAug.load(tmp_path / "model", AnnData(pbmc.X[:9], var=pbmc.var[[]]))
+
+
 def test_labels_change_nothing_unless_asked(pbmc: AnnData) -> None:
     plain, labelled = pbmc.copy(), pbmc.copy()
     scDiffAug.setup_anndata(labelled, labels_key="cell_type")

@@ -53,7 +53,7 @@ def test_points_that_all_coincide_have_neighbours() -> None:
 
 @pytest.mark.parametrize("n_cells", [1, 4, 5])
 def test_too_few_cells_are_an_error_that_says_so(n_cells: int) -> None:
-    with pytest.raises(ValueError, match=f"needs more than 5 cells, found {n_cells}: lower n_nei"):
+    with pytest.raises(ValueError, match=f"needs more than 5 cells, found {n_cells}: add cells"):
         neighbors.knn_indices(np.zeros((n_cells, 2)), 5)
 
 
