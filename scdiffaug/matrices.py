@@ -229,7 +229,7 @@ def row_blocks(x: Matrix | StoredMatrix) -> list[slice]:
 
 
 def sketch(x: Matrix | StoredMatrix) -> tuple[Rows, Matrix]:
-    """Rows that stand for all, and their positions: 20,000 of a stored matrix, else all."""
+    """Positions of rows that stand for all, 20,000 of a stored matrix, else all; these rows."""
     if not isinstance(x, StoredMatrix):
         return np.arange(x.shape[0]), x
     rows = drawn_rows(x.shape[0], SKETCHED)
@@ -237,14 +237,14 @@ def sketch(x: Matrix | StoredMatrix) -> tuple[Rows, Matrix]:
 
 
 def taken(x: Matrix | StoredMatrix, rows: Rows) -> Matrix | StoredMatrix:
-    """Some rows, far apart; of a dense matrix that is stored they are not read.
+    """Some rows, far apart; many of a dense matrix that is stored are not read.
 
-    Sparse ones come into memory: with what lies between them, training would read all rows of
-    the matrix again in each epoch.
+    Few ones come into memory, as do sparse ones: with what lies between these, training would
+    read all rows of the matrix again in each epoch.
     """
     if not isinstance(x, StoredMatrix):
         return x[rows]
-    return x[rows] if sparse.issparse(x[:1]) else x.take(rows)
+    return x[rows] if len(rows) <= SKETCHED or sparse.issparse(x[:1]) else x.take(rows)
 
 
 def drawn_rows(n_rows: int, n_drawn: int, *, seed: int = 0) -> Rows:
@@ -265,7 +265,7 @@ def shuffled(x: Matrix | StoredMatrix, rng: np.random.Generator) -> Rows:
 def batches(
     x: Matrix | StoredMatrix, order: Rows, bounds: Sequence[int], *, rng: np.random.Generator
 ) -> Iterator[tuple[Rows, Matrix]]:
-    """Rows in the order of :func:`shuffled`, by batches, with their positions.
+    """Positions in the order of :func:`shuffled`, by batches, with the rows that are there.
 
     Of a stored matrix the rows of some batches are read at once, 64 runs, and mixed once more.
 

@@ -271,6 +271,17 @@ def test_drawn_cells_are_all_that_batches_hold(
     assert {cell.tobytes() for cell in held[0]} < {cell.tobytes() for cell in _dense(known.X)}
 
 
+@pytest.mark.usefixtures("small_blocks")
+def test_few_drawn_cells_come_into_memory(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    adata, read = _backed(folder, "dense"), _counted_reads(monkeypatch)
+    batches, _ = _contract(adata).training_cells(
+        adata, n_components=10, batch_size=32, n_cells=100
+    )
+    read.clear()
+    assert sum(len(batch["inputs"]) for batch in batches) == 100
+    assert not read
+
+
 @pytest.mark.usefixtures("small_sketch")
 @pytest.mark.parametrize(
     ("max_cells", "neighbors_key", "n_trained"),

@@ -34,7 +34,14 @@ _N_LSI = 30
 # Inputs are made again where one of these changed; runs only where the inputs did.
 _PREPARING = [
     Path(scdiffaug.__file__).parent / name
-    for name in ("benchmark/inputs.py", "contract.py", "data.py", "features.py", "nn.py")
+    for name in (
+        "benchmark/inputs.py",
+        "contract.py",
+        "data.py",
+        "features.py",
+        "matrices.py",
+        "nn.py",
+    )
 ]
 
 
