@@ -155,7 +155,9 @@ def _overview(adata: AnnData, new: AnnData, model: scDiffAug) -> Figure:
         figure = Figure(figsize=(13.5, 3.1), layout="constrained")
         *axes, last = figure.subplots(1, len(_PANELS) + 1)
         for ax, (title, basis) in zip(axes, _PANELS.items(), strict=True):
-            pl.embedding(adata, basis=basis, ax=ax, show=False, size=9, title=title)
+            pl.embedding(
+                adata, color="cell_type", basis=basis, ax=ax, show=False, size=9, title=title
+            )
         pl.augmentation(adata, new, model=model, ax=last, color="cell_type", show=False, size=9)
         last.set_title("scDiffAug: real and augmented")
         _share_legend(figure, [*axes, last])

@@ -54,7 +54,7 @@ def recorded(n_epochs: int = 4) -> Any:
 
 def test_few_categories_are_safe_for_colour_blind_readers() -> None:
     adata = make_cells(3)
-    ax = pl.embedding(adata, show=False)
+    ax = pl.embedding(adata, color="cell_type", show=False)
     assert legend_of(ax) == dict(
         zip(adata.obs["cell_type"].cat.categories, OKABE_ITO, strict=False)
     )
@@ -64,7 +64,7 @@ def test_few_categories_are_safe_for_colour_blind_readers() -> None:
 
 def test_cells_keep_their_place_and_take_the_colour_of_their_type() -> None:
     adata = make_cells(3)
-    (cells,) = pl.embedding(adata, show=False).collections
+    (cells,) = pl.embedding(adata, color="cell_type", show=False).collections
     assert cells.get_rasterized()
     drawn = {
         tuple(place): tuple(colour)
@@ -77,7 +77,7 @@ def test_cells_keep_their_place_and_take_the_colour_of_their_type() -> None:
 
 
 def test_sixty_categories_get_a_colour_each_and_several_columns_beside_the_cells() -> None:
-    figure = pl.embedding(make_cells(60), return_fig=True)
+    figure = pl.embedding(make_cells(60), color="cell_type", return_fig=True)
     (ax,) = figure.axes
     figure.canvas.draw()
     legend, cells = ax.get_legend(), ax.get_window_extent()
@@ -91,7 +91,10 @@ def test_sixty_categories_get_a_colour_each_and_several_columns_beside_the_cells
 
 
 def test_more_categories_than_any_palette_still_draw() -> None:
-    assert len(legend_of(pl.embedding(make_cells(110, n_cells=220), show=False))) == 110
+    assert (
+        len(legend_of(pl.embedding(make_cells(110, n_cells=220), color="cell_type", show=False)))
+        == 110
+    )
 
 
 @pytest.mark.parametrize(
@@ -105,14 +108,14 @@ def test_more_categories_than_any_palette_still_draw() -> None:
 def test_colours_in_uns_are_used_only_where_they_fit(given: list[str], is_used: bool) -> None:
     adata = make_cells(3)
     adata.uns["cell_type_colors"] = given
-    drawn = legend_of(pl.embedding(adata, show=False)).values()
+    drawn = legend_of(pl.embedding(adata, color="cell_type", show=False)).values()
     assert list(drawn) == (given if is_used else list(OKABE_ITO[:3]))
 
 
 def test_a_subset_keeps_the_colours_of_the_whole() -> None:
     adata = make_cells(3)
     adata.obs["cell_type"] = adata.obs["cell_type"].where(adata.obs["cell_type"] != "type 01")
-    assert legend_of(pl.embedding(adata, show=False)) == {
+    assert legend_of(pl.embedding(adata, color="cell_type", show=False)) == {
         "type 00": OKABE_ITO[0],
         "type 02": OKABE_ITO[2],
         "missing": GREY,
@@ -160,7 +163,7 @@ def test_without_colour_there_is_no_legend() -> None:
 def test_a_basis_is_found_as_in_scanpy_and_may_have_more_dimensions() -> None:
     adata = make_cells()
     adata.obsm["X_pca"] = np.arange(adata.n_obs * 5.0).reshape(-1, 5)
-    ax = pl.embedding(adata, basis="pca", show=False)
+    ax = pl.embedding(adata, color="cell_type", basis="pca", show=False)
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("PC 1", "PC 2")
     assert {tuple(p) for p in ax.collections[0].get_offsets().tolist()} == {
         tuple(p) for p in adata.obsm["X_pca"][:, :2].tolist()

@@ -22,9 +22,15 @@ def require_matrix(cells: Values, name: str) -> None:
             f"{name} must be an array or a sparse matrix, found {type(cells).__name__}: pass "
             "np.asarray of it."
         )
+    if (form := getattr(cells, "format", "csr")) not in ("csr", "csc"):
+        raise TypeError(
+            f"{name} is a sparse matrix in {form.upper()} format: pass {name}.tocsr()."
+        )
     if cells.ndim != 2:
         raise ValueError(f"{name} has shape {cells.shape}: pass a row for each cell.")
-    if cells.dtype.kind not in "biuf":
+    if cells.shape[0] == 0:
+        raise ValueError(f"{name} has no cells: pass at least one.")
+    if cells.dtype.kind not in "iuf":
         raise TypeError(f"{name} has values of type {cells.dtype}: convert them to real numbers.")
     values = cells.data if sparse.issparse(cells) else cells
     if n_spoiled := int((~np.isfinite(values)).sum()):
@@ -71,6 +77,8 @@ def require_cells_per_label(labels: NDArray[Any], n_folds: int) -> None:
     """Raise if a label is rarer than the folds."""
     check_whole("n_folds", n_folds, at_least=2)
     names, counts = np.unique(labels, return_counts=True)
+    if len(names) < 2:
+        raise ValueError(f"labels has {str(names[0])!r} alone: pass cells of two labels or more.")
     if counts.min() < n_folds:
         raise ValueError(
             f"label {str(names[counts.argmin()])!r} has {counts.min()} cells, fewer than the "

@@ -116,6 +116,8 @@ def _judged(
     if isinstance(classifier, KNeighborsClassifier):
         n_neighbors = classifier.n_neighbors
         require_cells(real, n_neighbors, name="real", why=f"a vote of {n_neighbors} neighbours")
-    pca = PCA(min(50, *(size - 1 for size in real.shape)), random_state=seed)
+    require_cells(real, 2, name="real", why="a judge")
+    n_pcs = max(1, min(50, *(size - 1 for size in real.shape)))
+    pca = PCA(n_pcs, random_state=seed)
     classifier.fit(pca.fit_transform(dense(real)), known)
     return classifier.predict(pca.transform(dense(made)))

@@ -97,6 +97,7 @@ def mmd(
     >>> mmd(cells[:50], cells[50:]) < 0.05 < mmd(cells[:50], 1 + cells[50:])
     True
     """
+    check_whole("max_cells", max_cells, at_least=2)
     _require_pair(real, made, n_cells=2, why="an unbiased estimate")
     one, other = _drawn_points(real, made, n_pcs=n_pcs, max_cells=max_cells, seed=seed)
     squared = euclidean_distances(one, squared=True)
@@ -195,7 +196,7 @@ def precision_recall_density_coverage(
     0.0
     """
     check_whole("n_neighbors", n_neighbors)
-    check_whole("max_cells", max_cells)
+    check_whole("max_cells", max_cells, at_least=n_neighbors + 1)
     _require_pair(real, made, n_cells=n_neighbors + 1, why=f"n_neighbors={n_neighbors}")
     n_most = min(max_cells, real.shape[0], made.shape[0])
     one, other = _drawn_points(real, made, n_pcs=n_pcs, max_cells=n_most, seed=seed)
@@ -243,9 +244,9 @@ def mixing(
     >>> mixing(cells, 99 + cells)
     0.0
     """
-    n_each = min(real.shape[0], made.shape[0])
     check_whole("n_neighbors", n_neighbors)
     _require_pair(real, made, n_cells=n_neighbors // 2 + 1, why=f"n_neighbors={n_neighbors}")
+    n_each = min(real.shape[0], made.shape[0])
     points = _drawn_points(real, made, n_pcs=n_pcs, max_cells=n_each, seed=seed)
     search = NearestNeighbors(n_neighbors=n_neighbors).fit(stacked(*points))
     share_made = (search.kneighbors(return_distance=False) >= n_each).mean(1)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy import sparse, stats
 from sklearn.utils.sparsefuncs import mean_variance_axis
 
+from scdiffaug._checks import check_whole
 from scdiffaug.metrics._inputs import Values, require_cells, require_matrix, require_same_features
 from scdiffaug.metrics._spaces import dense
 
@@ -161,6 +162,7 @@ def gene_gene_correlation_agreement(
     require_same_features(real, made, names=("real", "made"))
     for cells, name in ((real, "real"), (made, "made")):
         require_cells(cells, 2, name=name, why="a correlation")
+    check_whole("n_genes", n_genes)
     top = np.argsort(-variances(real), kind="stable")[:n_genes]
     if len(top) < 2:
         raise ValueError(

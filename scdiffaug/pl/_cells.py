@@ -26,7 +26,7 @@ _AXIS_NAMES = {"scdiffaug_2d": "scDiffAug", "umap": "UMAP", "pca": "PC", "tsne":
 def embedding(
     adata: AnnData,
     *,
-    color: str | None = "cell_type",
+    color: str | None = None,
     basis: str = "X_scdiffaug_2d",
     ax: Axes | None = None,
     show: bool | None = None,
@@ -75,7 +75,7 @@ def embedding(
     >>> import scdiffaug
     >>> adata = scdiffaug.datasets.pbmc68k_reduced()
     >>> adata.obsm["X_scdiffaug_2d"] = adata.obs[["n_genes", "percent_mito"]].to_numpy()
-    >>> ax = scdiffaug.pl.embedding(adata, show=False)
+    >>> ax = scdiffaug.pl.embedding(adata, color="cell_type", show=False)
     >>> len(ax.get_legend().get_texts())
     10
     """
