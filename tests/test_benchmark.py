@@ -299,3 +299,11 @@ def test_a_method_that_lacks_a_dataset_has_no_mean():
     lines = report.score_table(results, "kmeans_accuracy", names=names).splitlines()
     assert lines[-2] == "| two | **60.0 ± 0.0** | – |"
     assert lines[-1] == "| mean | 55.0 | – |"
+
+
+def test_each_dataset_counts_alike_however_many_seeds_it_has():
+    results = results_of({("one", "pca"): [0.9], ("two", "pca"): [0.1, 0.3, 0.5]})
+    results = results.assign(seconds=1.0, peak_mb=1.0, versions="", note="")
+    summary = report.summary(results, [], page=report.Page(title="", command=""))
+    table = summary.split("## All metrics, mean over datasets")[1]
+    assert "0.6" in table.split("pca 2d")[1].split("|")[1]

@@ -171,9 +171,11 @@ def _margins(results: pd.DataFrame, metric: str) -> list[str]:
 def _all_metrics(results: pd.DataFrame) -> str:
     scored = results[results["value"].notna()].copy()
     scored["method"] = scored["method"] + " " + scored["representation"]
-    table = scored.pivot_table(index="method", columns="metric", values="value")
-    runs = scored.groupby(["dataset", "method", "seed"])[["seconds", "peak_mb"]].first()
-    table = table.join(runs.groupby("method").mean())
+    # Not all datasets have as many seeds, and each counts alike.
+    each = scored.pivot_table(index=["method", "dataset"], columns="metric", values="value")
+    runs = scored.groupby(["method", "dataset", "seed"])[["seconds", "peak_mb"]].first()
+    each = each.join(runs.groupby(["method", "dataset"]).mean())
+    table = each.groupby("method").mean()
     n_datasets = scored.groupby("method")["dataset"].nunique().rename("datasets")
     text = table.round(3).assign(
         seconds=table["seconds"].map("{:.1f}".format),
