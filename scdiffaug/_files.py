@@ -126,7 +126,7 @@ class Making:
         )
         kind: Any = model.feature_space
         chosen.check(FeatureSpace(kind))
-        Draw.check(
+        Draw.resolved(
             model.module, strength=self.strength, sampler="auto", steps=self.steps, seed=self.seed
         )
         groups = group_names(adata, self.groupby)

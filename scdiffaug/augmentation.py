@@ -44,10 +44,10 @@ class Draw:
     seed: int
 
     @classmethod
-    def check(
+    def resolved(
         cls, module: DiffAugModule, *, strength: float, sampler: str, steps: int | None, seed: int
     ) -> Draw:
-        """Resolve the automatic choices; TypeError or ValueError where one is not allowed."""
+        """Make the automatic choices; TypeError or ValueError where one is not allowed."""
         process = module.process
         if process is None:
             raise ValueError("diffusion='none' has no generator: build the model with another.")

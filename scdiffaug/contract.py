@@ -231,7 +231,7 @@ class DataContract:
         layout = community_layout(
             walks.crossings(communities, seed=seed_of(self.seed, "crossings")),
             repulsion.weights,
-            np.bincount(communities),
+            repulsion.sizes,
             batch_size=batch_size,
             n_dimensions=n_projection,
             seed=seed_of(self.seed, "layout"),

@@ -313,7 +313,7 @@ class GeneratingModel(SavedModel):
     def _draw(
         self, *, strength: float, sampler: str, steps: int | None, seed: int | None
     ) -> augmentation.Draw:
-        return augmentation.Draw.check(
+        return augmentation.Draw.resolved(
             self.module, strength=strength, sampler=sampler, steps=steps, seed=self._seed(seed)
         )
 

@@ -29,11 +29,14 @@ class Repulsion:
     ----------
     communities
         That of each cell, shape ``(n,)``.
+    sizes
+        Cells of each community, shape ``(k,)``.
     weights
         R of each two communities, shape ``(k, k)``.
     """
 
     communities: NDArray[np.int64]
+    sizes: NDArray[np.int64]
     weights: NDArray[np.float32]
 
     @classmethod
@@ -58,13 +61,13 @@ class Repulsion:
         relatedness
             r; at 0 it is of no matter how alike communities are.
         """
-        sizes = np.bincount(communities).astype(np.float64)
-        by_size = sizes**-balance
+        sizes = np.bincount(communities)
+        by_size = sizes.astype(np.float64) ** -balance
         by_size /= np.average(by_size, weights=sizes)
         sums = np.zeros((len(sizes), inputs.shape[1]))
         np.add.at(sums, communities, inputs)
         weights = np.outer(by_size, by_size) * (1 - relatedness * cosine_similarity(sums))
-        return cls(communities, weights.astype(np.float32))
+        return cls(communities, sizes, weights.astype(np.float32))
 
     def among(self, cells: Rows) -> NDArray[np.float32]:
         """R of each two of the cells, shape ``(m, m)``."""
