@@ -292,7 +292,7 @@ def _loaded(adata: AnnData) -> Measured:
             inputs=np.zeros((n, 50), np.float32),
             walks=walks,
             neighbor_weights=np.full((n, k), 1 / k, np.float32),
-            repulsion=Repulsion(np.zeros(n, np.int64), np.ones((1, 1), np.float32)),
+            repulsion=Repulsion(np.zeros(n, np.int64), np.array([n]), np.ones((1, 1), np.float32)),
             places=np.zeros((n, 2), np.float32),
             labels=np.zeros(n, np.int64),
             batch_size=512,
