@@ -112,6 +112,8 @@ def colouring(adata: AnnData, field: str | None) -> Colouring:
     """
     if field is None:
         return Categories(None, {})
+    if not isinstance(field, str):
+        raise TypeError(f"color={field!r} must be one name, a str, not {type(field).__name__}.")
     values = read_values(adata, field)
     if isinstance(values.dtype, pd.CategoricalDtype):
         return Categories(field, _palette(values, adata.uns.get(f"{field}_colors")))

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from scdiffaug import tl
 from scdiffaug.augmentation import Draw
 from scdiffaug.choosing import Choice, Depth, Keep, Target, group_names
+from scdiffaug.data import check_name
 from scdiffaug.features import FeatureSpace
 from scdiffaug.model import scDiffAug
 from scdiffaug.storage import check_writable, write_whole
@@ -154,6 +155,7 @@ def embed(
 ) -> Summary:
     """Write the cells with both embeddings; ``backed``: their matrix is read by blocks."""
     _check_place(out, ".h5ad", overwrite=overwrite)
+    check_name("key_added", key_added)
     training.check()
     adata = _read(cells, backed=backed)
     # A generator that is not saved would be thrown away.
@@ -251,7 +253,10 @@ def _read(path: Path, *, backed: bool = False) -> AnnData:
     except Exception as error:
         # What anndata raises on other files is of many types and of many lines.
         first = (str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{path} cannot be read as .h5ad: {first}") from error
+        raise ValueError(
+            f"{path} cannot be read as .h5ad ({first}): read it with scanpy and write it with "
+            "adata.write_h5ad."
+        ) from error
 
 
 def _copy_with(cells: Path, embeddings: Mapping[str, NDArray[np.float32]], out: Path) -> None:

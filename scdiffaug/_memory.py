@@ -48,8 +48,8 @@ def said_for(batch_size: int) -> Iterator[None]:
         if not _is_of_memory(error):
             raise
         raise MemoryError(
-            f"No memory for {batch_size} cells at once: free memory, or call the model's own "
-            "method with a smaller batch_size."
+            f"No memory for {batch_size} cells at once: pass a smaller batch_size to the model's "
+            "method, or free memory."
         ) from error
 
 

@@ -32,6 +32,8 @@ _CELLS_AT_ONCE = 4096
 _MADE_AT_ONCE = 512
 # On a GPU a step takes as long for few cells as for many, up to so many cells and values.
 _MOST_MADE_AT_ONCE, _MOST_VALUES_AT_ONCE = 8192, 2**24
+# Each read that is drawn takes some 60 bytes until it lies in its place.
+_MOST_READS_AT_ONCE = 2**24
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,7 +244,18 @@ def fill(
         ]
         return sparse.vstack(made, format="csr") if sparse.issparse(made[0]) else np.vstack(made)
 
-    return halved_once(min(batch_size, len(order.source_of)), filled)
+    at_once = min(batch_size, len(order.source_of))
+    if module.makes_counts:
+        at_once = min(at_once, _most_at_once(x, order))
+    return halved_once(at_once, filled)
+
+
+def _most_at_once(x: Matrix, order: Order) -> int:
+    """Cells whose reads, which are drawn one by one, are not too many to hold."""
+    depths = [choosing.total(x)[order.source_of]]
+    if order.depth is not None:
+        depths.append(order.depth)
+    return max(1, int(_MOST_READS_AT_ONCE / max(1, *(depth.max() for depth in depths))))
 
 
 @torch.inference_mode()

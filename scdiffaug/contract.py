@@ -90,6 +90,8 @@ class DataContract:
         x = data.read_matrix(adata, setup["layer"])
         space = FeatureSpace.decide(x, feature_space, names=adata.var_names)
         data.check_depth(x, adata.obs_names, space)
+        if feature_space == "auto" and not space.is_counts:
+            data.say_of_counts_beside(adata)
         neighbors.check_enough(adata.n_obs, n_neighbors)
         labels = adata.obs[setup["labels_key"]].astype(str) if needs_labels else []
         rows, few = sketch(x)
@@ -132,8 +134,15 @@ class DataContract:
         """Cells with their features in the model's order, and their values, checked."""
         cells = data.align_features(adata, pd.Index(self.var_names), indices)
         x = data.read_matrix(cells, self.setup["layer"])
-        # Fractions given to a counts model are an error, not an embedding.
-        FeatureSpace.decide(x, self.space.kind)
+        place = "adata.X" if self.setup["layer"] is None else f"layer {self.setup['layer']!r}"
+        try:
+            # Fractions given to a counts model are an error, not an embedding.
+            FeatureSpace.decide(x, self.space.kind)
+        except ValueError as error:
+            raise ValueError(
+                f"The model learnt from {self.space.kind!r} values in {place}: put such values "
+                f"there ({str(error).split(':')[0]})."
+            ) from error
         data.check_depth(x, cells.obs_names, self.space)
         self._say_of_depth(x)
         return cells, x

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from scipy import sparse
 from scdiffaug._checks import check_cells
 from scdiffaug.features import FeatureSpace
 from scdiffaug.matrices import (
+    Bounds,
     Matrix,
     Rows,
     StoredMatrix,
@@ -23,6 +25,11 @@ from scdiffaug.matrices import (
     opened,
     to_dense,
 )
+
+logger = logging.getLogger("scdiffaug")
+
+# Cells in which whole numbers are looked for.
+_LOOKED_AT = 100
 
 
 def read_matrix(adata: AnnData, layer: str | None) -> Matrix | StoredMatrix:
@@ -134,6 +141,38 @@ def check_graph(adata: AnnData, neighbors_key: str | None) -> None:
         )
 
 
+def say_of_counts_beside(adata: AnnData) -> None:
+    """Warn where counts stand beside values that are none: the generator would want them."""
+    if adata.isbacked:
+        return
+    for name, values in adata.layers.items():
+        if _are_counts(values):
+            advice = f"call setup_anndata(adata, layer={name!r})"
+            logger.warning("Layer %r holds counts: %s to learn from them.", name, advice)
+    if adata.raw is not None and _are_counts(adata.raw.X):
+        logger.warning("adata.raw holds counts: pass adata.raw.to_adata() to learn from them.")
+
+
+def _are_counts(values: Any) -> bool:
+    """Whether the first cells, in memory, hold whole numbers and none below zero."""
+    if not isinstance(values, np.ndarray) and not sparse.issparse(values):
+        return False
+    some = values[:_LOOKED_AT]
+    if some.dtype.kind not in "iuf":
+        return False
+    found = Bounds.of(some)
+    return found.is_whole and found.lowest >= 0 and found.highest > 0
+
+
+def check_no_view_on_disk(adata: AnnData) -> None:
+    """Raise ValueError where nothing can be written into it, since its cells are elsewhere."""
+    if adata.is_view and adata.isbacked:
+        raise ValueError(
+            "adata is a view of cells on disk: pass those, or a file of the view's own, made "
+            "with adata.copy('view.h5ad')."
+        )
+
+
 def check_no_missing(adata: AnnData, argument: str, key: str | None) -> None:
     """Raise ValueError where a column of obs has missing values."""
     if key is not None and (n_missing := int(adata.obs[key].isna().sum())):
@@ -157,6 +196,8 @@ def check_name(argument: str, name: object) -> None:
     """Raise TypeError where something else than a name is given."""
     if not isinstance(name, str):
         raise TypeError(f"{argument}={name!r} must be one name, a str, not {type(name).__name__}.")
+    if not name:
+        raise ValueError(f"{argument} is empty: pass a name.")
 
 
 def check_indices(indices: Sequence[int], n_cells: int) -> NDArray[np.int64]:
@@ -236,8 +277,8 @@ def align_features(
         species = f" {alike} are there in other capitals: another species?" if alike else ""
         raise ValueError(
             f"adata lacks {len(missing)} of the model's {len(var_names)} features, e.g. "
-            f"{', '.join(map(repr, missing[:5]))}: the model needs the features it was trained on."
-            f"{species}"
+            f"{', '.join(map(repr, missing[:5]))}: add them as zeros if they were not measured, "
+            f"or train on features that all cells share.{species}"
         )
     return adata[rows, var_names]
 

@@ -125,7 +125,7 @@ def embed(
     >>> anndata.read_h5ad("embedded.h5ad").obsm["X_scdiffaug_2d"].shape
     (700, 2)
     """
-    check_is("key_added", key_added, str, advice="pass a key of .obsm")
+    data.check_name("key_added", key_added)
     job = _job(
         "embed",
         dir_path,

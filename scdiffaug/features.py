@@ -116,6 +116,9 @@ class FeatureSpace:
             return cells.X
         if self.cofactor is None:
             return x
+        if sparse.issparse(x):
+            # SciPy would divide in double precision.
+            return sparse.csr_matrix((self.transform(x.data), x.indices, x.indptr), x.shape)  # type: ignore[union-attr]
         return np.arcsinh(x / np.float32(self.cofactor))
 
     def transform_tensor(self, x: torch.Tensor) -> torch.Tensor:
@@ -149,7 +152,7 @@ def _check_fits(requested: str, found: Bounds) -> None:
     if requested in ("counts", "peaks") and not found.is_whole:
         raise ValueError(
             f"feature_space={requested!r} needs whole numbers, found fractions: pass the layer "
-            "that holds raw counts, or feature_space='log'."
+            "that holds raw counts, round estimated ones (np.rint), or leave feature_space out."
         )
     if requested == "log" and found.highest > _LARGEST_LOG_VALUE:
         raise ValueError(

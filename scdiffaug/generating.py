@@ -277,6 +277,8 @@ class GeneratingModel(SavedModel):
 
         Raises
         ------
+        IsADirectoryError
+            If the path is a folder.
         KeyError
             If the column of obs is missing.
         RuntimeError
@@ -300,6 +302,8 @@ class GeneratingModel(SavedModel):
         check_seed(self._seed(seed))
         if path is not None:
             check_path("path", path)
+            if Path(path).is_dir():
+                raise IsADirectoryError(f"path={str(path)!r} is a folder: name a file.")
         sides = report.split(
             self._read(adata, None),
             self._contract.read(new),

@@ -125,9 +125,7 @@ class scDiffAug(RegisteringModel):
         check_choice("condition", condition, get_args(Condition))
         seed = check_seed(seed)
         data.check_frame(adata)
-        if not self._is_set_up(adata):
-            logger.info("Registering adata with defaults: X, no labels, no batches.")
-            self.setup_anndata(adata)
+        self._ensure_set_up(adata)
         super().__init__(adata)
         needs_labels = condition == "labels"
         if needs_labels and self.registry["setup_args"]["labels_key"] is None:

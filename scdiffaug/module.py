@@ -23,6 +23,9 @@ Condition = Literal["semantic", "labels", "random"]
 Diffusion = Literal["counts", "gaussian", "none"]
 Tensors = dict[str, Tensor]
 
+# The encoder sees reads per 10,000 of a cell; all of a deep one would take gigabytes and minutes.
+_MOST_READS_OF_A_VIEW = 10_000
+
 PROCESSES: dict[str, Callable[[], diffusion.ForwardProcess]] = {
     "counts": diffusion.CountThinning,
     "gaussian": diffusion.GaussianDiffusion,
@@ -161,7 +164,8 @@ class DiffAugModule(BaseModuleClass):
 
     @torch.no_grad()
     def _generated_inputs(self, batch: Tensors, rng: torch.Generator) -> Tensor:
-        y, depth = self._fixed_semantic(batch["neighborhood"]), batch["depth"]
+        y = self._fixed_semantic(batch["neighborhood"])
+        depth = batch["depth"].clamp_max(_MOST_READS_OF_A_VIEW)
         made = self.sample(
             # From pure noise nothing of the source is seen.
             depth.new_zeros(len(depth), batch["x"].shape[1]),

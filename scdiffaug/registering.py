@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 
 # scvi-tools uses rich.pretty in view_anndata_setup without importing it.
@@ -15,19 +16,23 @@ from scvi.data.fields import CategoricalObsField, LayerField
 from scdiffaug import data
 from scdiffaug.generating import GeneratingModel
 
+logger = logging.getLogger("scdiffaug")
+
 
 class RegisteringModel(GeneratingModel):
     """A model that cells are registered with, as scvi-tools does."""
 
     @classmethod
-    def _is_set_up(cls, adata: AnnData) -> bool:
-        try:
-            return cls._get_most_recent_anndata_manager(adata) is not None
-        except ValueError as error:
-            raise ValueError(
-                "adata is a copy of one that was set up: call scDiffAug.setup_anndata(adata, ...) "
-                "for the copy too."
-            ) from error
+    def _ensure_set_up(cls, adata: AnnData) -> None:
+        """Register cells that are not: as the ones that they are a copy of, else by defaults."""
+        manager = cls._setup_adata_manager_store.get(adata.uns.get(_SCVI_UUID_KEY))
+        if manager is None:
+            logger.info("Registering adata with defaults: X, no labels, no batches.")
+            cls.setup_anndata(adata)
+        elif manager.adata is not adata:
+            setup = manager.registry["setup_args"]
+            logger.info("Registering adata as what it is a copy of: %s.", setup)
+            cls.setup_anndata(adata, **setup)
 
     @classmethod
     def _part_from_original(cls, adata: AnnData) -> None:
@@ -81,11 +86,7 @@ class RegisteringModel(GeneratingModel):
         """
         data.check_setup(adata, layer, labels_key=labels_key, batch_key=batch_key)
         data.check_graph(adata, neighbors_key)
-        if adata.is_view and adata.isbacked:
-            raise ValueError(
-                "adata is a view of cells on disk: pass those, or a file of the view's own, made "
-                "with adata.copy('view.h5ad')."
-            )
+        data.check_no_view_on_disk(adata)
         if adata.is_view:
             adata._init_as_actual(adata.copy())
         cls._part_from_original(adata)

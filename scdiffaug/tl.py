@@ -8,6 +8,7 @@ from typing import Literal
 
 from anndata import AnnData
 
+from scdiffaug import data
 from scdiffaug._checks import check_is
 from scdiffaug.choosing import Depth, Keep, Target
 from scdiffaug.diffusion import Sampler
@@ -52,7 +53,8 @@ def embed(
     >>> adata.obsm["X_scdiffaug_2d"].shape
     (700, 2)
     """
-    check_is("key_added", key_added, str, advice="pass a key of .obsm")
+    data.check_name("key_added", key_added)
+    data.check_no_view_on_disk(adata)
     model = _trained(adata, model, diffusion="none")
     adata.obsm[key_added], adata.obsm[f"{key_added}_2d"] = model._embed(adata)
 

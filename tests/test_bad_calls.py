@@ -68,12 +68,6 @@ CASES: list[Case] = [
         "adata must be .* found str",
     ),
     (
-        "a copy of set-up adata",
-        lambda b: scDiffAug(b.adata.copy()),
-        V,
-        r"adata is a copy .* call scDiffAug\.setup_anndata",
-    ),
-    (
         "complex values",
         lambda b: scDiffAug(b.raw(X=b.adata.X.toarray() + 1j)),
         T,
@@ -196,6 +190,19 @@ CASES: list[Case] = [
         V,
         "diffusion='counts' thins reads",
     ),
+    (
+        "a report in a folder",
+        lambda b: b.model.augmentation_report(b.model.augment(), path=b.folder),
+        IsADirectoryError,
+        "is a folder: name a file",
+    ),
+    ("an empty key", lambda b: tl.embed(b.adata, b.model, key_added=""), V, "key_added is empty"),
+    (
+        "colours by several columns",
+        lambda b: pl.embedding(AnnData(obsm={"z": b.z}), color=["half", "holes"], basis="z"),
+        T,
+        r"color=\['half', 'holes'\] must be one name",
+    ),
     ("a model of text", lambda b: tl.embed(b.adata, "x"), T, "model must be .* found str"),
     ("a class for a model", lambda b: tl.augment(b.adata, scDiffAug), T, "model must be of type"),
     ("a model of text to tl", lambda b: _between(b, "x"), T, "model must be .* found str"),
@@ -203,7 +210,7 @@ CASES: list[Case] = [
         "a key of a number",
         lambda b: tl.embed(b.adata, b.model, key_added=3),
         T,
-        "key_added must be of type str, found int",
+        "key_added=3 must be one name",
     ),
     ("saving over", lambda b: b.model.save(b.folder / "model"), FileExistsError, "overwrite=True"),
     (

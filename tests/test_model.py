@@ -12,7 +12,7 @@ from scipy import sparse
 from sklearn.neighbors import NearestNeighbors
 
 import scdiffaug
-from scdiffaug import scDiffAug
+from scdiffaug import augmentation, scDiffAug
 
 QUICK = {"max_epochs": 3, "enable_progress_bar": False}
 
@@ -384,6 +384,47 @@ def test_new_cells_need_not_have_what_training_asked_for(pbmc: AnnData, tmp_path
     assert bare.get_latent_representation().shape == (9, 80)
     with pytest.raises(KeyError, match="neighbors_key='mine' not found"):
         bare.train(**QUICK)
+
+
+def test_a_copy_is_registered_as_its_original(pbmc: AnnData) -> None:
+    pbmc.layers["counts"] = pbmc.X.copy()
+    scDiffAug.setup_anndata(pbmc, layer="counts")
+    part = pbmc[pbmc.obs["cell_type"] == "Dendritic"].copy()
+    assert scDiffAug(part).registry["setup_args"]["layer"] == "counts"
+    assert scDiffAug(pbmc[:50]).registry["setup_args"]["layer"] == "counts"
+    assert scDiffAug(pbmc).adata is pbmc
+
+
+@pytest.mark.parametrize("diffusion", ["auto", "none"])
+def test_sparse_intensities_are_learnt_from(pbmc: AnnData, diffusion: str) -> None:
+    sc.pp.normalize_total(pbmc, target_sum=1e4)
+    model = scDiffAug(pbmc, diffusion=diffusion)
+    model.train(**QUICK)
+    assert model.feature_space == "raw"
+    assert np.isfinite(model.get_latent_representation()).all()
+    seen, expected = (model._contract.values(x) for x in (pbmc.X, pbmc.X.toarray()))
+    assert seen.dtype == expected.dtype == np.float32
+    np.testing.assert_array_equal(seen.toarray(), expected)
+
+
+def test_cells_of_very_many_reads_are_made_a_few_at_once(
+    pbmc: AnnData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pbmc.X = pbmc.X * 100
+    model = scDiffAug(pbmc)
+    model.train(max_epochs=2, startup=0.0, alpha=1.0, enable_progress_bar=False)
+    at_once = []
+    sample = model.module.sample
+
+    def watched(x: torch.Tensor, *args: object, **options: object) -> torch.Tensor:
+        at_once.append(len(x))
+        return sample(x, *args, **options)
+
+    monkeypatch.setattr(model.module, "sample", watched)
+    monkeypatch.setattr(augmentation, "_MOST_READS_AT_ONCE", 10 * pbmc.X[:25].sum(1).max())
+    new = model.augment(indices=range(25), steps=2)
+    assert at_once == [10, 10, 5]
+    np.testing.assert_array_equal(new.X.sum(1), pbmc.X[:25].sum(1))
 
 
 def test_labels_that_condition_are_asked_for(pbmc: AnnData, tmp_path: Path) -> None:

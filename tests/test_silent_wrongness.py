@@ -47,7 +47,8 @@ def test_depth_is_remembered(bench: Bench) -> None:
 
 def test_counts_do_not_go_into_a_model_of_logarithms(bench: Bench) -> None:
     counts = bench.raw(X=bench.adata.X.toarray() * 20)
-    with pytest.raises(ValueError, match=r"feature_space='log' needs logarithms, found .*log1p"):
+    learnt = r"learnt from 'log' values in adata\.X: put such values there \(.*found \d+\)\.$"
+    with pytest.raises(ValueError, match=learnt):
         bench.log.get_latent_representation(AnnData(counts.X))
     with pytest.raises(ValueError, match="feature_space='log' needs logarithms, found"):
         scDiffAug(counts, feature_space="log")
@@ -65,8 +66,19 @@ def test_genes_of_another_species_are_told_by_their_capitals() -> None:
     ):
         model.get_latent_representation(mouse)
     mouse.var_names = [f"gene-{place}" for place in range(40)]
-    with pytest.raises(ValueError, match=r"the model needs the features it was trained on\.$"):
+    with pytest.raises(ValueError, match=r"train on features that all cells share\.$"):
         model.get_latent_representation(mouse)
+
+
+def test_counts_that_are_not_used_are_said(caplog: pytest.LogCaptureFixture) -> None:
+    adata = datasets.pbmc68k_reduced()
+    adata.layers["reads"], adata.raw = adata.X.copy(), adata
+    scDiffAug(adata.copy())
+    assert "counts" not in caplog.text
+    adata.X = np.log1p(adata.X.toarray())
+    scDiffAug(adata)
+    assert "setup_anndata(adata, layer='reads')" in caplog.text
+    assert "adata.raw.to_adata()" in caplog.text
 
 
 def test_little_to_learn_from_is_said(caplog: pytest.LogCaptureFixture) -> None:

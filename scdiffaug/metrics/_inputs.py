@@ -19,8 +19,8 @@ def require_matrix(cells: Values, name: str) -> None:
     """Raise unless it is a matrix of finite numbers."""
     if not isinstance(cells, np.ndarray) and not sparse.issparse(cells):
         raise TypeError(
-            f"{name} must be an array or a sparse matrix, found {type(cells).__name__}: pass "
-            "np.asarray of it."
+            f"{name} must be an array or a sparse matrix, found {type(cells).__name__}: pass the "
+            "matrix of an AnnData (adata.X), or np.asarray of anything else."
         )
     if (form := getattr(cells, "format", "csr")) not in ("csr", "csc"):
         raise TypeError(
@@ -82,7 +82,7 @@ def require_cells_per_label(labels: NDArray[Any], n_folds: int) -> None:
     if counts.min() < n_folds:
         raise ValueError(
             f"label {str(names[counts.argmin()])!r} has {counts.min()} cells, fewer than the "
-            f"{n_folds} folds: leave rare labels out, or lower n_folds."
+            f"{n_folds} folds: leave its cells out, or lower n_folds where the score has it."
         )
 
 
