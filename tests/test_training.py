@@ -5,12 +5,14 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from anndata import AnnData
 
+import scdiffaug
 from scdiffaug import scDiffAug
 from scdiffaug.budget import default_epochs, generator_batch, generator_epsilon
 from scdiffaug.module import DiffAugModule
@@ -299,10 +301,18 @@ def test_training_in_a_thread_leaves_signals_alone(pbmc: AnnData) -> None:
     assert len(model.history["loss"]) == 2
 
 
-def test_a_loss_that_is_not_finite_says_what_to_do(pbmc: AnnData) -> None:
+def test_a_loss_that_is_not_finite_says_what_to_do(
+    pbmc: AnnData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit = scdiffaug.model.fit
+
+    def spoiled(module: DiffAugModule, *args: Any, **options: Any) -> Any:
+        with torch.no_grad():
+            module.encoder.semantic[0].weight[0, 0] = torch.nan
+        return fit(module, *args, **options)
+
+    monkeypatch.setattr(scdiffaug.model, "fit", spoiled)
     model = scDiffAug(pbmc)
-    with torch.no_grad():
-        model.module.encoder.semantic[0].weight[0, 0] = torch.nan
     with pytest.raises(FloatingPointError, match="lower learning_rate"):
         model.train(max_epochs=3, enable_progress_bar=False)
 
