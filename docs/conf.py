@@ -78,6 +78,12 @@ def _copy_results(_app):
     (generated / "results.md").write_text(f"# Results\n\n{text}", encoding="utf-8")
 
 
+def _link_to_copies(_app, _name, source):
+    """Pages link to results as they lie in the repository, so that the links hold there too."""
+    text = source[0].replace("](../../benchmarks/", "](../generated/")
+    source[0] = text.replace("](../benchmarks/", "](generated/")
+
+
 def _copy_tutorials(_app):
     """Notebooks are shown as they were run; pages can only be made of files in this folder."""
     shown = _HERE / "generated" / "tutorials"
@@ -91,4 +97,5 @@ def setup(app):
     """Hooks; Sphinx calls this."""
     app.connect("builder-inited", _copy_tutorials, priority=100)
     app.connect("builder-inited", _copy_results, priority=100)
+    app.connect("source-read", _link_to_copies)
     app.connect("autodoc-process-docstring", _as_prose, priority=100)
