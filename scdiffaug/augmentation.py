@@ -33,7 +33,7 @@ _MADE_AT_ONCE = 512
 # On a GPU a step takes as long for few cells as for many, up to so many cells and values.
 _MOST_MADE_AT_ONCE, _MOST_VALUES_AT_ONCE = 8192, 2**24
 # Each read that is drawn takes some 60 bytes until it lies in its place.
-_MOST_READS_AT_ONCE = 2**24
+_MOST_READS_AT_ONCE = 2**25
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,7 +255,7 @@ def _most_at_once(x: Matrix, order: Order) -> int:
     depths = [choosing.total(x)[order.source_of]]
     if order.depth is not None:
         depths.append(order.depth)
-    return max(1, int(_MOST_READS_AT_ONCE / max(1, *(depth.max() for depth in depths))))
+    return max(1, int(_MOST_READS_AT_ONCE / max(1, *(depth.mean() for depth in depths))))
 
 
 @torch.inference_mode()
