@@ -74,6 +74,14 @@ def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
         raise ValueError(f"{name}={value!r} is unknown: use {', '.join(first)} or {last}.")
 
 
+def check_name(argument: str, name: object) -> None:
+    """Check a name; TypeError where it is something else, ValueError where it is empty."""
+    if not isinstance(name, str):
+        raise TypeError(f"{argument}={name!r} must be one name, a str, not {type(name).__name__}.")
+    if not name:
+        raise ValueError(f"{argument} is empty: pass a name.")
+
+
 def check_flag(name: str, value: object) -> None:
     """Check a truth value; TypeError where it is something else."""
     if not isinstance(value, bool):

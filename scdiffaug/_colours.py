@@ -19,6 +19,8 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 from scanpy.plotting import palettes
 
+from scdiffaug._checks import check_name
+
 # Okabe & Ito 2008, safe for colour-blind readers; black and yellow, the hardest to see, last.
 OKABE_ITO = (
     *("#0072B2", "#E69F00", "#009E73", "#CC79A7"),
@@ -112,8 +114,7 @@ def colouring(adata: AnnData, field: str | None) -> Colouring:
     """
     if field is None:
         return Categories(None, {})
-    if not isinstance(field, str):
-        raise TypeError(f"color={field!r} must be one name, a str, not {type(field).__name__}.")
+    check_name("color", field)
     values = read_values(adata, field)
     if isinstance(values.dtype, pd.CategoricalDtype):
         return Categories(field, _palette(values, adata.uns.get(f"{field}_colors")))

@@ -16,9 +16,9 @@ from anndata.io import write_elem
 from numpy.typing import NDArray
 
 from scdiffaug import tl
+from scdiffaug._checks import check_name
 from scdiffaug.augmentation import Draw
 from scdiffaug.choosing import Choice, Depth, Keep, Target, group_names
-from scdiffaug.data import check_name
 from scdiffaug.features import FeatureSpace
 from scdiffaug.model import scDiffAug
 from scdiffaug.storage import check_writable, write_whole

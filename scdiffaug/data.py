@@ -13,7 +13,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from scipy import sparse
 
-from scdiffaug._checks import check_cells
+from scdiffaug._checks import check_cells, check_name
 from scdiffaug.features import FeatureSpace
 from scdiffaug.matrices import (
     Bounds,
@@ -190,14 +190,6 @@ def check_known(names: pd.Series, known: Sequence[str], *, argument: str) -> Non
             f"{argument}={names.name!r} has {len(unknown)} labels that the model was not trained "
             f"on, e.g. {unknown[0]!r}: leave those cells out."
         )
-
-
-def check_name(argument: str, name: object) -> None:
-    """Raise TypeError where something else than a name is given."""
-    if not isinstance(name, str):
-        raise TypeError(f"{argument}={name!r} must be one name, a str, not {type(name).__name__}.")
-    if not name:
-        raise ValueError(f"{argument} is empty: pass a name.")
 
 
 def check_indices(indices: Sequence[int], n_cells: int) -> NDArray[np.int64]:

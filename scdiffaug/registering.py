@@ -23,9 +23,14 @@ class RegisteringModel(GeneratingModel):
     """A model that cells are registered with, as scvi-tools does."""
 
     @classmethod
+    def _manager_in(cls, adata: AnnData) -> AnnDataManager | None:
+        """The registration whose mark adata carries, be it its own or an original's."""
+        return cls._setup_adata_manager_store.get(adata.uns.get(_SCVI_UUID_KEY))
+
+    @classmethod
     def _ensure_set_up(cls, adata: AnnData) -> None:
         """Register cells that are not: as the ones that they are a copy of, else by defaults."""
-        manager = cls._setup_adata_manager_store.get(adata.uns.get(_SCVI_UUID_KEY))
+        manager = cls._manager_in(adata)
         if manager is None:
             logger.info("Registering adata with defaults: X, no labels, no batches.")
             cls.setup_anndata(adata)
@@ -37,7 +42,7 @@ class RegisteringModel(GeneratingModel):
     @classmethod
     def _part_from_original(cls, adata: AnnData) -> None:
         # A copy carries its original's identity, whose registration it would take over.
-        manager = cls._setup_adata_manager_store.get(adata.uns.get(_SCVI_UUID_KEY))
+        manager = cls._manager_in(adata)
         if manager is not None and manager.adata is not adata:
             del adata.uns[_SCVI_UUID_KEY]
 

@@ -9,7 +9,7 @@ from typing import Literal
 from anndata import AnnData
 
 from scdiffaug import data
-from scdiffaug._checks import check_is
+from scdiffaug._checks import check_is, check_name
 from scdiffaug.choosing import Depth, Keep, Target
 from scdiffaug.diffusion import Sampler
 from scdiffaug.model import scDiffAug
@@ -53,7 +53,7 @@ def embed(
     >>> adata.obsm["X_scdiffaug_2d"].shape
     (700, 2)
     """
-    data.check_name("key_added", key_added)
+    check_name("key_added", key_added)
     data.check_no_view_on_disk(adata)
     model = _trained(adata, model, diffusion="none")
     adata.obsm[key_added], adata.obsm[f"{key_added}_2d"] = model._embed(adata)
