@@ -1,13 +1,15 @@
 """The two forward processes behind one protocol: Gaussian noise and count thinning.
 
-Networks are seen only as ``Network``, a callable of ``(x, level, condition)``.
+Networks are seen only as callables. A ``Network`` is one of noised cells, their noise level and
+the condition, and gives a value for each feature. A ``CountNetwork`` is one of thinned cells, the
+reads of the whole ones and the condition, and gives log-profiles and a dispersion of each gene.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -15,6 +17,7 @@ from torch import Tensor
 from scdiffaug import losses, samplers
 
 Network = Callable[[Tensor, Tensor, Tensor], Tensor]
+CountNetwork = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 Sampler = Literal["thicken", "dpmpp_2m", "ddim", "ddpm"]
 
 
@@ -32,14 +35,19 @@ class ForwardProcess(Protocol):
         ...
 
     def loss(
-        self, network: Network, x: Tensor, condition: Tensor, *, rng: torch.Generator
+        self,
+        network: Callable[[Tensor, Tensor, Tensor], Any],
+        x: Tensor,
+        condition: Tensor,
+        *,
+        rng: torch.Generator,
     ) -> Tensor:
         """Denoising loss on clean cells ``x``, shape ``(n, d)``; a scalar."""
         ...
 
     def sample(
         self,
-        network: Network,
+        network: Callable[[Tensor, Tensor, Tensor], Any],
         source: Tensor,
         condition: Tensor,
         *,
@@ -124,17 +132,18 @@ class GaussianDiffusion:
 class CountThinning:
     """Binomial thinning of counts, and its reverse (Chen & Zhou 2023, "Learning to Jump").
 
-    A cell keeps each read with probability a; the network sees ``log1p`` of the kept reads per
-    10,000 of the whole cell, the share kept and the condition, and predicts the profile of the
-    reads still missing. The reverse adds the next share of reads from that profile, so what is
-    fed back is what was noised, and zeros, integers and depth hold by construction.
+    A cell keeps each read with probability a; the network sees the kept reads, how many the whole
+    cell has, and the condition, and predicts the profile of the reads still missing. Genes come
+    in bursts: that profile times a gamma-distributed rate of each gene, of which kept reads tell.
+    The reverse adds the next share of reads from profile and rates, so what is fed back is what
+    was noised, and zeros, integers and depth hold by construction.
     """
 
     samplers: tuple[Sampler, ...] = ("thicken",)
     default_steps: int = 16
 
     def loss(
-        self, network: Network, x: Tensor, condition: Tensor, *, rng: torch.Generator
+        self, network: CountNetwork, x: Tensor, condition: Tensor, *, rng: torch.Generator
     ) -> Tensor:
         """Negative log-likelihood per missing read at a uniform share kept.
 
@@ -145,15 +154,15 @@ class CountThinning:
         none = torch.zeros_like(share)
         depth = none.index_add(0, row, whole)
         kept = _binomial(whole, share[row], rng)
-        view = whole.new_zeros(x.shape)
-        view[row, column] = _scaled(kept, depth[row])
-        kept_share = none.index_add(0, row, kept) / depth.clamp_min(1)
-        logits = network(view, kept_share, condition)
+        thinned = whole.new_zeros(x.shape)
+        thinned[row, column] = kept
+        logits, dispersion = network(thinned, depth, condition)
+        logits = expect_bursts(logits, dispersion, thinned)
         return losses.missing_reads_nll(logits, (row, column, whole - kept))
 
     def sample(
         self,
-        network: Network,
+        network: CountNetwork,
         source: Tensor,
         condition: Tensor,
         *,
@@ -169,18 +178,15 @@ class CountThinning:
         few of them can be drawn at once (benchmarks/NOTES.md, experiment 4).
         """
         x, depth = _start(source, depth, strength=strength, rng=rng)
-        n_kept, whole = x.sum(1), depth.clamp_min(1)
-        start = (n_kept / whole).sqrt()
-        view = _scaled(x, depth[:, None])
+        n_kept = x.sum(1)
+        start = (n_kept / depth.clamp_min(1)).sqrt()
         for step in range(1, n_steps + 1):
             share = (start + (1 - start) * (step / n_steps)).square()
             n_wanted = (share * depth).round()
-            logits = network(view, n_kept / whole, condition)
-            row, place = draw_reads(logits, n_wanted - n_kept, rng)
+            logits, dispersion = network(x, depth, condition)
+            rates = draw_bursts(logits, dispersion, x, rng=rng)
+            place = draw_reads(rates, n_wanted - n_kept, rng)
             x.put_(place, x.new_ones(()).expand(len(place)), accumulate=True)
-            if step < n_steps:
-                # Few genes get reads at a step: the others look as they did.
-                view.put_(place, _scaled(x.take(place), depth[row]))
             n_kept = n_wanted
         return x
 
@@ -245,28 +251,67 @@ def keep_reads(x: Tensor, n_reads: Tensor, rng: torch.Generator) -> Tensor:
     return torch.bincount(hits, minlength=n * d).view(n, d).to(x.dtype)
 
 
-def draw_reads(logits: Tensor, n_reads: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-    """One multinomial draw per row, read by read, in time linear in reads, not in steps.
+def expect_bursts(logits: Tensor, dispersion: Tensor, kept: Tensor) -> Tensor:
+    r"""Log-profile of the reads still missing, given those kept, shape ``(n, d)``.
+
+    A gene's reads are Poisson about its profile times a rate of mean 1 and variance
+    :math:`\phi_g`, gamma-distributed, which makes them negative binomial. After :math:`k` reads
+    where :math:`\mu` were expected that rate is :math:`(1 + \phi k) / (1 + \phi\mu)` in the mean
+    (Robinson & Smyth 2008 for the model; conjugacy for the mean).
 
     Parameters
     ----------
     logits
         Unnormalised log-profiles, shape ``(n, d)``.
+    dispersion
+        :math:`\phi` of each gene, shape ``(d,)``.
+    kept
+        Kept reads of each gene, shape ``(n, d)``.
+    """
+    # What is expected moves the loss through the profile itself, which it corrects, enough.
+    expected = torch.softmax(logits.detach().float(), dim=1) * kept.sum(1, keepdim=True)
+    return logits + torch.log1p(dispersion * kept) - torch.log1p(dispersion * expected)
+
+
+def draw_bursts(
+    logits: Tensor, dispersion: Tensor, kept: Tensor, *, rng: torch.Generator
+) -> Tensor:
+    """Rates at which a cell's next reads fall on its genes, drawn, shape ``(n, d)``.
+
+    Of the gamma distribution whose mean :func:`expect_bursts` gives, by its cube root, which is
+    nearly normal (Wilson & Hilferty 1931): exact draws would take longer than the network.
+    """
+    heard = torch.addcmul(kept.new_ones(()), kept, dispersion)
+    rates = torch.softmax(logits, dim=1, dtype=torch.float32)
+    expected = (rates * kept.sum(1, keepdim=True)).mul_(dispersion).add_(1)
+    variance = (dispersion / 9) / heard
+    root = torch.randn(kept.shape, generator=rng, device=kept.device).mul_(variance.sqrt())
+    root.add_(1).sub_(variance).clamp_min_(0)
+    return rates.mul_(heard).div_(expected).mul_(root).mul_(root).mul_(root)
+
+
+def draw_reads(rates: Tensor, n_reads: Tensor, rng: torch.Generator) -> Tensor:
+    """One multinomial draw per row, read by read, in time linear in reads, not in steps.
+
+    Parameters
+    ----------
+    rates
+        Of each gene, not normalised, shape ``(n, d)``.
     n_reads
         Whole number of reads to draw per row, shape ``(n,)``.
 
     Returns
     -------
-    Row of each read and its place in the flattened matrix, both shape ``(k,)``.
+    Place of each read in the flattened matrix, shape ``(k,)``, in the order of rows.
     """
-    n, d = logits.shape
-    row = torch.arange(n, device=logits.device).repeat_interleave(n_reads.long())
+    n, d = rates.shape
+    row = torch.arange(n, device=rates.device).repeat_interleave(n_reads.long())
     draws, start, end = _in_order(row, n_reads.long(), rng)
-    cdf = torch.softmax(logits.float(), dim=1).cumsum(1)
+    cdf = rates.cumsum(1)
     # Each profile is stretched over its row's part of the line, so that one search serves all.
     edges = cdf.double().mul_(((end - start) / cdf[:, -1])[:, None]).add_(start[:, None])
     place = torch.searchsorted(edges.flatten(), draws, right=True)
-    return row, place.clamp_(row * d, row * d + d - 1)
+    return place.clamp_(row * d, row * d + d - 1)
 
 
 def _in_order(row: Tensor, n_draws: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
@@ -281,8 +326,3 @@ def _in_order(row: Tensor, n_draws: Tensor, rng: torch.Generator) -> tuple[Tenso
     end = marks[(n_draws + 1).cumsum(0) - 1]
     start = torch.cat([end.new_zeros(1), end])[:-1]
     return marks[torch.arange(len(row), device=row.device) + row], start, end
-
-
-def _scaled(kept: Tensor, depth: Tensor) -> Tensor:
-    """What the network sees of kept reads: log1p of them per 10,000 of the whole cell."""
-    return torch.log1p(kept * 1e4 / depth.clamp_min(1))

@@ -16,7 +16,14 @@ from torch import Tensor, nn
 
 from scdiffaug import diffusion, losses
 from scdiffaug.features import FeatureSpace, Matrix, PrincipalAxes
-from scdiffaug.nn import FixedProjection, Generator, NeighborMean, SemanticEncoder, cast_once
+from scdiffaug.nn import (
+    CountGenerator,
+    FixedProjection,
+    Generator,
+    NeighborMean,
+    SemanticEncoder,
+    cast_once,
+)
 from scdiffaug.objectives import OBJECTIVES, ObjectiveName
 
 Condition = Literal["semantic", "labels", "random"]
@@ -114,7 +121,8 @@ class DiffAugModule(BaseModuleClass):
             n_references, n_components, n_features=len(selected), n_neighbors=n_neighbors
         )
         if self.process is not None:
-            self.generator = Generator(n_features, n_condition=n_semantic)
+            network = CountGenerator if self.makes_counts else Generator
+            self.generator = network(n_features, n_condition=n_semantic)
             self.ema_generator = copy.deepcopy(self.generator).requires_grad_(False)
             self.label_vectors = nn.Embedding(max(n_labels, 1), n_semantic)
             # DDP waits for the gradient of whatever says that it needs one.

@@ -21,6 +21,9 @@ _N_SEARCHED = 30
 _CELLS_AT_ONCE, _CELLS_AT_ONCE_ON_GPU = 128, 4096
 # References of which the nearest alone is looked at first.
 _GROUPED = 64
+# Logarithms of dispersions move so many times as fast as weights, or training ends before they
+# are where the likelihood wants them.
+_DISPERSION_RATE = 10
 
 
 def multiplies_bfloat16(device_type: str) -> bool:
@@ -256,9 +259,7 @@ class Generator(nn.Module):
     """Denoiser conditioned on the noise level and the semantic vector.
 
     The condition enters every hidden layer as a learned scale and shift (FiLM, Perez et al.
-    2018), so that the narrow middle layer does not have to carry it. Each feature also moves its
-    own output, by a weight of its own: genes come in bursts, so that one read of a gene makes more
-    of it likely, and the narrow layer cannot carry that for each (benchmarks/NOTES.md, 23).
+    2018), so that the narrow middle layer does not have to carry it.
 
     Parameters
     ----------
@@ -284,7 +285,6 @@ class Generator(nn.Module):
         self.out = nn.Linear(widths[-1], n_features)
         # Rare features see too few gradients to unlearn random weights.
         nn.init.zeros_(self.out.weight)
-        self.own = nn.Parameter(torch.zeros(n_features))
 
     def forward(self, x: Tensor, level: Tensor, condition: Tensor) -> Tensor:
         """Return one output per feature, shape ``(n, n_features)``.
@@ -303,5 +303,37 @@ class Generator(nn.Module):
         for linear, norm, film in zip(self.hidden, self.norms, self.films, strict=True):
             scale, shift = film(context).chunk(2, dim=1)
             hidden = nn.functional.gelu(norm(linear(hidden)) * (1 + scale) + shift)
-        output = self.out(hidden)
-        return torch.addcmul(output, x.to(output.dtype), self.own.to(output.dtype))
+        output: Tensor = self.out(hidden)
+        return output
+
+
+class CountGenerator(Generator):
+    """Denoiser of thinned counts: profiles, and a dispersion of each gene.
+
+    Genes come in bursts, of which one read makes more of the gene likely; the narrow layer cannot
+    carry that for each (benchmarks/NOTES.md, 23 and 42).
+    """
+
+    def __init__(self, n_features: int, *, n_condition: int = 80) -> None:
+        super().__init__(n_features, n_condition=n_condition + 1)
+        self.log_dispersion = nn.Parameter(torch.zeros(n_features))
+
+    def forward(  # type: ignore[override]
+        self, kept: Tensor, depth: Tensor, condition: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return log-profiles, shape ``(n, n_features)``, and dispersions, ``(n_features,)``.
+
+        Parameters
+        ----------
+        kept
+            Thinned cells, shape ``(n, n_features)``.
+        depth
+            Reads of each whole cell, shape ``(n,)``.
+        condition
+            Semantic vector of each cell, shape ``(n, n_condition)``.
+        """
+        share = kept.sum(1) / depth.clamp_min(1)
+        # About 0 for cells of some 400 reads, 1 for seven times as many.
+        seen = torch.cat([condition, depth.log1p()[:, None] / 2 - 3], dim=1)
+        log_profile = super().forward(kept.log1p(), share, seen)
+        return log_profile, torch.exp(_DISPERSION_RATE * self.log_dispersion.float() - 2)

@@ -187,11 +187,14 @@ def test_condition_reaches_the_network_in_loss_and_sampling(rng: torch.Generator
         seen.append(given)
         return torch.zeros_like(x)
 
+    def count_network(*given: Tensor) -> tuple[Tensor, Tensor]:
+        return network(*given), torch.ones(3)
+
     x = normal(4, rng=rng)
-    for process in (GAUSS, COUNTS):
-        process.loss(network, x.abs().round(), condition, rng=rng)
+    for process, network_of in ((GAUSS, network), (COUNTS, count_network)):
+        process.loss(network_of, x.abs().round(), condition, rng=rng)
         process.sample(
-            network,
+            network_of,
             x.abs().round(),
             condition,
             strength=0.5,

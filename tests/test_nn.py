@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from scdiffaug.nn import (
+    CountGenerator,
     Generator,
     NeighborMean,
     NoiseLevelEmbedding,
@@ -127,14 +128,19 @@ def test_generator_depends_on_each_input(changed: str) -> None:
         assert ((make(inputs) - make(other)).abs().amax(1) > 1e-4).all()
 
 
-def test_a_feature_of_the_input_moves_its_own_output_alone() -> None:
-    generator = Generator(D)
+def test_count_generator_sees_depth_and_has_a_positive_dispersion_of_each_gene() -> None:
+    generator = CountGenerator(D)
+    torch.nn.init.normal_(generator.out.weight)
+    kept, condition = torch.poisson(torch.ones(5, D)), torch.randn(5, 80)
     with torch.no_grad():
-        generator.own[3] = 2.0
-        cells, level, condition = torch.randn(5, D), torch.rand(5), torch.randn(5, 80)
-        moved = generator(cells, level, condition) - generator.out.bias
-    torch.testing.assert_close(moved[:, 3], 2 * cells[:, 3])
-    assert not moved[:, torch.arange(D) != 3].any()
+        generator.log_dispersion[3] = 0.2
+        shallow, dispersion = generator(kept, 2 * kept.sum(1), condition)
+        # The same share of the reads is kept.
+        deep, _ = generator(kept, 200 * kept.sum(1), condition)
+    assert ((shallow - deep).abs().amax(1) > 1e-4).all()
+    assert dispersion.shape == (D,)
+    assert (dispersion > 0).all()
+    assert dispersion[3] > dispersion[0]
 
 
 def test_generator_takes_other_widths_and_conditions() -> None:

@@ -9,7 +9,15 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from scdiffaug.diffusion import CountThinning, Network, draw_reads, thin
+from scdiffaug.diffusion import (
+    CountNetwork,
+    CountThinning,
+    Network,
+    draw_bursts,
+    draw_reads,
+    expect_bursts,
+    thin,
+)
 
 COUNTS = CountThinning()
 
@@ -21,6 +29,15 @@ def rng() -> torch.Generator:
 
 def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def burstless(network: Network) -> CountNetwork:
+    """Reads of a gene that fall by a profile alone."""
+
+    def with_dispersion(kept: Tensor, depth: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
+        return network(kept, depth, condition), torch.zeros(kept.shape[1])
+
+    return with_dispersion
 
 
 def chi_square_p(observed: Tensor, probability: Tensor) -> float:
@@ -63,30 +80,31 @@ def test_a_stored_zero_has_no_read_to_keep(rng: torch.Generator) -> None:
     x = torch.sparse_coo_tensor(places, values, (1, 2), is_coalesced=True, check_invariants=False)
     seen: list[Tensor] = []
 
-    def network(view: Tensor, *_: Tensor) -> Tensor:
-        seen.append(view)
-        return torch.zeros_like(view)
+    def network(kept: Tensor, *_: Tensor) -> Tensor:
+        seen.append(kept)
+        return torch.zeros_like(kept)
 
     for _ in range(20):
-        COUNTS.loss(network, x, torch.zeros(1, 1), rng=rng)
-    assert all(view[0, 0] == 0 for view in seen)
-    assert any(view[0, 1] > 0 for view in seen)
+        COUNTS.loss(burstless(network), x, torch.zeros(1, 1), rng=rng)
+    assert all(kept[0, 0] == 0 for kept in seen)
+    assert any(kept[0, 1] > 0 for kept in seen)
 
 
 # Drawing reads
 
 
-def drawn(logits: Tensor, n_reads: Tensor, rng: torch.Generator) -> Tensor:
+def drawn(rates: Tensor, n_reads: Tensor, rng: torch.Generator) -> Tensor:
     """Reads per cell and gene."""
-    reads = torch.zeros_like(logits)
-    row, place = draw_reads(logits, n_reads, rng)
-    assert torch.equal(row, place // logits.shape[1])
+    reads = torch.zeros_like(rates)
+    place = draw_reads(rates, n_reads, rng)
+    of_row = torch.arange(len(rates)).repeat_interleave(n_reads.long())
+    assert torch.equal(of_row, place // rates.shape[1])
     return reads.put_(place, torch.ones(len(place)), accumulate=True)
 
 
 def test_drawn_reads_are_exactly_as_many_as_asked(rng: torch.Generator) -> None:
     n_reads = torch.tensor([0.0, 1.0, 7.0, 5000.0, 0.0])
-    reads = drawn(5 * torch.randn(5, 40, generator=rng), n_reads, rng)
+    reads = drawn((5 * torch.randn(5, 40, generator=rng)).exp(), n_reads, rng)
     torch.testing.assert_close(reads.sum(1), n_reads, rtol=0, atol=0)
 
 
@@ -94,24 +112,24 @@ def test_drawn_reads_are_exactly_as_many_as_asked(rng: torch.Generator) -> None:
 def test_no_read_is_drawn_where_its_probability_is_zero(
     rng: torch.Generator, possible: list[int]
 ) -> None:
-    logits = torch.full((50, 5), -torch.inf)
-    logits[:, possible] = 0
-    reads = drawn(logits, torch.full((50,), 1000.0), rng)
+    rates = torch.zeros(50, 5)
+    rates[:, possible] = 1
+    reads = drawn(rates, torch.full((50,), 1000.0), rng)
     impossible = [gene for gene in range(5) if gene not in possible]
     assert (reads[:, impossible] == 0).all()
     assert (reads[:, possible] > 0).all()
 
 
 def test_drawn_reads_follow_each_cell_s_profile(rng: torch.Generator) -> None:
-    logits = 2 * torch.randn(6, 12, generator=rng)
-    reads = drawn(logits, torch.full((6,), 20_000.0), rng)
-    for cell, profile in zip(reads, logits.softmax(1), strict=True):
+    rates = (2 * torch.randn(6, 12, generator=rng)).exp()
+    reads = drawn(rates, torch.full((6,), 20_000.0), rng)
+    for cell, profile in zip(reads, rates, strict=True):
         assert chi_square_p(cell, profile) > 1e-3
 
 
 def test_drawn_reads_of_a_cell_are_independent(rng: torch.Generator) -> None:
     profile = torch.tensor([0.5, 0.3, 0.2])
-    reads = drawn(profile.log().expand(10_000, 3), torch.full((10_000,), 2.0), rng)
+    reads = drawn(profile.expand(10_000, 3), torch.full((10_000,), 2.0), rng)
     pairs = list(itertools.combinations_with_replacement(range(3), 2))
     observed, probability = torch.zeros(len(pairs)), torch.zeros(len(pairs))
     for k, (a, b) in enumerate(pairs):
@@ -136,7 +154,7 @@ def counts(rng: torch.Generator) -> Tensor:
 
 def sample_counts(network: Network, source: Tensor, **given: float) -> Tensor:
     return COUNTS.sample(
-        network,
+        burstless(network),
         source,
         torch.zeros(len(source), 1),
         strength=given.get("strength", 1.0),
@@ -154,8 +172,8 @@ def test_made_cells_are_integers_of_the_depth_of_their_source(
     source = counts(rng)
     weights = torch.randn(9, 9, generator=rng)
 
-    def network(view: Tensor, level: Tensor, _: Tensor) -> Tensor:
-        return view @ weights + level[:, None]
+    def network(kept: Tensor, depth: Tensor, _: Tensor) -> Tensor:
+        return kept.log1p() @ weights + depth[:, None]
 
     made = sample_counts(network, source, strength=strength, n_steps=n_steps)
     assert (made >= 0).all()
@@ -178,24 +196,23 @@ def test_made_cells_keep_the_share_that_strength_leaves(strength: float) -> None
 
 def test_network_sees_the_same_in_training_and_in_sampling(rng: torch.Generator) -> None:
     source = counts(rng)
-    seen: list[tuple[Tensor, Tensor]] = []
+    depth = source.sum(1)
+    seen: list[Tensor] = []
 
-    def network(view: Tensor, level: Tensor, _: Tensor) -> Tensor:
-        seen.append((view.clone(), level))
-        return torch.zeros_like(view)
+    def network(kept: Tensor, whole: Tensor, _: Tensor) -> Tensor:
+        assert torch.equal(whole, depth)
+        seen.append(kept.clone())
+        return torch.zeros_like(kept)
 
-    COUNTS.loss(network, source, torch.zeros(len(source), 1), rng=rng)
+    COUNTS.loss(burstless(network), source, torch.zeros(len(source), 1), rng=rng)
     sample_counts(network, source, n_steps=4)
     assert len(seen) == 5
-    depth = source.sum(1)
-    for view, level in seen:
-        kept = view.double().expm1() / 1e4 * depth[:, None]
-        torch.testing.assert_close(kept, kept.round(), rtol=1e-4, atol=1e-4)
-        torch.testing.assert_close(kept.sum(1), level.double() * depth, rtol=1e-4, atol=1e-4)
-    share = torch.stack([level[2] for _, level in seen[1:]])
+    for kept in seen:
+        torch.testing.assert_close(kept, kept.round(), rtol=0, atol=0)
+        assert (kept.sum(1) <= depth).all()
+    share = torch.stack([kept[2].sum() / depth[2] for kept in seen[1:]])
     torch.testing.assert_close(share, torch.tensor([0.0, 0.0625, 0.25, 0.5625]), rtol=0, atol=0.01)
-    train_view = seen[0][0]
-    assert (train_view[source == 0] == 0).all()
+    assert (seen[0] <= source).all()
 
 
 # The exact chain on an example small enough to enumerate: cells of three genes and three reads,
@@ -242,13 +259,12 @@ def posterior_by_enumeration() -> Tensor:
 POSTERIOR = posterior_by_enumeration()
 
 
-def exact_network(view: Tensor, *_: Tensor) -> Tensor:
-    kept = (view.double().expm1() / 1e4 * DEPTH).round().long()
-    return POSTERIOR[tuple(kept.T)].log().float()
+def exact_network(kept: Tensor, *_: Tensor) -> Tensor:
+    return POSTERIOR[tuple(kept.long().T)].log().float()
 
 
-def prior_network(view: Tensor, *_: Tensor) -> Tensor:
-    return (PRIOR @ PROFILES).log().float().expand(len(view), 3)
+def prior_network(kept: Tensor, *_: Tensor) -> Tensor:
+    return (PRIOR @ PROFILES).log().float().expand(len(kept), 3)
 
 
 def tally(made: Tensor) -> Tensor:
@@ -299,10 +315,10 @@ def test_count_loss_is_lowest_for_the_exact_network(rng: torch.Generator) -> Non
     x = real_cells(4000, rng=rng)
 
     def loss(network: Network) -> float:
-        return COUNTS.loss(network, x, torch.zeros(len(x), 1), rng=seeded(3)).item()
+        return COUNTS.loss(burstless(network), x, torch.zeros(len(x), 1), rng=seeded(3)).item()
 
-    def tilted(view: Tensor, level: Tensor, condition: Tensor) -> Tensor:
-        return exact_network(view, level, condition) + torch.tensor([0.5, 0.0, 0.0])
+    def tilted(kept: Tensor, depth: Tensor, condition: Tensor) -> Tensor:
+        return exact_network(kept, depth, condition) + torch.tensor([0.5, 0.0, 0.0])
 
     assert loss(exact_network) < loss(prior_network) - 0.05
     assert loss(exact_network) < loss(tilted) - 0.01
@@ -312,7 +328,9 @@ def test_count_loss_of_sparse_cells_is_that_of_dense_ones(rng: torch.Generator) 
     x = counts(rng)
     weights = torch.randn(9, 9, generator=rng)
     dense, sparse = (
-        COUNTS.loss(lambda view, *_: view @ weights, each, torch.zeros(12, 1), rng=seeded(4))
+        COUNTS.loss(
+            burstless(lambda kept, *_: kept @ weights), each, torch.zeros(12, 1), rng=seeded(4)
+        )
         for each in (x, x.to_sparse())
     )
     assert torch.equal(dense, sparse)
@@ -323,8 +341,77 @@ def test_count_loss_does_not_depend_on_reads_that_are_not_there() -> None:
     offset = torch.tensor([[0.0], [50.0]])
 
     def loss(network: Network) -> float:
-        return COUNTS.loss(network, x, torch.zeros(2, 1), rng=seeded(1)).item()
+        return COUNTS.loss(burstless(network), x, torch.zeros(2, 1), rng=seeded(1)).item()
 
-    even = loss(lambda view, *_: torch.zeros_like(view))
+    even = loss(lambda kept, *_: torch.zeros_like(kept))
     assert even == pytest.approx(math.log(3))
-    assert loss(lambda view, *_: torch.zeros_like(view) + offset) == pytest.approx(even)
+    assert loss(lambda kept, *_: torch.zeros_like(kept) + offset) == pytest.approx(even)
+
+
+# Bursts: genes whose reads are negative binomial about a profile.
+
+PROFILE = torch.tensor([0.4, 0.3, 0.2, 0.1])
+DISPERSION = torch.tensor([2.0, 0.5, 0.1, 0.0])
+
+
+def bursting_cells(n: int, n_reads: float, *, rng: np.random.Generator) -> Tensor:
+    """Poisson reads about the profile times gamma-distributed rates."""
+    rates = torch.ones(n, 4)
+    for gene, phi in enumerate(DISPERSION.tolist()):
+        if phi:
+            rates[:, gene] = torch.from_numpy(rng.gamma(1 / phi, phi, size=n))
+    return torch.from_numpy(rng.poisson((n_reads * PROFILE * rates).numpy())).float()
+
+
+def test_what_bursts_lead_to_expect_is_the_mean_of_what_follows() -> None:
+    rng = np.random.default_rng(0)
+    # Both halves of a cell have the same rates.
+    whole = bursting_cells(400_000, 20, rng=rng)
+    kept = torch.from_numpy(rng.binomial(whole.long().numpy(), 0.5)).float()
+    for n_seen in (0.0, 3.0, 9.0):
+        chosen = (kept[:, 0] == n_seen) & (kept.sum(1) == 10)
+        follows = (whole - kept)[chosen].mean(0)
+        log_rates = expect_bursts(
+            PROFILE.log().expand(int(chosen.sum()), 4), DISPERSION, kept[chosen]
+        )
+        expected = log_rates[:, 0].exp().mean() * 10
+        assert follows[0].item() == pytest.approx(expected.item(), rel=0.06)
+
+
+@pytest.mark.parametrize("n_reads", [2, 10])
+def test_reads_drawn_at_once_are_as_dispersed_as_their_genes(
+    rng: torch.Generator, n_reads: int
+) -> None:
+    n, d = 1000, 400
+    dispersion = torch.linspace(0, 3, d)
+    none = torch.zeros(n, d)
+    rates = draw_bursts(torch.zeros(n, d), dispersion, none, rng=rng)
+    reads = drawn(rates, torch.full((n,), float(n_reads * d)), rng)
+    mean, variance = reads.mean(0), reads.var(0)
+    wanted = mean * (1 + dispersion * mean)
+    for part in (slice(0, 100), slice(100, 200), slice(200, 300), slice(300, 400)):
+        assert variance[part].mean().item() == pytest.approx(wanted[part].mean().item(), rel=0.06)
+    # The cube root of a gamma is the less normal the more zeros there are.
+    zeros = torch.from_numpy(
+        stats.nbinom.pmf(0, 1 / dispersion[1:], 1 / (1 + dispersion[1:] * n_reads))
+    )
+    assert (reads[:, 1:] == 0).float().mean(0).numpy() == pytest.approx(zeros.numpy(), abs=0.06)
+
+
+def test_without_dispersion_the_profile_alone_is_drawn_from(rng: torch.Generator) -> None:
+    logits, kept = torch.randn(5, 4, generator=rng), torch.full((5, 4), 7.0)
+    rates = draw_bursts(logits, torch.zeros(4), kept, rng=rng)
+    torch.testing.assert_close(rates, logits.softmax(1))
+    torch.testing.assert_close(expect_bursts(logits, torch.zeros(4), kept), logits)
+
+
+def test_count_loss_is_lowest_at_the_dispersion_of_the_cells() -> None:
+    x = bursting_cells(20_000, 30, rng=np.random.default_rng(1))
+
+    def loss(factor: float) -> float:
+        def network(kept: Tensor, *_: Tensor) -> tuple[Tensor, Tensor]:
+            return PROFILE.log().expand(len(kept), 4), factor * DISPERSION
+
+        return COUNTS.loss(network, x, torch.zeros(len(x), 1), rng=seeded(5)).item()
+
+    assert loss(1.0) < min(loss(0.0), loss(0.3), loss(3.0))
