@@ -75,7 +75,7 @@ class GeneratingModel(SavedModel):
         sampler
             ``"thicken"`` for counts; ``"dpmpp_2m"``, ``"ddim"`` or ``"ddpm"`` for Gaussian noise.
         steps
-            Denoising steps; 16 by default.
+            Denoising steps; 8 by default.
         batch_size
             Cells made at once, by default 512, and up to 8192 on a GPU; half as many where memory
             runs out.

@@ -122,7 +122,9 @@ class DiffAugModule(BaseModuleClass):
         )
         if self.process is not None:
             network = CountGenerator if self.makes_counts else Generator
-            self.generator = network(n_features, n_condition=n_semantic)
+            self.generator: Generator | CountGenerator = network(
+                n_features, n_condition=n_semantic
+            )
             self.ema_generator = copy.deepcopy(self.generator).requires_grad_(False)
             self.label_vectors = nn.Embedding(max(n_labels, 1), n_semantic)
             # DDP waits for the gradient of whatever says that it needs one.
@@ -131,9 +133,9 @@ class DiffAugModule(BaseModuleClass):
     @torch.no_grad()
     def fit_scale(self, x: Matrix) -> None:
         """Start the generator from the mean of the training cells: their profile, or scale."""
-        if self.makes_counts:
+        if self.process is not None and isinstance(self.generator, CountGenerator):
             profile = torch.as_tensor(np.asarray(x.sum(0)).ravel() + 1.0).log()
-            self.generator.out.bias.copy_(profile - profile.mean())
+            self.generator.profile.out.bias.copy_(profile - profile.mean())
             self.ema_generator.load_state_dict(self.generator.state_dict())
         if isinstance(self.process, diffusion.GaussianDiffusion):
             values = self.space.transform(x) if self.space.is_counts else x

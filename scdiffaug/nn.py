@@ -307,20 +307,26 @@ class Generator(nn.Module):
         return output
 
 
-class CountGenerator(Generator):
+class CountGenerator(nn.Module):
     """Denoiser of thinned counts: profiles, and a dispersion of each gene.
 
-    Genes come in bursts, of which one read makes more of the gene likely; the narrow layer cannot
-    carry that for each (benchmarks/NOTES.md, 23 and 42).
+    Genes come in bursts, of which one read makes more of the gene likely; the narrow layer of a
+    :class:`Generator` cannot carry that for each (benchmarks/NOTES.md, 23 and 42).
+
+    Parameters
+    ----------
+    n_features
+        Number of genes.
+    n_condition
+        Width of the condition.
     """
 
     def __init__(self, n_features: int, *, n_condition: int = 80) -> None:
-        super().__init__(n_features, n_condition=n_condition + 1)
+        super().__init__()
+        self.profile = Generator(n_features, n_condition=n_condition + 1)
         self.log_dispersion = nn.Parameter(torch.zeros(n_features))
 
-    def forward(  # type: ignore[override]
-        self, kept: Tensor, depth: Tensor, condition: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, kept: Tensor, depth: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
         """Return log-profiles, shape ``(n, n_features)``, and dispersions, ``(n_features,)``.
 
         Parameters
@@ -335,5 +341,6 @@ class CountGenerator(Generator):
         share = kept.sum(1) / depth.clamp_min(1)
         # About 0 for cells of some 400 reads, 1 for seven times as many.
         seen = torch.cat([condition, depth.log1p()[:, None] / 2 - 3], dim=1)
-        log_profile = super().forward(kept.log1p(), share, seen)
-        return log_profile, torch.exp(_DISPERSION_RATE * self.log_dispersion.float() - 2)
+        log_dispersion = _DISPERSION_RATE * self.log_dispersion.float() - 2
+        # Nothing bounds that of a gene without reads.
+        return self.profile(kept.log1p(), share, seen), log_dispersion.clamp_max(5).exp()

@@ -130,7 +130,7 @@ def test_generator_depends_on_each_input(changed: str) -> None:
 
 def test_count_generator_sees_depth_and_has_a_positive_dispersion_of_each_gene() -> None:
     generator = CountGenerator(D)
-    torch.nn.init.normal_(generator.out.weight)
+    torch.nn.init.normal_(generator.profile.out.weight)
     kept, condition = torch.poisson(torch.ones(5, D)), torch.randn(5, 80)
     with torch.no_grad():
         generator.log_dispersion[3] = 0.2

@@ -415,3 +415,10 @@ def test_count_loss_is_lowest_at_the_dispersion_of_the_cells() -> None:
         return COUNTS.loss(network, x, torch.zeros(len(x), 1), rng=seeded(5)).item()
 
     assert loss(1.0) < min(loss(0.0), loss(0.3), loss(3.0))
+
+
+def test_reads_of_few_genes_in_great_bursts_fall_somewhere(rng: torch.Generator) -> None:
+    none = torch.zeros(500, 2)
+    rates = draw_bursts(none, torch.full((2,), 100.0), none, rng=rng)
+    reads = drawn(rates, torch.full((500,), 20.0), rng)
+    torch.testing.assert_close(reads.sum(1), torch.full((500,), 20.0), rtol=0, atol=0)

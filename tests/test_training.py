@@ -84,8 +84,8 @@ def test_positives_follow_the_averaged_generator(pbmc: AnnData) -> None:
     batch = _batch(model)
     before = _partners(model, batch)
     with torch.no_grad():
-        model.module.generator.out.bias[:] = 0
-        model.module.generator.out.bias[7] = 50
+        model.module.generator.profile.out.bias[:] = 0
+        model.module.generator.profile.out.bias[7] = 50
     assert torch.equal(_partners(model, batch), before)
     model.module.update_ema(0.0)
     after = _partners(model, batch)

@@ -95,7 +95,7 @@ def speed(
         density=density,
         epochs=max_epochs,
         made=n_made,
-        steps=(4, 16, 64),
+        steps=(4, 8, 16),
         accelerator=accelerator,
     )
     options = {
