@@ -285,11 +285,13 @@ def draw_bursts(
     heard = torch.addcmul(kept.new_ones(()), kept, dispersion)
     rates = torch.softmax(logits, dim=1, dtype=torch.float32)
     expected = (rates * kept.sum(1, keepdim=True)).mul_(dispersion).add_(1)
-    variance = (dispersion / 9) / heard
-    root = torch.randn(kept.shape, generator=rng, device=kept.device).mul_(variance.sqrt())
+    rates.mul_(heard).div_(expected)
+    # In place from here on: these are matrices of cells by genes.
+    variance = heard.reciprocal_().mul_(dispersion / 9)
+    root = expected.normal_(generator=rng).mul_(variance.sqrt()).add_(1).sub_(variance)
     # Above 0, that some gene can have a read.
-    root.add_(1).sub_(variance).clamp_min_(1e-3)
-    return rates.mul_(heard).div_(expected).mul_(root).mul_(root).mul_(root)
+    root.clamp_min_(1e-3)
+    return rates.mul_(root).mul_(root).mul_(root)
 
 
 def draw_reads(rates: Tensor, n_reads: Tensor, rng: torch.Generator) -> Tensor:
