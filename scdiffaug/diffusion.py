@@ -18,6 +18,7 @@ from scdiffaug import losses, samplers
 
 Network = Callable[[Tensor, Tensor, Tensor], Tensor]
 CountNetwork = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+AnyNetwork = Callable[[Tensor, Tensor, Tensor], Any]
 Sampler = Literal["thicken", "dpmpp_2m", "ddim", "ddpm"]
 
 
@@ -35,19 +36,14 @@ class ForwardProcess(Protocol):
         ...
 
     def loss(
-        self,
-        network: Callable[[Tensor, Tensor, Tensor], Any],
-        x: Tensor,
-        condition: Tensor,
-        *,
-        rng: torch.Generator,
+        self, network: AnyNetwork, x: Tensor, condition: Tensor, *, rng: torch.Generator
     ) -> Tensor:
         """Denoising loss on clean cells ``x``, shape ``(n, d)``; a scalar."""
         ...
 
     def sample(
         self,
-        network: Callable[[Tensor, Tensor, Tensor], Any],
+        network: AnyNetwork,
         source: Tensor,
         condition: Tensor,
         *,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +37,7 @@ def multiplies_bfloat16(device_type: str) -> bool:
     return False
 
 
-def cast_once(network: nn.Module, device_type: str) -> Callable[..., Tensor]:
+def cast_once(network: nn.Module, device_type: str) -> Callable[..., Any]:
     """The network with weights that autocast, where it is on, need not cast at each call.
 
     They lie by columns, which processors multiply faster where a layer is wider than its input.
@@ -342,5 +343,6 @@ class CountGenerator(nn.Module):
         # About 0 for cells of some 400 reads, 1 for seven times as many.
         seen = torch.cat([condition, depth.log1p()[:, None] / 2 - 3], dim=1)
         log_dispersion = _DISPERSION_RATE * self.log_dispersion.float() - 2
-        # Nothing bounds that of a gene without reads.
+        # They start at 0.14, a little below the median that is learnt (benchmarks/NOTES.md, 42);
+        # nothing else bounds that of a gene without reads.
         return self.profile(kept.log1p(), share, seen), log_dispersion.clamp_max(5).exp()
