@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from numbers import Integral
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -17,7 +18,7 @@ from scdiffaug._checks import check_choice, check_whole
 from scdiffaug.features import FeatureSpace
 from scdiffaug.matrices import Matrix, Rows
 
-Target = int | Literal["max", "median"]
+Target = int | Literal["max", "median"] | Mapping[str, int]
 Depth = int | Literal["source", "sampled"]
 Keep = Literal["all", "consistent"]
 Names: TypeAlias = NDArray[np.str_]
@@ -64,9 +65,14 @@ class Choice:
                 f"target={self.target!r} decides how many cells are made, but n_per_cell="
                 f"{self.n_per_cell} does too: leave one of them out."
             )
-        if self.target not in ("max", "median") and not _is_size(self.target):
+        if isinstance(self.target, Mapping):
+            fits = bool(self.target) and all(map(_is_size, self.target.values()))
+        else:
+            fits = self.target in ("max", "median") or _is_size(self.target)
+        if not fits:
             raise ValueError(
-                f"target={self.target!r} must be 'max', 'median' or a number of cells, at least 1."
+                f"target={self.target!r} must be 'max', 'median' or a number of cells, at least "
+                "1, of every group or by its name, as in {'B cell': 200}."
             )
 
     @property
@@ -75,8 +81,11 @@ class Choice:
         return self.keep != "all" or self.depth == "sampled"
 
     def to_dict(self) -> dict[str, Any]:
-        """What was chosen, without what was not: h5ad holds no None."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+        """What was chosen, without what was not: h5ad holds no None, and no name with a slash."""
+        said = {name: value for name, value in vars(self).items() if value is not None}
+        if isinstance(self.target, Mapping):
+            said["target"] = json.dumps({str(k): int(n) for k, n in self.target.items()})
+        return said
 
     def sources(self, rows: Rows, groups: Names | None, *, rng: np.random.Generator) -> Rows:
         """Source of each new cell, out of ``rows``."""
@@ -139,28 +148,46 @@ def balancing_sources(
     groups
         Group of every cell, shape ``(n,)``.
     target
-        The size, or ``"max"`` or ``"median"`` of those that the groups have.
+        The size, ``"max"`` or ``"median"`` of those that the groups have, or a size for each of
+        some groups by name.
     rng
         Draws the sources: no cell a second time before all of its group were drawn.
 
     Raises
     ------
+    KeyError
+        If a group that is named has no cells.
     ValueError
-        If all groups have that size.
+        If all groups have their size.
     """
     names, sizes = np.unique(groups[rows], return_counts=True)
-    size = int(_SIZES[target](sizes) if isinstance(target, str) else target)
+    wanted = _wanted_sizes(names, sizes, target)
     drawn = [
-        drawn_in_turn(rows[groups[rows] == name], size - n, rng)
+        drawn_in_turn(rows[groups[rows] == name], wanted[name] - n, rng)
         for name, n in zip(names, sizes, strict=True)
-        if n < size
+        if n < wanted.get(name, 0)
     ]
     if not drawn:
+        whose = "every group that it names" if isinstance(target, Mapping) else "every group"
+        least = sizes[np.isin(names, list(wanted))].min()
         raise ValueError(
-            f"target={target!r} leaves nothing to make: every group has {sizes.min()} cells or "
-            f"more, and {size} are wanted. Raise target."
+            f"target={target!r} leaves nothing to make: {whose} has {least} cells or more. "
+            "Raise target."
         )
     return np.concatenate(drawn)
+
+
+def _wanted_sizes(names: Names, sizes: NDArray[np.int64], target: Target) -> dict[str, int]:
+    """Cells that groups shall have, by their names."""
+    if not isinstance(target, Mapping):
+        size = _SIZES[target](sizes) if isinstance(target, str) else target
+        return dict.fromkeys(names.tolist(), int(size))
+    wanted = {str(name): int(size) for name, size in target.items()}
+    unknown = [name for name in wanted if name not in names]
+    if unknown:
+        known = ", ".join(map(repr, names[:20].tolist()))
+        raise KeyError(f"target names {unknown[0]!r}, which has no cells: the groups are {known}.")
+    return wanted
 
 
 def sampled_depths(

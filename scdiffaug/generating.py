@@ -51,9 +51,10 @@ class GeneratingModel(SavedModel):
             Column of obs with groups, for ``target``, ``depth="sampled"`` and
             ``keep="consistent"``. The generator does not see it.
         target
-            Cells that each group shall have, its sources counted: a number, or the ``"max"`` or
-            ``"median"`` of their sizes. Sources are drawn at random, none twice before all of
-            the group were drawn; larger groups get no new cells.
+            Cells that each group shall have, its sources counted: a number, the ``"max"`` or
+            ``"median"`` of their sizes, or a number for each of some groups, as in
+            ``{"CD34+": 40}``. Sources are drawn at random, none twice before all of the group
+            were drawn; larger groups, and those not named, get no new cells.
         n_per_cell
             New cells per source cell, where there is no target.
         strength
@@ -103,7 +104,7 @@ class GeneratingModel(SavedModel):
         IndexError
             If there is no cell at an index.
         KeyError
-            If the column of obs is missing.
+            If the column of obs is missing, or a group that the target names.
         RuntimeError
             If the model is not trained.
         TypeError

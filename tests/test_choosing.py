@@ -1,5 +1,6 @@
 """What users choose to be made: groups, depth, what is kept, what lies between."""
 
+import json
 import logging
 
 import numpy as np
@@ -45,6 +46,22 @@ def test_groups_reach_the_target_with_their_real_cells(
     made = trained.augment(groupby="cell_type", target=target, **FAST).obs["cell_type"]
     together = made.value_counts().reindex(real.index, fill_value=0) + real
     assert together.tolist() == real.clip(lower=size).tolist()
+
+
+def test_named_groups_reach_their_own_sizes_alone(trained: scDiffAug, tmp_path) -> None:
+    target = {"CD34+": 20, "Dendritic": 5}
+    new = trained.augment(groupby="cell_type", target=target, **FAST)
+    sizes = trained.adata.obs["cell_type"].value_counts()
+    assert set(new.obs["cell_type"]) == {"CD34+"}
+    assert new.n_obs == 20 - sizes["CD34+"]
+    new.write_h5ad(tmp_path / "new.h5ad")
+    read = sc.read_h5ad(tmp_path / "new.h5ad")
+    assert json.loads(read.uns["scdiffaug"]["target"]) == target
+
+
+def test_a_group_without_cells_is_named(trained: scDiffAug) -> None:
+    with pytest.raises(KeyError, match="target names 'Platelet', which has no cells: the groups"):
+        trained.augment(groupby="cell_type", target={"CD34+": 20, "Platelet": 9})
 
 
 def test_each_source_is_drawn_before_any_is_drawn_again(trained: scDiffAug) -> None:
@@ -100,6 +117,9 @@ def test_what_was_chosen_is_recorded_and_written(trained: scDiffAug, tmp_path) -
         ({"target": 9, "groupby": "cell_type", "n_per_cell": 2}, "leave one of them out"),
         ({"target": 0, "groupby": "cell_type"}, "target=0 must be 'max', 'median' or a number"),
         ({"target": "mean", "groupby": "cell_type"}, "target='mean' must be"),
+        ({"target": {"CD34+": 0}, "groupby": "cell_type"}, "target={'CD34\\+': 0} must be"),
+        ({"target": {}, "groupby": "cell_type"}, "target={} must be"),
+        ({"target": {"CD34+": 2}, "groupby": "cell_type"}, "every group that it names has"),
         ({"target": 5, "groupby": "cell_type"}, "leaves nothing to make: every group has 8"),
         ({"groupby": "percent_mito"}, "holds fractions, not groups"),
         ({"depth": 0}, "depth=0 must be 'source', 'sampled' or a whole number"),
