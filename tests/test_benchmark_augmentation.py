@@ -152,6 +152,29 @@ def test_labels_reach_only_makers_that_use_them(trial, cache):
     assert "labels" not in job(trial, cache, "scdiffaug", "semantic_poisson").plan
 
 
+def test_who_keeps_types_is_told_those_of_the_labelled_cells_alone(trial, cache):
+    plan = job(trial, cache, "scdiffaug", "scdiffaug_consistent").plan
+    told = {name for name in plan if "types" in name or "labels" in name}
+    assert told == {"use_5.types", "use_10.types", "use_25.types", "use_50.types"}
+    assert (plan["use_5.types"] == trial.labels[plan["use_5.sources"]]).all()
+    assert set(plan["use_5.sources"]) == set(trial.labelled(5))
+    assert set(plan["use_5.known"]) == set(trial.halves[0])
+
+
+def test_types_are_filled_by_cells_that_stayed_and_scored_in_use_alone(trial, cache):
+    name = "scdiffaug_consistent"
+    one = job(trial, cache, "scdiffaug", name, max_epochs=20)
+    assert not one.run().error
+    filled = pd.Series(one.filled_types(name, 5)).value_counts()
+    assert set(filled.index) <= set(trial.labels)
+    assert filled.max() <= 95
+    assert one.made(name, "use_5").seen.shape[0] == filled.sum()
+    scores = scoring.scores_of(one, name)
+    assert list(scores) == ["use"]
+    assert all(0 <= score <= 1 for score in scores["use"].values())
+    assert set(scoring.scores_of(one, "scdiffaug")) == set(trials.SETTINGS)
+
+
 def test_one_training_serves_all_draws_of_the_same_known_cells(trial):
     draws = trial.draws(benchmark.GENERATORS["scdiffaug"])
     groups = [sorted(group) for _, group in task(trial, draws).by_known()]
@@ -364,6 +387,12 @@ def test_overview_says_how_far_ours_is_ahead_and_where():
     assert rows["smote"][0] == "-10.0 (-30.0 to +10.0), 1 of 2"
     # Below 0.5, where copies are, is no better than 0.5.
     assert rows["duplicate"][0] == "+20.5 (+20.0 to +21.0), 0 of 1"
+    assert (
+        "AUC held out"
+        not in overview.overview(
+            _long(auc + f1 + [("use", "macro_f1_10", "a", 0, "scdiffaug_consistent", 0.9)])
+        )[-2]
+    )
     # What was measured of nobody has no column.
     assert rows["none"] == ["–", "+10.0 (–), 1 of 1 |"]
     assert overview.overview(_long(f1)) == []

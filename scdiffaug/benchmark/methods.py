@@ -14,8 +14,8 @@ from scdiffaug.benchmark.processes import digest_of
 
 Settings = Mapping[str, Any]
 
-# Row of our defaults, in both registries.
-OURS = "scdiffaug"
+# Row of our defaults, in both registries; what the guide tells those who train a classifier.
+OURS, CONSISTENT = "scdiffaug", "scdiffaug_consistent"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,6 +242,22 @@ class Generator(Method):
         """
         return "" if kind in self.kinds else f"makes {' or '.join(self.kinds)} values, not {kind}"
 
+    def takes_part(self, setting: str) -> bool:
+        """Whether it makes what a setting asks for.
+
+        Examples
+        --------
+        >>> from scdiffaug.benchmark import GENERATORS
+        >>> GENERATORS["scvi_prior"].takes_part("use")
+        False
+        """
+        return self.follows != "nothing" if setting == "use" else not self.needs_types
+
+    @property
+    def needs_types(self) -> bool:
+        """Whether it keeps made cells with labelled ones of their source's type."""
+        return "keep" in self.settings
+
     @property
     def is_variant(self) -> bool:
         """Whether the row is ours with other steps, strength or solver than by default."""
@@ -303,6 +319,7 @@ GENERATORS: Mapping[str, Generator] = {
         f"scdiffaug_strength_{strength}": _made_by_us(strength=strength)
         for strength in (0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
     },
+    CONSISTENT: _made_by_us(strength=0.8, keep="consistent"),
     "scdiffaug_ddim": _made_by_us(sampler="ddim"),
     "scdiffaug_ddpm": _made_by_us(sampler="ddpm"),
 }

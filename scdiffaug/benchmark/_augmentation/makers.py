@@ -2,8 +2,9 @@
 
 The folder holds ``job.json`` (worker, rows of the table with their settings, seed, inputs) and
 ``plan.npz`` (for every draw the cells that may be known and the cells to start from; labels only
-where the worker uses them). The process adds the made cells, ``METHOD.DRAW.npz`` or ``.npy``, and
-``run.json`` (seconds, peak memory in MB, versions).
+where the worker uses them). The process adds the made cells, ``METHOD.DRAW.npz`` or ``.npy``, with
+``METHOD.DRAW.types.npy`` where it chose how many of each type, and ``run.json`` (seconds, peak
+memory in MB, versions).
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 
@@ -26,6 +28,14 @@ from scdiffaug.benchmark._worker import Inputs, write_matrix, write_run
 from scdiffaug.features import FeatureSpace
 from scdiffaug.metrics._inputs import Values
 from scdiffaug.metrics._spaces import dense, pca_of
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+    from scdiffaug import scDiffAug
+
+# Cells of each type that a classifier of the "use" setting learns from: labelled and made.
+FILLED = 100
 
 Made = Iterator[tuple[str, str, Values]]
 Variants = Mapping[str, Mapping[str, Any]]
@@ -41,10 +51,13 @@ class Draw:
         Rows that the maker may learn from, shape ``(k,)``.
     sources
         Row that each made cell starts from, shape ``(m,)``; not always a known one.
+    types
+        Types of the sources where these are labelled cells, shape ``(m,)``.
     """
 
     known: Rows
     sources: Rows
+    types: NDArray[np.str_] | None = None
 
 
 @dataclass(frozen=True)
@@ -178,8 +191,23 @@ def scdiffaug(task: Task, variants: Variants) -> Made:
                     y_known, y = (model.get_latent_representation(x) for x in (cells, sources))
                     found = peers.nearest(y_known, y, k=variant["smoothed"])
                     yield method, name, _smoothed(task, draw, found)
-                else:
+                elif "keep" not in variant:
                     yield method, name, model.augment(sources, seed=task.seed, **variant).X
+                elif draw.types is not None:
+                    new = _filled(model, task, draw, settings=variant)
+                    yield method, name, new.X
+                    yield method, f"{name}.types", new.obs["cell_type"].to_numpy(dtype=str)
+
+
+def _filled(model: scDiffAug, task: Task, draw: Draw, *, settings: Mapping[str, Any]) -> AnnData:
+    """Labelled types filled up as a user does, who lets strays be drawn again."""
+    from anndata import AnnData
+
+    assert draw.types is not None
+    rows, first = np.unique(draw.sources, return_index=True)
+    obs = pd.DataFrame({"cell_type": draw.types[first]}, index=rows.astype(str))
+    labelled = AnnData(task.values[rows], obs=obs)
+    return model.augment(labelled, groupby="cell_type", target=FILLED, seed=task.seed, **settings)
 
 
 WORKERS: Mapping[str, Callable[[Task, Variants], Made]] = {
@@ -199,7 +227,10 @@ def _read(folder: Path, job: Mapping[str, Any]) -> Task:
         kind=job["kind"],
         labels=plan.pop("labels", np.empty(0, dtype=str)),
         draws={
-            name: Draw(plan[f"{name}.known"], plan[f"{name}.sources"]) for name in job["draws"]
+            name: Draw(
+                plan[f"{name}.known"], plan[f"{name}.sources"], types=plan.get(f"{name}.types")
+            )
+            for name in job["draws"]
         },
         seed=job["seed"],
         max_epochs=job["max_epochs"],

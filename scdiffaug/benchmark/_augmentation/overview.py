@@ -10,7 +10,7 @@ from scdiffaug._results import REFERENCES
 from scdiffaug.benchmark import pages
 from scdiffaug.benchmark._augmentation.trials import LABELLED
 from scdiffaug.benchmark.margins import paired_interval
-from scdiffaug.benchmark.methods import GENERATORS, OURS
+from scdiffaug.benchmark.methods import CONSISTENT, GENERATORS, OURS
 
 # Setting and metric of each column.
 _MEANS = {
@@ -25,8 +25,8 @@ _MEANS = {
 }
 _DIFFERENCES = ("AUC held out", *(name for name in _MEANS if name.startswith("macro")))
 _HOW_TO_READ = """\
-Differences are scdiffaug less the row, in points, with a 95% interval by a paired bootstrap over \
-datasets and, within these, seeds; then the datasets on which scdiffaug is ahead. Ahead is lower \
+Differences are ours less the row, in points, with a 95% interval by a paired bootstrap over \
+datasets and, within these, seeds; then the datasets on which ours is ahead. Ahead is lower \
 for the AUC, where below 0.5 is no better than 0.5, and higher for macro-F1."""
 
 
@@ -37,10 +37,10 @@ def overview(results: pd.DataFrame) -> list[str]:
     chosen = results[results["type"].eq("") & results["value"].notna()]
     runs = chosen.set_index(["setting", "metric", "dataset", "seed", "method"])["value"].unstack()
     methods = [name for name in (*REFERENCES, *GENERATORS) if name in runs]
-    parts = {
-        "Means over datasets": _means(runs, methods),
-        "Differences": _differences(runs, methods),
-    }
+    parts = {"Means over datasets": _means(runs, methods)}
+    for ours in (OURS, CONSISTENT):
+        if ours in runs:
+            parts[f"Differences of {ours}"] = _differences(runs, methods, ours=ours)
     tables = [text for title, table in parts.items() for text in (f"### {title}", table)]
     return ["## All datasets", *tables, _HOW_TO_READ]
 
@@ -60,24 +60,27 @@ def _measured(runs: pd.DataFrame, titles: Iterable[str]) -> list[str]:
     return [title for title in titles if _MEANS[title] in places]
 
 
-def _differences(runs: pd.DataFrame, methods: list[str]) -> str:
-    titles = _measured(runs, _DIFFERENCES)
+def _differences(runs: pd.DataFrame, methods: list[str], *, ours: str) -> str:
+    titles = _measured(runs[runs[ours].notna()], _DIFFERENCES)
     rows = [
-        {"scdiffaug less": name, **{title: _difference(runs, name, title) for title in titles}}
+        {
+            f"{ours} less": name,
+            **{title: _difference(runs, name, title, ours=ours) for title in titles},
+        }
         for name in methods
-        if name != OURS
+        if name != ours
     ]
     return pages.markdown(pd.DataFrame(rows))
 
 
-def _difference(runs: pd.DataFrame, other: str, title: str) -> str:
+def _difference(runs: pd.DataFrame, other: str, title: str, *, ours: str) -> str:
     place = _MEANS[title]
-    of_both = runs.loc[place][[OURS, other]].dropna()
+    of_both = runs.loc[place][[ours, other]].dropna()
     if place[1] == "two_sample_auc":
         of_both = of_both.clip(lower=0.5)
     if of_both.empty:
         return "–"
-    differences = 100 * (of_both[OURS] - of_both[other])
+    differences = 100 * (of_both[ours] - of_both[other])
     by_dataset = differences.groupby(level="dataset").mean()
     ahead = (by_dataset < 0 if place[1] == "two_sample_auc" else by_dataset > 0).sum()
     low, high = paired_interval(differences)

@@ -45,7 +45,9 @@ many reads it has. `duplicate`, `gaussian`, `mask`, `mixup` and strengths below 
 the source itself, which held out is one of the cells they are compared to. `smote` alone is \
 shown the types of the cells it knows, and takes nothing but the type from a source.
 - Use: every type is filled to 100 cells by the method; `none` is the labelled cells alone, \
-`real` further real training cells with their labels, as far as there are, a ceiling.
+`real` further real training cells with their labels, as far as there are, a ceiling. \
+`scdiffaug_consistent` (`strength=0.8, keep="consistent"`) is told the types of the labelled \
+cells that it starts from, as a user would tell it, and draws again what is nearer to another type.
 - Counts are compared as log1p of 10,000 reads per cell, raw intensities by arcsinh.
 - `gaussian`, `mixup` and `smote` make log-normalised values of counts, which have no depth.
 - Seconds and memory are those of a process: both trainings, and all draws of all its methods."""

@@ -8,19 +8,18 @@ import numpy as np
 
 from scdiffaug import metrics
 from scdiffaug.benchmark._augmentation import quality
+from scdiffaug.benchmark._augmentation.makers import FILLED
 from scdiffaug.benchmark._augmentation.peers import Rows
 from scdiffaug.benchmark._augmentation.quality import Scores
-from scdiffaug.benchmark._augmentation.trials import FILLED, Job, Setting, Trial
+from scdiffaug.benchmark._augmentation.trials import Job, Setting, Trial
 from scdiffaug.benchmark.methods import GENERATORS
 
 
 def scores_of(job: Job, name: str) -> dict[str, Scores]:
     """Scores of one method in every setting that is asked for."""
-    follows = GENERATORS[name].follows
     return {
         setting: _SCORED[setting](job, name)
-        for setting in job.trial.settings
-        if setting != "use" or follows != "nothing"
+        for setting in filter(GENERATORS[name].takes_part, job.trial.settings)
     }
 
 
@@ -62,10 +61,9 @@ def _novelty(job: Job, name: str) -> Scores:
 
 
 def _use(job: Job, name: str) -> Scores:
-    trial = job.trial
     return {
-        f"macro_f1_{k}": exam.macro_f1(job.made(name, f"use_{k}").seen, trial.filled_labels(k))
-        for k, exam in trial.exams.items()
+        f"macro_f1_{k}": exam.macro_f1(job.made(name, f"use_{k}").seen, job.filled_types(name, k))
+        for k, exam in job.trial.exams.items()
     }
 
 

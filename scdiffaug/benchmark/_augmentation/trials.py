@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from scdiffaug.benchmark import processes
 from scdiffaug.benchmark._augmentation import makers, peers
-from scdiffaug.benchmark._augmentation.makers import Draw
+from scdiffaug.benchmark._augmentation.makers import FILLED, Draw
 from scdiffaug.benchmark._augmentation.peers import Rows
 from scdiffaug.benchmark._augmentation.quality import Cells, Exam
 from scdiffaug.benchmark._worker import Inputs, read_matrix
@@ -31,8 +31,6 @@ from scdiffaug.storage import written_aside
 Setting = Literal["in_sample", "held_out", "novelty", "use"]
 SETTINGS: tuple[Setting, ...] = get_args(Setting)
 LABELLED = (5, 10, 25, 50)
-# Cells of each type that a classifier of the "use" setting learns from: labelled and made.
-FILLED = 100
 
 
 @dataclass(frozen=True)
@@ -82,13 +80,13 @@ class Trial:
             "held_out": Draw(train, held_out),
             "novelty": Draw(train, train),
         }
-        if generator.follows != "nothing":
-            for k in LABELLED:
-                # Who uses labels must not know those of other cells.
-                known = self.labelled(k) if generator.uses_labels else train
-                draws[f"use_{k}"] = Draw(known, self.to_fill(k))
+        for k in LABELLED:
+            # Who uses labels must not know those of other cells.
+            known = self.labelled(k) if generator.uses_labels else train
+            draws[f"use_{k}"] = Draw(known, self.to_fill(k), types=self.filled_labels(k))
         # The setting "use" has a draw for each number of labelled cells.
-        return {name: draw for name, draw in draws.items() if name.startswith(self.settings)}
+        asked = tuple(filter(generator.takes_part, self.settings))
+        return {name: draw for name, draw in draws.items() if name.startswith(asked)}
 
     @cached_property
     def cells(self) -> Cells:
@@ -171,6 +169,8 @@ class Job:
         parts: dict[str, NDArray[Any]] = {}
         for name, draw in self.draws.items():
             parts |= {f"{name}.known": draw.known, f"{name}.sources": draw.sources}
+            if draw.types is not None and any(GENERATORS[each].needs_types for each in self.names):
+                parts[f"{name}.types"] = draw.types
         return parts | ({"labels": self.trial.labels} if self.generator.uses_labels else {})
 
     @cached_property
@@ -211,3 +211,9 @@ class Job:
         if GENERATORS[name].makes == "seen":
             return Cells(cells, None)
         return as_cells(cells, self.trial.space)
+
+    def filled_types(self, name: str, k: int) -> NDArray[np.str_]:
+        """Types that cells made from k labelled ones of each should have."""
+        if GENERATORS[name].needs_types:
+            return np.load(self.folder / f"{name}.use_{k}.types.npy")
+        return self.trial.filled_labels(k)
