@@ -48,13 +48,13 @@ def generator_batch(n_cells: int, n_steps: int) -> int:
 
 
 def generator_epsilon(n_cells: int) -> float:
-    """AdamW's epsilon for the generator: 1e-4 at 1,300 cells, falling as their square.
+    """AdamW's epsilon for the generator: 2e-5 at 1,300 cells, falling as their square.
 
-    With AdamW's own 1e-8, which is reached at 130,000, a rare gene's weights move at full rate
-    whenever one cell has it, and few cells are learnt by heart; 1e-3, up to 411 cells, is the
-    largest that was tried (benchmarks/NOTES.md, 20, 23 and 26).
+    With AdamW's own 1e-8, which is reached at 58,000, a rare gene's weights move at full rate
+    whenever one cell has it, and few cells are learnt by heart (benchmarks/NOTES.md, 20, 23, 26
+    and 43).
     """
-    return min(1e-3, max(1e-8, 1e-4 * (1_300 / n_cells) ** 2))
+    return min(2e-4, max(1e-8, 2e-5 * (1_300 / n_cells) ** 2))
 
 
 def say_of_little(n_cells: int, n_steps: int, *, default_steps: int) -> None:

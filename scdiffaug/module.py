@@ -242,8 +242,9 @@ class DiffAugModule(BaseModuleClass):
         if self.process is None:
             return {"diffusion": x.new_zeros(())}
         condition = self._condition(y, labels, rng)
+        network = self._of_each_cell(self.generator, len(x), rng)
         x = self._standardise(x, rng)
-        return {"diffusion": self.process.loss(self.generator, x, condition, rng=rng)}
+        return {"diffusion": self.process.loss(network, x, condition, rng=rng)}
 
     def loss(
         self,
@@ -296,8 +297,9 @@ class DiffAugModule(BaseModuleClass):
         Shape ``(n, d)``: counts from a counts model, else values as the networks see them.
         """
         assert self.process is not None
+        network = cast_once(self.ema_generator, x.device.type)
         made = self.process.sample(
-            cast_once(self.ema_generator, x.device.type),
+            self._of_each_cell(network, len(x), rng),
             self._standardise(x, rng),
             self._condition(y, labels, rng),
             strength=strength,
@@ -330,6 +332,13 @@ class DiffAugModule(BaseModuleClass):
             averaged: list[Tensor] = list(self.ema_generator.parameters())
             trained: list[Tensor] = list(self.generator.parameters())
             torch._foreach_lerp_(averaged, trained, 1 - decay)
+
+    def _of_each_cell(
+        self, network: Callable[..., Any], n_cells: int, rng: torch.Generator
+    ) -> diffusion.AnyNetwork:
+        """The generator with hidden units drawn for each cell, in all steps the same."""
+        units = self.generator.draw_units(n_cells, rng=rng)
+        return lambda x, level, condition: network(x, level, condition, units=units)
 
     def _condition(self, y: Tensor, labels: Tensor, rng: torch.Generator) -> Tensor:
         if self.condition_on == "labels":

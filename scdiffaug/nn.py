@@ -25,6 +25,8 @@ _GROUPED = 64
 # Logarithms of dispersions move so many times as fast as weights, or training ends before they
 # are where the likelihood wants them.
 _DISPERSION_RATE = 10
+# Of the hidden units of a generator of counts; see benchmarks/NOTES.md, experiment 43.
+_DROPOUT = 0.2
 
 
 def multiplies_bfloat16(device_type: str) -> bool:
@@ -42,14 +44,20 @@ def cast_once(network: nn.Module, device_type: str) -> Callable[..., Any]:
 
     They lie by columns, which processors multiply faster where a layer is wider than its input.
     """
-    if not torch.is_autocast_enabled(device_type):
+    dtype = _computing_dtype(device_type)
+    if dtype == torch.float32:
         return network
-    dtype = torch.get_autocast_dtype(device_type)
     weights = {
         name: weight.to(dtype).movedim(0, -1).contiguous().movedim(-1, 0)
         for name, weight in network.named_parameters()
     }
-    return lambda *inputs: torch.func.functional_call(network, weights, inputs)
+    return lambda *args, **kwargs: torch.func.functional_call(network, weights, args, kwargs)
+
+
+def _computing_dtype(device_type: str) -> torch.dtype:
+    """What layers compute in: autocast's type where it is on."""
+    enabled = torch.is_autocast_enabled(device_type)
+    return torch.get_autocast_dtype(device_type) if enabled else torch.float32
 
 
 def mlp(widths: Sequence[int]) -> nn.Sequential:
@@ -270,12 +278,20 @@ class Generator(nn.Module):
         Width of the condition.
     widths
         Widths of the hidden layers.
+    dropout
+        Share of the hidden units that a cell's own network lacks.
     """
 
     def __init__(
-        self, n_features: int, *, n_condition: int = 80, widths: Sequence[int] = (500, 80, 500)
+        self,
+        n_features: int,
+        *,
+        n_condition: int = 80,
+        widths: Sequence[int] = (500, 80, 500),
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        self.widths, self.dropout = tuple(widths), dropout
         self.level = NoiseLevelEmbedding()
         n_context = 128
         self.context = nn.Sequential(nn.Linear(n_condition + 64, n_context), nn.GELU())
@@ -287,7 +303,22 @@ class Generator(nn.Module):
         # Rare features see too few gradients to unlearn random weights.
         nn.init.zeros_(self.out.weight)
 
-    def forward(self, x: Tensor, level: Tensor, condition: Tensor) -> Tensor:
+    def draw_units(self, n_cells: int, *, rng: torch.Generator) -> Tensor | None:
+        """What each hidden unit counts for in a cell's network, shape ``(n, sum of widths)``.
+
+        Dropout that stays while a cell is made is a draw from the networks that the training
+        cells allow (Gal & Ghahramani 2016): errors of one network would be in all made cells.
+        None where all units count for 1.
+        """
+        if not self.dropout:
+            return None
+        draws = torch.rand(n_cells, sum(self.widths), generator=rng, device=rng.device)
+        present = (draws >= self.dropout).to(_computing_dtype(rng.device.type))
+        return present.div_(1 - self.dropout)
+
+    def forward(
+        self, x: Tensor, level: Tensor, condition: Tensor, *, units: Tensor | None = None
+    ) -> Tensor:
         """Return one output per feature, shape ``(n, n_features)``.
 
         Parameters
@@ -298,12 +329,17 @@ class Generator(nn.Module):
             Noise level of each cell, shape ``(n,)``.
         condition
             Semantic vector of each cell, shape ``(n, n_condition)``.
+        units
+            As :meth:`draw_units` gives them, in training as in making cells.
         """
         context = self.context(torch.cat([self.level(level), condition], dim=1))
+        counts = [1.0] * len(self.widths) if units is None else units.split(self.widths, dim=1)
         hidden = x
-        for linear, norm, film in zip(self.hidden, self.norms, self.films, strict=True):
+        for linear, norm, film, count in zip(
+            self.hidden, self.norms, self.films, counts, strict=True
+        ):
             scale, shift = film(context).chunk(2, dim=1)
-            hidden = nn.functional.gelu(norm(linear(hidden)) * (1 + scale) + shift)
+            hidden = nn.functional.gelu(norm(linear(hidden)) * (1 + scale) + shift) * count
         output: Tensor = self.out(hidden)
         return output
 
@@ -324,10 +360,16 @@ class CountGenerator(nn.Module):
 
     def __init__(self, n_features: int, *, n_condition: int = 80) -> None:
         super().__init__()
-        self.profile = Generator(n_features, n_condition=n_condition + 1)
+        self.profile = Generator(n_features, n_condition=n_condition + 1, dropout=_DROPOUT)
         self.log_dispersion = nn.Parameter(torch.zeros(n_features))
 
-    def forward(self, kept: Tensor, depth: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
+    def draw_units(self, n_cells: int, *, rng: torch.Generator) -> Tensor | None:
+        """As of :meth:`Generator.draw_units`, of the profile."""
+        return self.profile.draw_units(n_cells, rng=rng)
+
+    def forward(
+        self, kept: Tensor, depth: Tensor, condition: Tensor, *, units: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Return log-profiles, shape ``(n, n_features)``, and dispersions, ``(n_features,)``.
 
         Parameters
@@ -338,6 +380,8 @@ class CountGenerator(nn.Module):
             Reads of each whole cell, shape ``(n,)``.
         condition
             Semantic vector of each cell, shape ``(n, n_condition)``.
+        units
+            As :meth:`draw_units` gives them.
         """
         share = kept.sum(1) / depth.clamp_min(1)
         # About 0 for cells of some 400 reads, 1 for seven times as many.
@@ -345,4 +389,6 @@ class CountGenerator(nn.Module):
         log_dispersion = _DISPERSION_RATE * self.log_dispersion.float() - 2
         # They start at 0.14, a little below the median that is learnt (benchmarks/NOTES.md, 42);
         # nothing else bounds that of a gene without reads.
-        return self.profile(kept.log1p(), share, seen), log_dispersion.clamp_max(5).exp()
+        return self.profile(kept.log1p(), share, seen, units=units), log_dispersion.clamp_max(
+            5
+        ).exp()

@@ -143,6 +143,32 @@ def test_count_generator_sees_depth_and_has_a_positive_dispersion_of_each_gene()
     assert dispersion[3] > dispersion[0]
 
 
+def test_each_cell_lacks_a_fifth_of_the_hidden_units_of_counts_and_none_of_other_values() -> None:
+    rng = torch.Generator().manual_seed(0)
+    assert Generator(D).draw_units(4, rng=rng) is None
+    units = CountGenerator(D).draw_units(2_000, rng=rng)
+    assert units.shape == (2_000, 500 + 80 + 500)
+    assert set(units.unique().tolist()) == {0.0, 1.25}
+    torch.testing.assert_close((units == 0).float().mean(), torch.tensor(0.2), atol=1e-3, rtol=0)
+    assert (units[0] != units[1]).any()
+
+
+def test_a_cell_does_not_see_the_units_that_it_lacks() -> None:
+    generator = Generator(D, dropout=0.5)
+    torch.nn.init.normal_(generator.out.weight)
+    units = generator.draw_units(6, rng=torch.Generator().manual_seed(0))
+    inputs = torch.randn(6, D), torch.rand(6), torch.randn(6, 80)
+    lacks = units[:, -500] == 0
+    assert lacks.any()
+    assert not lacks.all()
+    with torch.no_grad():
+        before = generator(*inputs, units=units)
+        generator.out.weight[:, 0] += 7
+        moved = (generator(*inputs, units=units) - before).abs().amax(1)
+    assert (moved[lacks] == 0).all()
+    assert (moved[~lacks] > 1e-4).all()
+
+
 def test_generator_takes_other_widths_and_conditions() -> None:
     generator = Generator(D, n_condition=7, widths=(16, 8, 8, 12))
     assert generator(torch.randn(3, D), torch.rand(3), torch.randn(3, 7)).shape == (3, D)
