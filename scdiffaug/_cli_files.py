@@ -105,7 +105,7 @@ def augment(
         str | None,
         typer.Option(
             help="Bring each group of --groupby up to this many cells, the real ones counted: a "
-            "number, max or median."
+            "number, max, median, or numbers by name as in '{\"B cell\": 200}'."
         ),
     ] = None,
     strength: Annotated[
@@ -218,11 +218,15 @@ def _training(options: Mapping[str, Any]) -> "Training":
 
 
 def _number_or_name(text: str | None) -> Any:
-    """``--target 100`` is a number, ``--target max`` a name; the model checks either."""
+    """``100`` is a number, ``{"B cell": 100}`` numbers by name, ``max`` a name.
+
+    The model checks what it is given.
+    """
     try:
-        return None if text is None else int(text)
+        found = None if text is None else json.loads(text)
     except ValueError:
         return text
+    return found if isinstance(found, int | dict) else text
 
 
 def _say(found: dict[str, Any], lines: list[str], *, as_json: bool) -> None:

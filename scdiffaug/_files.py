@@ -162,13 +162,10 @@ def embed(
     diffusion: Literal["auto", "none"] = "none" if training.folder is None else "auto"
     model = training.finish(training.model(adata, diffusion=diffusion))
     tl.embed(adata, model, key_added=key_added)
-    if backed:
-        embeddings = {key: adata.obsm[key] for key in (key_added, f"{key_added}_2d")}
-        write_whole(out, lambda aside: _copy_with(cells, embeddings, aside))
-    else:
-        _write_cells(adata, out)
-    keys = {key: list(adata.obsm[key].shape) for key in (key_added, f"{key_added}_2d")}
-    return {"out": str(out), "n_cells": adata.n_obs, "obsm": keys, **training.said(model)}
+    embeddings = {key: adata.obsm[key] for key in (key_added, f"{key_added}_2d")}
+    write_whole(out, lambda aside: _copy_with(cells, embeddings, aside))
+    shapes = {key: list(embedding.shape) for key, embedding in embeddings.items()}
+    return {"out": str(out), "n_cells": adata.n_obs, "obsm": shapes, **training.said(model)}
 
 
 def augment(
@@ -194,7 +191,8 @@ def augment(
         aside.replace(out)
     else:
         new = tl.augment(adata, model, **asdict(making))
-        _write_cells(new, out)
+        write: Callable[[Path], object] = new.write_h5ad
+        write_whole(out, write)
     share = new.uns["scdiffaug"].get("kept_share")
     return {
         "out": str(out),
@@ -265,12 +263,3 @@ def _copy_with(cells: Path, embeddings: Mapping[str, NDArray[np.float32]], out: 
     with h5py.File(out, "r+") as file:
         for key, embedding in embeddings.items():
             write_elem(file, f"obsm/{key}", embedding)
-
-
-def _write_cells(adata: AnnData, out: Path) -> None:
-    """Write without what scvi-tools left in the AnnData for this run alone."""
-    for table in (adata.uns, adata.obs):
-        for key in [key for key in table if str(key).startswith("_scvi")]:
-            del table[key]
-    write: Callable[[Path], object] = adata.write_h5ad
-    write_whole(out, write)

@@ -301,7 +301,8 @@ def as_anndata(
 ) -> AnnData:
     """New cells beside the features of the real ones, and how they were made."""
     provenance = {"version": version("scdiffaug"), **said}
-    new = AnnData(x, obs=obs, var=cells.var.copy(), uns={"scdiffaug": provenance})
+    uns = {"scdiffaug": provenance, **_colours_of(cells, obs)}
+    new = AnnData(x, obs=obs, var=cells.var.copy(), uns=uns)
     layer = contract.setup["layer"]
     if layer is not None:
         new.layers[layer] = new.X.copy()
@@ -310,3 +311,13 @@ def as_anndata(
         seen = contract.space.transform(new.X) if new.n_obs else new.X.copy()
         new.layers["log1p_norm"] = seen
     return new
+
+
+def _colours_of(cells: AnnData, obs: pd.DataFrame) -> dict[str, Any]:
+    """Colours that scanpy gave the groups of the real cells, for those of the new ones."""
+    keys = {f"{name}_colors": name for name in obs.select_dtypes("category")}
+    return {
+        key: cells.uns[key]
+        for key, name in keys.items()
+        if key in cells.uns and len(cells.uns[key]) == len(obs[name].cat.categories)
+    }

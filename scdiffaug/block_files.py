@@ -65,6 +65,9 @@ def write_blocks(
         # As AnnData.write_h5ad does: strings with missing ones among them are not written.
         cells.strings_to_categoricals()
         write_elem(store, "/", cells)
+        # A raw that is null, which AnnData reads of a file that is not in memory as one that is.
+        if "raw" in store:
+            del store["raw"]
         _append(store, first)
         for block in blocks:
             _append(store, block)

@@ -98,8 +98,9 @@ def check_depth(x: Matrix | StoredMatrix, obs_names: pd.Index, space: FeatureSpa
     empty = np.asarray(x.sum(1)).ravel() == 0
     if empty.any():
         raise ValueError(
-            f"{int(empty.sum())} cells have no counts, e.g. {obs_names[empty][0]!r}: remove them "
-            "with sc.pp.filter_cells(adata, min_counts=1)."
+            f"{int(empty.sum())} cells have no counts, e.g. {obs_names[empty][0]!r}, in the "
+            f"{x.shape[1]} features of the model: remove them, with "
+            "sc.pp.filter_cells(adata, min_counts=1) where adata has these features alone."
         )
 
 

@@ -189,7 +189,8 @@ def source_obs(obs: pd.DataFrame, made: pd.DataFrame) -> pd.DataFrame:
         ``source_obs_name`` and the other columns of ``MADE``, by the names of the new cells.
     """
     sources = obs.drop(columns=["_scvi_batch", "_scvi_labels"], errors="ignore")
-    sources = sources.loc[made["source_obs_name"].astype(str)].set_index(made.index)
+    sources = sources.loc[made["source_obs_name"].astype(str)]
+    sources = sources.set_index(made.index.rename(obs.index.name))
     return sources.assign(**{name: made[name] for name in MADE})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -28,6 +29,8 @@ from scdiffaug.neighbors import nearest
 
 Cells = tuple[AnnData, Matrix]
 Scores = dict[str, Callable[[], tuple[float, float]]]
+
+logger = logging.getLogger("scdiffaug")
 
 _FEWEST_CELLS = 20
 _NEAR = 0.01
@@ -112,6 +115,7 @@ def split(
     link = _links(real[0], new[0])
     if is_linked := bool((link >= 0).any()):
         candidates = rng.permutation(np.unique(link[link >= 0]))
+        _say_of_unknown(link)
     else:
         candidates = rng.permutation(real[0].n_obs)
     if held_out is None:
@@ -166,6 +170,16 @@ def write(
         target.parent.mkdir(parents=True, exist_ok=True)
         storage.write_whole(target, lambda aside: aside.write_text(report["html"], "utf-8"))
     return report
+
+
+def _say_of_unknown(link: Rows) -> None:
+    if n_unknown := int((link < 0).sum()):
+        logger.warning(
+            "The source_obs_name of %d of %d new cells names none of the real cells: pass those "
+            "that they were made from as adata.",
+            n_unknown,
+            len(link),
+        )
 
 
 def _links(real: AnnData, new: AnnData) -> Rows:

@@ -4,6 +4,7 @@ import json
 import logging
 
 import numpy as np
+import pandas as pd
 import pytest
 import scanpy as sc
 import torch
@@ -118,6 +119,8 @@ def test_what_was_chosen_is_recorded_and_written(trained: scDiffAug, tmp_path) -
         ({"target": 0, "groupby": "cell_type"}, "target=0 must be 'max', 'median' or a number"),
         ({"target": "mean", "groupby": "cell_type"}, "target='mean' must be"),
         ({"target": {"CD34+": 0}, "groupby": "cell_type"}, "target={'CD34\\+': 0} must be"),
+        ({"target": pd.Series({"CD34+": 20}), "groupby": "cell_type"}, "target=CD34"),
+        ({"depth": np.array([5, 6])}, "depth=array.* must be"),
         ({"target": {}, "groupby": "cell_type"}, "target={} must be"),
         ({"target": {"CD34+": 2}, "groupby": "cell_type"}, "every group that it names has"),
         ({"target": 5, "groupby": "cell_type"}, "leaves nothing to make: every group has 8"),

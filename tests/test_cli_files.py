@@ -5,6 +5,7 @@ from pathlib import Path
 
 import anndata
 import numpy as np
+import pandas as pd
 import pytest
 from click.testing import Result
 from typer.testing import CliRunner
@@ -109,6 +110,34 @@ def test_a_model_that_is_not_saved_has_no_generator(folder: Path, cells: Path) -
     model.train(1, enable_progress_bar=False)
     embedding = anndata.read_h5ad(out).obsm["X_scdiffaug"]
     np.testing.assert_array_equal(embedding, model.get_latent_representation())
+
+
+def test_embedding_adds_to_a_file_and_takes_nothing_from_it(
+    tmp_path: Path, cells: Path, model: Path
+) -> None:
+    adata = anndata.read_h5ad(cells)
+    adata.obs["_scvi_labels"], adata.uns["_scvi_note"] = 7, "mine"
+    adata.raw = adata
+    adata.write_h5ad(tmp_path / "cells.h5ad")
+    words = ("embed", tmp_path / "cells.h5ad", tmp_path / "cells.h5ad", "--model", model)
+    for _ in range(2):
+        result = run(*words, "--overwrite")
+        assert result.exit_code == 0, result.output
+    found = anndata.read_h5ad(tmp_path / "cells.h5ad")
+    assert list(found.obsm) == ["X_scdiffaug", "X_scdiffaug_2d"]
+    pd.testing.assert_frame_equal(found.obs, adata.obs)
+    assert found.uns["_scvi_note"] == "mine"
+    assert found.raw.shape == adata.shape
+
+
+def test_sizes_by_name_are_json(folder: Path, cells: Path, model: Path) -> None:
+    words = ("--model", model, "--groupby", "cell_type", "--steps", 1, "--json")
+    name = anndata.read_h5ad(cells).obs["cell_type"].value_counts().index[0]
+    target = json.dumps({name: 60})
+    result = run("augment", cells, folder / "named.h5ad", *words, "--target", target)
+    assert result.exit_code == 0, result.output
+    assert set(anndata.read_h5ad(folder / "named.h5ad").obs["cell_type"]) == {name}
+    assert "target='{'" in failure("augment", cells, folder / "x.h5ad", *words, "--target", "{")
 
 
 def test_values_of_a_wrong_type_are_one_sentence(tmp_path: Path) -> None:

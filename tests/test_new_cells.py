@@ -80,3 +80,17 @@ def test_two_cells_are_enough_to_run() -> None:
     model.train(2, enable_progress_bar=False)
     assert np.isfinite(model.get_latent_representation()).all()
     np.testing.assert_array_equal(model.augment(steps=2).X.sum(1), cells.X.sum(1))
+
+
+def test_new_cells_keep_the_colours_of_groups_and_the_name_of_the_index(pbmc: AnnData) -> None:
+    pbmc.obs.index.name = "barcode"
+    colours = [f"#0000{n:02d}" for n in range(pbmc.obs["cell_type"].nunique())]
+    pbmc.uns["cell_type_colors"], pbmc.uns["phase_colors"] = colours, ["#000000"]
+    model = scDiffAug(pbmc)
+    model.is_trained_ = True
+    new = model.augment(steps=1)
+    assert new.obs.index.name == "barcode"
+    assert list(new.obs["cell_type"].cat.categories) == list(pbmc.obs["cell_type"].cat.categories)
+    assert new.uns["cell_type_colors"] == colours
+    # Of other categories than there are.
+    assert "phase_colors" not in new.uns

@@ -26,6 +26,17 @@ def _close_figures() -> Any:
     plt.close("all")
 
 
+class Plane:
+    """A model whose plane is what the cells have in obsm."""
+
+    def get_latent_representation(self, cells: AnnData, *, representation: str) -> np.ndarray:
+        assert representation == "projection"
+        return np.asarray(cells.obsm["X_scdiffaug_2d"])
+
+
+PLANE = Plane()
+
+
 def make_cells(n_types: int = 3, n_cells: int = 120) -> AnnData:
     rng = np.random.default_rng(0)
     types = [f"type {code:02d}" for code in np.arange(n_cells) % n_types]
@@ -249,7 +260,7 @@ def test_history_errors_say_what_to_do(pbmc: AnnData) -> None:
 
 def test_augmented_cells_are_rings_over_real_ones() -> None:
     real, made = make_cells(n_cells=60), make_cells(n_cells=30)
-    ax = pl.augmentation(real, made, model=None, show=False)
+    ax = pl.augmentation(real, made, model=PLANE, show=False)
     filled, rings = ax.collections
     assert (len(filled.get_offsets()), len(rings.get_offsets())) == (60, 30)
     assert same_color(filled.get_facecolor()[0][:3], GREY)
@@ -260,17 +271,17 @@ def test_augmented_cells_are_rings_over_real_ones() -> None:
 def test_augmented_cells_take_the_colours_of_the_real_ones() -> None:
     real, made = make_cells(3), make_cells(3)
     made = made[made.obs["cell_type"] == "type 02"].copy()
-    ax = pl.augmentation(real, made, model=None, color="cell_type", show=False)
+    ax = pl.augmentation(real, made, model=PLANE, color="cell_type", show=False)
     assert list(legend_of(ax)) == ["real", "augmented", "type 00", "type 01", "type 02"]
     assert all(same_color(edge, OKABE_ITO[2]) for edge in ax.collections[1].get_edgecolor())
     made.obs = made.obs.drop(columns="cell_type")
     with pytest.raises(KeyError, match="color='cell_type' not found in new: its obs has"):
-        pl.augmentation(real, made, model=None, color="cell_type", show=False)
+        pl.augmentation(real, made, model=PLANE, color="cell_type", show=False)
 
 
 def test_augmented_cells_share_the_scale_of_the_real_ones() -> None:
     figure = pl.augmentation(
-        make_cells(), make_cells(n_cells=9), model=None, color="depth", return_fig=True
+        make_cells(), make_cells(n_cells=9), model=PLANE, color="depth", return_fig=True
     )
     assert len(figure.axes) == 2
     assert list(legend_of(figure.axes[0])) == ["real", "augmented"]
@@ -287,12 +298,25 @@ def test_the_model_places_cells_that_have_no_embedding(pbmc: AnnData) -> None:
     assert not new.obsm
 
 
+def test_both_sides_are_drawn_in_the_plane_of_the_model_not_in_one_that_was_stored(
+    pbmc: AnnData,
+) -> None:
+    model = scDiffAug(pbmc)
+    model.is_trained_ = True
+    new = model.augment(indices=[0, 1, 2], steps=1)
+    expected = model.get_latent_representation(pbmc, representation="projection")
+    pbmc.obsm["X_scdiffaug_2d"] = expected[::-1] + 1
+    ax = pl.augmentation(pbmc, new, model=model, show=False)
+    drawn = np.asarray(ax.collections[0].get_offsets())
+    np.testing.assert_allclose(np.sort(drawn, axis=0), np.sort(expected, axis=0), rtol=1e-4)
+
+
 def test_plots_leave_their_data_unchanged() -> None:
     adata, new = make_cells(), make_cells(n_cells=12)
     before = adata.copy()
     for color in ("cell_type", "depth", "1", None):
         pl.embedding(adata, color=color, show=False)
-        pl.augmentation(adata, new, model=None, color=color, show=False)
+        pl.augmentation(adata, new, model=PLANE, color=color, show=False)
     pd.testing.assert_frame_equal(adata.obs, before.obs)
     np.testing.assert_array_equal(adata.X, before.X)
     np.testing.assert_array_equal(adata.obsm["X_scdiffaug_2d"], before.obsm["X_scdiffaug_2d"])

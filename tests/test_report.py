@@ -126,6 +126,18 @@ def test_cells_of_unknown_source_are_compared_as_a_whole(trained: scDiffAug) -> 
     assert "names no cells" in found["html"]
 
 
+def test_sources_that_are_not_there_are_said(
+    trained: scDiffAug, caplog: pytest.LogCaptureFixture
+) -> None:
+    new = trained.augment(indices=range(300), steps=1)
+    names = new.obs["source_obs_name"].astype(str).to_numpy()
+    names[:20] = "someone"
+    new.obs["source_obs_name"] = names
+    with caplog.at_level("WARNING", logger="scdiffaug"):
+        trained.augmentation_report(new, **FEW)
+    assert "source_obs_name of 20 of 300 new cells names none of the real cells" in caplog.text
+
+
 def test_held_out_cells_are_the_yardstick(trained: scDiffAug, new: AnnData) -> None:
     held_out = scdiffaug.datasets.pbmc68k_reduced()
     held_out.X = held_out.X * 3

@@ -109,8 +109,7 @@ def augmentation(
     Parameters
     ----------
     adata, new
-        Real and augmented cells; left unchanged. ``.obsm["X_scdiffaug_2d"]`` is used where
-        :func:`scdiffaug.tl.embed` wrote it with the same model, else computed.
+        Real and augmented cells; left unchanged. Both are embedded anew.
     model
         The trained model that made the new cells.
     color
@@ -177,8 +176,7 @@ def _points(cells: AnnData, basis: str) -> Points:
 
 
 def _projection(cells: AnnData, model: scDiffAug) -> Points:
-    if "X_scdiffaug_2d" in cells.obsm:
-        return _points(cells, "X_scdiffaug_2d")
+    # What stands in obsm may be of another model, and both sides must be of this one.
     points = model.get_latent_representation(cells, representation="projection")
     return _first_two(points, "projection")
 
