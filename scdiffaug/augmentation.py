@@ -251,7 +251,7 @@ def fill(
 
 
 def _most_at_once(x: Matrix, order: Order) -> int:
-    """Cells whose reads, which are drawn one by one, are not too many to hold, by some of them."""
+    """Cells whose reads, drawn one by one, fit in memory together; estimated from some of them."""
     some = order.source_of[:: 1 + len(order.source_of) // 1000]
     n_reads = choosing.total(x[some]).mean()
     if order.depth is not None:
@@ -301,19 +301,19 @@ def as_anndata(
 ) -> AnnData:
     """New cells beside the features of the real ones, and how they were made."""
     provenance = {"version": version("scdiffaug"), **said}
-    uns = {"scdiffaug": provenance, **_colours_of(cells, obs)}
+    uns = {"scdiffaug": provenance, **colours_of(cells, obs)}
     new = AnnData(x, obs=obs, var=cells.var.copy(), uns=uns)
     layer = contract.setup["layer"]
     if layer is not None:
         new.layers[layer] = new.X.copy()
     if contract.space.is_counts:
-        # scanpy cannot normalise no cells.
+        # scanpy fails on an AnnData without cells.
         seen = contract.space.transform(new.X) if new.n_obs else new.X.copy()
         new.layers["log1p_norm"] = seen
     return new
 
 
-def _colours_of(cells: AnnData, obs: pd.DataFrame) -> dict[str, Any]:
+def colours_of(cells: AnnData, obs: pd.DataFrame) -> dict[str, Any]:
     """Colours that scanpy gave the groups of the real cells, for those of the new ones."""
     keys = {f"{name}_colors": name for name in obs.select_dtypes("category")}
     return {

@@ -128,11 +128,7 @@ def group_names(cells: AnnData, groupby: str | None) -> Names | None:
         raise ValueError(
             f"groupby={groupby!r} holds fractions, not groups: name a column of categories."
         )
-    if n_missing := int(column.isna().sum()):
-        raise ValueError(
-            f"groupby={groupby!r} has {n_missing} missing values: name that group, or leave those "
-            "cells out."
-        )
+    data.check_no_missing(cells, "groupby", groupby)
     return column.astype(str).to_numpy(dtype=str)
 
 

@@ -129,10 +129,10 @@ class CountThinning:
     """Binomial thinning of counts, and its reverse (Chen & Zhou 2023, "Learning to Jump").
 
     A cell keeps each read with probability a; the network sees the kept reads, how many the whole
-    cell has, and the condition, and predicts the profile of the reads still missing. Genes come
-    in bursts: that profile times a gamma-distributed rate of each gene, of which kept reads tell.
-    The reverse adds the next share of reads from profile and rates, so what is fed back is what
-    was noised, and zeros, integers and depth hold by construction.
+    cell has, and the condition, and predicts the profile of the reads still missing. A gene's
+    counts vary more than Poisson: its rate is the profile times a gamma-distributed factor, which
+    the kept reads help to infer. The reverse adds reads drawn from both, step by step. What the
+    network sees then is a thinned cell, and zeros, integers and depth hold by construction.
     """
 
     samplers: tuple[Sampler, ...] = ("thicken",)

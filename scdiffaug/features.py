@@ -19,6 +19,7 @@ from sklearn.decomposition import PCA
 from sklearn.preprocessing import normalize
 from sklearn.utils import gen_batches
 
+from scdiffaug._checks import check_choice
 from scdiffaug._threads import torch_threads_kept
 from scdiffaug.matrices import Bounds, Matrix, StoredMatrix, row_blocks, stored_values, to_dense
 from scdiffaug.nn import MOST_DEVIATIONS, search_space
@@ -69,11 +70,7 @@ class FeatureSpace:
             numbers, or any but ``"raw"`` where values are negative, or ``"log"`` where they are
             too large.
         """
-        if requested not in ("auto", *get_args(Kind)):
-            raise ValueError(
-                f"feature_space={requested!r} is unknown: use 'auto', 'counts', 'peaks', 'log' "
-                "or 'raw'."
-            )
+        check_choice("feature_space", requested, ("auto", *get_args(Kind)))
         found = x.bounds if isinstance(x, StoredMatrix) else Bounds.of(x)
         if requested == "auto":
             requested = _guess(found)

@@ -273,8 +273,9 @@ class GeneratingModel(SavedModel):
         ``"checks"``: by name, each with ``title``, ``value``, ``real`` (the same score of real
         cells), ``verdict`` (``"good"``, ``"look"`` or ``"worry"``), ``words`` and
         ``how_to_read``; ``"worries"``: the words of all that are not good; ``"skipped"``: why
-        checks were left out; ``"groups"``: the share that stayed in each group;
-        ``"made_with"``; ``"n_cells"``; ``"html"``: the page.
+        checks were left out; ``"groups"``: for each group ``value`` (the share
+        that stayed), ``real`` (the same of real cells) and ``n_cells``; ``"made_with"``: options
+        of :meth:`augment`; ``"n_cells"`` of each side; ``"html"``: the page.
 
         Raises
         ------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from scdiffaug import diffusion, losses
+from scdiffaug._checks import check_choice
 from scdiffaug.features import FeatureSpace, Matrix, PrincipalAxes
 from scdiffaug.nn import (
     CountGenerator,
@@ -41,10 +42,7 @@ PROCESSES: dict[str, Callable[[], diffusion.ForwardProcess]] = {
 
 def choose_diffusion(requested: str, space: FeatureSpace) -> str:
     """Check the forward process against the data, or choose it from them."""
-    if requested not in ("auto", "counts", "gaussian", "none"):
-        raise ValueError(
-            f"diffusion={requested!r} is unknown: use 'auto', 'counts', 'gaussian' or 'none'."
-        )
+    check_choice("diffusion", requested, ("auto", *get_args(Diffusion)))
     if requested == "counts" and not space.is_counts:
         raise ValueError(
             f"diffusion='counts' thins reads, but the data are {space.kind!r} values: pass the "

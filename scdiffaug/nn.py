@@ -115,8 +115,8 @@ def search_space(components: Tensor, *, n_features: int) -> Tensor:
 def neighbor_weights(x: Tensor, neighbors: Tensor, *, n_features: int) -> Tensor:
     """What each neighbour of a cell counts for in their mean, shape ``(n, k)``; rows sum to 1.
 
-    A Gaussian kernel as wide as the third neighbour is far: the few neighbours that a cell of a
-    rare type has of its own are near, and others far beside them.
+    A Gaussian kernel whose width is the distance to the third neighbour. A cell of a rare type
+    may have only a few neighbours of its own, which keep most of the weight.
 
     Parameters
     ----------
@@ -306,9 +306,9 @@ class Generator(nn.Module):
     def draw_units(self, n_cells: int, *, rng: torch.Generator) -> Tensor | None:
         """What each hidden unit counts for in a cell's network, shape ``(n, sum of widths)``.
 
-        Dropout that stays while a cell is made is a draw from the networks that the training
-        cells allow (Gal & Ghahramani 2016): errors of one network would be in all made cells.
-        None where all units count for 1.
+        A dropout mask, drawn once for a cell and kept in all its steps: like drawing one network
+        of those that fit the data (Gal & Ghahramani 2016), as the errors of a single network
+        would be shared by all made cells. None where all units count for 1.
         """
         if not self.dropout:
             return None
@@ -386,9 +386,7 @@ class CountGenerator(nn.Module):
         share = kept.sum(1) / depth.clamp_min(1)
         # About 0 for cells of some 400 reads, 1 for seven times as many.
         seen = torch.cat([condition, depth.log1p()[:, None] / 2 - 3], dim=1)
-        log_dispersion = _DISPERSION_RATE * self.log_dispersion.float() - 2
         # They start at 0.14, a little below the median that is learnt (benchmarks/NOTES.md, 42);
         # nothing else bounds that of a gene without reads.
-        return self.profile(kept.log1p(), share, seen, units=units), log_dispersion.clamp_max(
-            5
-        ).exp()
+        dispersion = (_DISPERSION_RATE * self.log_dispersion.float() - 2).clamp_max(5).exp()
+        return self.profile(kept.log1p(), share, seen, units=units), dispersion

@@ -30,7 +30,7 @@ logger = logging.getLogger("scdiffaug")
 
 # Times that a cell is drawn before keep="consistent" gives it up.
 MOST_TRIES = 10
-# What a new cell is told by, beside its name; all else in its row of obs is its source's.
+# Columns of obs that are a new cell's own; all others are copied from its source.
 MADE = ["source_obs_name", "augmentation_strength", "is_augmented"]
 
 

@@ -75,7 +75,7 @@ class TrainingOptions:
     schedule: Schedule = "joint"
     learning_rate: float = 3e-3
     weight_decay: float = 1e-2
-    generator_epsilon: float = 1e-4
+    generator_epsilon: float = 2e-5
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -241,7 +241,7 @@ class DiffAugPlan(pl.LightningModule):
         self._epoch[-1]["gradient_norm"] = norm
 
     def on_train_batch_end(self, *_: Any) -> None:
-        """Average the generator; early steps count less, as in Karras et al. 2022."""
+        """Average the generator, over fewer steps at first."""
         self.module.update_ema(min(_EMA_DECAY, (1 + self.step) / (10 + self.step)))
 
     def on_train_epoch_end(self) -> None:

@@ -363,6 +363,7 @@ def test_new_cells_are_written_by_blocks(model: scDiffAug, tmp_path: Path) -> No
     assert new.isbacked
     assert new.obs.astype(str).equals(held.obs.astype(str))
     assert new.var.equals(held.var)
+    assert new.uns.keys() == held.uns.keys()
     assert [path.name for path in tmp_path.iterdir()] == ["new.h5ad"]
     assert (new.X[:] != new.to_memory().X).nnz == 0
     # The first 70 cells are made by themselves, from 35 sources.

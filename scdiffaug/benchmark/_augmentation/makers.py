@@ -1,10 +1,10 @@
 """Makers of cells, and the process they run in: ``python -m``, this module, ``FOLDER``.
 
 The folder holds ``job.json`` (worker, rows of the table with their settings, seed, inputs) and
-``plan.npz`` (for every draw the cells that may be known and the cells to start from; labels only
-where the worker uses them). The process adds the made cells, ``METHOD.DRAW.npz`` or ``.npy``, with
-``METHOD.DRAW.types.npy`` where it chose how many of each type, and ``run.json`` (seconds, peak
-memory in MB, versions).
+``plan.npz`` (for every draw the cells that may be known and the cells to start from; labels, or
+types of the labelled cells, only where a row uses them). The process adds the made cells,
+``METHOD.DRAW.npz`` or ``.npy``, with ``METHOD.DRAW.types.npy`` where it chose how many of each
+type, and ``run.json`` (seconds, peak memory in MB, versions).
 """
 
 from __future__ import annotations

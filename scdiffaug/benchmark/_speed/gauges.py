@@ -134,14 +134,17 @@ def _seconds_each(work: Callable[[], torch.Tensor]) -> float:
 def train_scdiffaug(size: Size) -> Measured:
     """Encoder and generator by Lightning, batches drawn from memory included."""
     from scdiffaug import training
-    from scdiffaug.budget import encoder_share
+    from scdiffaug.budget import encoder_share, generator_epsilon
     from scdiffaug.processes import Place
 
     model, batches = _ours(size)
 
     def usual(epochs: int) -> TrainingOptions:
-        share = encoder_share(size.cells)
-        return training.TrainingOptions(n_steps=epochs * len(batches), encoder_share=share)
+        return training.TrainingOptions(
+            n_steps=epochs * len(batches),
+            encoder_share=encoder_share(size.cells),
+            generator_epsilon=generator_epsilon(size.cells),
+        )
 
     def train(epochs: int) -> None:
         training.fit(
