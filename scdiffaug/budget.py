@@ -50,9 +50,9 @@ def generator_batch(n_cells: int, n_steps: int) -> int:
 def generator_epsilon(n_cells: int) -> float:
     """AdamW's epsilon for the generator: 2e-5 at 1,300 cells, falling as their square.
 
-    At most 2e-4, for 411 cells and fewer. With AdamW's own 1e-8, which is reached at 58,000, a rare gene's weights move at full rate
-    whenever one cell has it, and few cells are learnt by heart (benchmarks/NOTES.md, 20, 23, 26
-    and 43).
+    At most 2e-4, for 411 cells and fewer. With AdamW's own 1e-8, which is reached at 58,000, a
+    rare gene's weights move at full rate whenever one cell has it, and few cells are learnt by
+    heart (benchmarks/NOTES.md, 20, 23, 26 and 43).
     """
     return min(2e-4, max(1e-8, 2e-5 * (1_300 / n_cells) ** 2))
 
