@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from numbers import Integral, Real
 
 # Of scikit-learn, the narrowest of the generators that seeds go to.
@@ -67,9 +67,14 @@ def check_number(
     return number
 
 
+def is_one_of(value: object, names: Collection[str]) -> bool:
+    """As ``in``, which arrays and Series answer with one truth value for each of their own."""
+    return isinstance(value, str) and value in names
+
+
 def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
     """Check one of a few names; ValueError where it is none of them."""
-    if not isinstance(value, str) or value not in choices:
+    if not is_one_of(value, choices):
         *first, last = map(repr, choices)
         raise ValueError(f"{name}={value!r} is unknown: use {', '.join(first)} or {last}.")
 

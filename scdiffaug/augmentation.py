@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from operator import itemgetter
@@ -18,7 +19,7 @@ from sklearn.utils import gen_batches
 from torch import Tensor
 
 from scdiffaug import choosing
-from scdiffaug._checks import check_number, check_seed, check_whole
+from scdiffaug._checks import check_number, check_seed, check_whole, is_one_of
 from scdiffaug._memory import halved_once
 from scdiffaug._randomness import seed_of
 from scdiffaug.contract import DataContract
@@ -57,7 +58,7 @@ class Draw:
         seed = check_seed(seed)
         offered: dict[str, Sampler] = {name: name for name in process.samplers}
         offered["auto"] = process.samplers[0]
-        if not isinstance(sampler, str) or sampler not in offered:
+        if not is_one_of(sampler, offered):
             raise ValueError(
                 f"sampler={sampler!r} does not fit this model: use one of "
                 f"{', '.join(map(repr, offered))}."
@@ -300,9 +301,7 @@ def as_anndata(
     said: Mapping[str, Any],
 ) -> AnnData:
     """New cells beside the features of the real ones, and how they were made."""
-    provenance = {"version": version("scdiffaug"), **said}
-    uns = {"scdiffaug": provenance, **colours_of(cells, obs)}
-    new = AnnData(x, obs=obs, var=cells.var.copy(), uns=uns)
+    new = AnnData(x, obs=obs, var=cells.var.copy(), uns=made_uns(cells, obs, said=said))
     layer = contract.setup["layer"]
     if layer is not None:
         new.layers[layer] = new.X.copy()
@@ -313,11 +312,12 @@ def as_anndata(
     return new
 
 
-def colours_of(cells: AnnData, obs: pd.DataFrame) -> dict[str, Any]:
-    """Colours that scanpy gave the groups of the real cells, for those of the new ones."""
+def made_uns(cells: AnnData, obs: pd.DataFrame, *, said: Mapping[str, Any]) -> dict[str, Any]:
+    """How new cells were made, and the colours that scanpy gave the groups of the real ones."""
     keys = {f"{name}_colors": name for name in obs.select_dtypes("category")}
-    return {
-        key: cells.uns[key]
+    colours = {
+        key: copy(cells.uns[key])
         for key, name in keys.items()
         if key in cells.uns and len(cells.uns[key]) == len(obs[name].cat.categories)
     }
+    return {"scdiffaug": {"version": version("scdiffaug"), **said}, **colours}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Any, Literal, TypeAlias, get_args
@@ -14,7 +14,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from scdiffaug import data, neighbors
-from scdiffaug._checks import check_choice, check_whole
+from scdiffaug._checks import check_choice, check_whole, is_one_of
 from scdiffaug.features import FeatureSpace
 from scdiffaug.matrices import Matrix, Rows
 
@@ -46,7 +46,7 @@ class Choice:
         check_choice("keep", self.keep, get_args(Keep))
         if self.target is not None:
             self._check_target()
-        if not _is_one_of(self.depth, ("source", "sampled")) and not _is_size(self.depth):
+        if not is_one_of(self.depth, ("source", "sampled")) and not _is_size(self.depth):
             raise ValueError(
                 f"depth={self.depth!r} must be 'source', 'sampled' or a whole number of reads, "
                 "at least 1."
@@ -68,7 +68,7 @@ class Choice:
         if isinstance(self.target, Mapping):
             fits = bool(self.target) and all(map(_is_size, self.target.values()))
         else:
-            fits = _is_one_of(self.target, ("max", "median")) or _is_size(self.target)
+            fits = is_one_of(self.target, ("max", "median")) or _is_size(self.target)
         if not fits:
             raise ValueError(
                 f"target={self.target!r} must be 'max', 'median' or a number of cells, at least "
@@ -297,8 +297,3 @@ def _check_position(argument: str, end: object) -> None:
 
 def _is_size(value: object) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1
-
-
-def _is_one_of(value: object, names: Collection[str]) -> bool:
-    """As ``in``, which arrays and Series answer with one truth value for each of their own."""
-    return isinstance(value, str) and value in names

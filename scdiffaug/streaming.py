@@ -22,7 +22,7 @@ from sklearn.utils import gen_batches
 from scdiffaug import block_files, matrices
 from scdiffaug._checks import check_path
 from scdiffaug._randomness import seed_of
-from scdiffaug.augmentation import colours_of
+from scdiffaug.augmentation import made_uns
 from scdiffaug.planning import MADE, MOST_TRIES, Plan, source_obs
 from scdiffaug.storage import write_whole
 
@@ -94,12 +94,13 @@ def _join(made: list[Path], plan: Plan, out: Path) -> None:
     # A table without rows has no types of its own to keep.
     filled = [table for table in tables if len(table)] or tables[:1]
     obs = source_obs(plan.cells.obs, pd.concat(filled))
-    provenance: dict[str, Any] = {"version": version("scdiffaug"), **plan.said}
+    said = plan.said
     if plan.choice.keep != "all":
         n_asked = [rows.stop - rows.start for rows in _blocks(plan)]
-        provenance["kept_share"] = len(obs) / sum(map(_n_drawn, made, map(len, tables), n_asked))
+        n_drawn = sum(map(_n_drawn, made, map(len, tables), n_asked))
+        said = {**said, "kept_share": len(obs) / n_drawn}
     parts: Iterator[AnnData] = (anndata.read_h5ad(place) for place in made)
-    uns = {"scdiffaug": provenance, **colours_of(plan.cells, obs)}
+    uns = made_uns(plan.cells, obs, said=said)
     block_files.write_blocks(out, parts, obs=obs, uns=uns)
 
 

@@ -75,7 +75,7 @@ class TrainingOptions:
     schedule: Schedule = "joint"
     learning_rate: float = 3e-3
     weight_decay: float = 1e-2
-    generator_epsilon: float = 2e-5
+    generator_epsilon: float
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -215,5 +215,5 @@ class Job:
     def filled_types(self, name: str, k: int) -> NDArray[np.str_]:
         """Types that cells made from k labelled ones of each should have."""
         if GENERATORS[name].needs_types:
-            return np.load(self.folder / f"{name}.use_{k}.types.npy")
+            return np.asarray(read_matrix(self.folder / f"{name}.use_{k}.types"))
         return self.trial.filled_labels(k)
