@@ -17,9 +17,7 @@ from numpy.typing import NDArray
 
 from scdiffaug import tl
 from scdiffaug._checks import check_name
-from scdiffaug.augmentation import Draw
-from scdiffaug.choosing import Choice, Depth, Keep, Target, group_names
-from scdiffaug.features import FeatureSpace
+from scdiffaug.choosing import Depth, Keep, Target, group_names
 from scdiffaug.model import scDiffAug
 from scdiffaug.storage import check_writable, write_whole
 
@@ -116,23 +114,6 @@ class Making:
     steps: int | None
     seed: int
 
-    def check(self, adata: AnnData, model: scDiffAug) -> None:
-        """Raise before the training what would be raised after it."""
-        chosen = Choice(
-            groupby=self.groupby,
-            target=self.target,
-            n_per_cell=self.n_per_cell,
-            depth=self.depth,
-            keep=self.keep,
-        )
-        kind: Any = model.feature_space
-        chosen.check(FeatureSpace(kind))
-        Draw.resolved(
-            model.module, strength=self.strength, sampler="auto", steps=self.steps, seed=self.seed
-        )
-        groups = group_names(adata, self.groupby)
-        chosen.sources(np.arange(adata.n_obs), groups, rng=np.random.default_rng(self.seed))
-
 
 @dataclass(frozen=True, kw_only=True)
 class Checking:
@@ -182,7 +163,8 @@ def augment(
     training.check()
     adata = _read(cells, backed=backed)
     model = training.model(adata)
-    making.check(adata, model)
+    # What is wrong is said before the training.
+    model._plan(adata, **asdict(making))
     training.finish(model)
     if backed:
         aside = out.with_name(f".whole-{out.name}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from copy import copy
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from operator import itemgetter
 from typing import Any
@@ -18,14 +18,13 @@ from scipy import sparse
 from sklearn.utils import gen_batches
 from torch import Tensor
 
-from scdiffaug import choosing
 from scdiffaug._checks import check_number, check_seed, check_whole, is_one_of
 from scdiffaug._memory import halved_once
 from scdiffaug._randomness import seed_of
 from scdiffaug.contract import DataContract
 from scdiffaug.data import to_csr, to_tensor
 from scdiffaug.diffusion import Sampler
-from scdiffaug.matrices import Matrix, Rows, StoredMatrix
+from scdiffaug.matrices import Matrix, Rows, StoredMatrix, depths
 from scdiffaug.module import DiffAugModule
 from scdiffaug.nn import multiplies_bfloat16
 
@@ -38,7 +37,7 @@ _MOST_READS_AT_ONCE = 2**25
 
 
 @dataclass(frozen=True, kw_only=True)
-class Draw:
+class Sampling:
     """How new cells are drawn: strength, solver, its steps, seed."""
 
     strength: float
@@ -49,7 +48,7 @@ class Draw:
     @classmethod
     def resolved(
         cls, module: DiffAugModule, *, strength: float, sampler: str, steps: int | None, seed: int
-    ) -> Draw:
+    ) -> Sampling:
         """Make the automatic choices; TypeError or ValueError where one is not allowed."""
         process = module.process
         if process is None:
@@ -95,8 +94,10 @@ class Order:
         return Order(source_of=self.source_of[rows], labels=self.labels[rows], y=y, depth=depth)
 
 
-def made_at_once(module: DiffAugModule, contract: DataContract) -> int:
-    """Cells that are drawn together where the user names no number."""
+def made_at_once(module: DiffAugModule, contract: DataContract, batch_size: int | None) -> int:
+    """Cells that are drawn together: as many as the user says, else as fit the device."""
+    if batch_size is not None:
+        return check_whole("batch_size", batch_size)
     if module.device.type == "cpu":
         return _MADE_AT_ONCE
     as_many = _MOST_VALUES_AT_ONCE // len(contract.var_names)
@@ -160,87 +161,21 @@ def _by_blocks(
     return halved_once(min(batch_size, x.shape[0]), computed)
 
 
-def interpolate(
-    module: DiffAugModule,
-    contract: DataContract,
-    cells: AnnData,
-    *,
-    x: Matrix | StoredMatrix,
-    ends: tuple[Rows, Rows],
-    n: int,
-    draw: Draw,
-    batch_size: int,
-    said: Mapping[str, Any],
-) -> AnnData:
-    """New cells between pairs of cells; see :meth:`scdiffaug.scDiffAug.interpolate`.
-
-    Parameters
-    ----------
-    module, contract
-        Of a trained model.
-    cells, x
-        Real cells and their values, as :meth:`DataContract.read` gives them.
-    ends
-        Rows of the cells at either end, of which each new cell has one pair.
-    n, draw, batch_size
-        New cells, how they are drawn, and how many at once.
-    said
-        What else provenance shall say.
-    """
-    rng = np.random.default_rng(seed_of(draw.seed, "sources"))
-    source, target = (choosing.drawn_in_turn(rows, n, rng) for rows in ends)
-    share = np.linspace(0, 1, n, dtype=np.float32)
-    # Of cells on disk these alone are read, and once.
-    begin, end = x[source], x[target]
-    y_source, y_target = (describe_neighborhoods(module, contract, x) for x in (begin, end))
-    order = Order(
-        source_of=np.arange(n),
-        y=y_source + share[:, None] * (y_target - y_source),
-        labels=np.zeros(n, dtype=np.int64),
-        depth=_depths_between(contract, begin, end, share=share),
-    )
-    made = fill(module, contract, begin, order=order, draw=draw, batch_size=batch_size)
-    obs = _between_obs(cells, source, target, share=share)
-    return as_anndata(made, cells, obs, contract=contract, said={**asdict(draw), **said})
-
-
-def _depths_between(
-    contract: DataContract, source: Matrix, target: Matrix, *, share: NDArray[np.float32]
-) -> NDArray[np.float32] | None:
-    if not contract.space.is_counts:
-        return None
-    one, other = choosing.total(source), choosing.total(target)
-    return np.rint(one + share * (other - one))
-
-
-def _between_obs(
-    cells: AnnData, source: Rows, target: Rows, *, share: NDArray[np.float32]
-) -> pd.DataFrame:
-    columns = {
-        "source_obs_name": cells.obs_names[source].astype(str),
-        "target_obs_name": cells.obs_names[target].astype(str),
-        "interpolation": share,
-        "is_augmented": True,
-    }
-    names = [f"interpolated-{place}" for place in range(len(share))]
-    return pd.DataFrame(columns, index=names)
-
-
 def fill(
     module: DiffAugModule,
     contract: DataContract,
     x: Matrix,
     *,
     order: Order,
-    draw: Draw,
+    sampling: Sampling,
     batch_size: int,
 ) -> Matrix:
     """Values of ordered cells in the space of the AnnData, sparse where the source is."""
 
     def filled(size: int) -> Matrix:
-        rng = torch.Generator(module.device).manual_seed(seed_of(draw.seed, "cells"))
+        rng = torch.Generator(module.device).manual_seed(seed_of(sampling.seed, "cells"))
         made = [
-            _make(module, contract, x, order=order.block(rows), draw=draw, rng=rng)
+            _make(module, contract, x, order=order.block(rows), sampling=sampling, rng=rng)
             for rows in gen_batches(len(order.source_of), size)
         ]
         return sparse.vstack(made, format="csr") if sparse.issparse(made[0]) else np.vstack(made)
@@ -254,7 +189,7 @@ def fill(
 def _most_at_once(x: Matrix, order: Order) -> int:
     """Cells whose reads, drawn one by one, fit in memory together; estimated from some of them."""
     some = order.source_of[:: 1 + len(order.source_of) // 1000]
-    n_reads = choosing.total(x[some]).mean()
+    n_reads = depths(x[some]).mean()
     if order.depth is not None:
         n_reads = max(n_reads, order.depth.mean())
     return max(1, int(_MOST_READS_AT_ONCE / max(1, n_reads)))
@@ -267,7 +202,7 @@ def _make(
     x: Matrix,
     *,
     order: Order,
-    draw: Draw,
+    sampling: Sampling,
     rng: torch.Generator,
 ) -> Matrix:
     device, sources = module.device, x[order.source_of]
@@ -282,9 +217,9 @@ def _make(
             to_tensor(contract.values(sources), device),
             y,
             torch.from_numpy(order.labels).to(device),
-            strength=draw.strength,
-            n_steps=draw.steps,
-            sampler=draw.sampler,
+            strength=sampling.strength,
+            n_steps=sampling.steps,
+            sampler=sampling.sampler,
             rng=rng,
             depth=None if order.depth is None else torch.from_numpy(order.depth).to(device),
         )

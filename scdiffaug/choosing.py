@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scdiffaug import data, neighbors
 from scdiffaug._checks import check_choice, check_whole, is_one_of
 from scdiffaug.features import FeatureSpace
-from scdiffaug.matrices import Matrix, Rows
+from scdiffaug.matrices import Matrix, Rows, depths
 
 Target = int | Literal["max", "median"] | Mapping[str, int]
 Depth = int | Literal["source", "sampled"]
@@ -93,7 +93,7 @@ class Choice:
             return np.repeat(rows, self.n_per_cell)
         return balancing_sources(rows, groups, target=self.target, rng=rng)
 
-    def depths(
+    def wanted_depths(
         self, x: Matrix, source_of: Rows, *, groups: Names | None, rng: np.random.Generator
     ) -> NDArray[np.float32] | None:
         """Reads of each new cell, shape ``(m,)``; None where they are the source's."""
@@ -102,12 +102,7 @@ class Choice:
         if self.depth != "sampled":
             return np.full(len(source_of), self.depth, dtype=np.float32)
         pools = np.zeros(x.shape[0], dtype=int) if groups is None else groups
-        return sampled_depths(total(x), source_of, pools, rng=rng)
-
-
-def total(x: Matrix) -> NDArray[np.float32]:
-    """Reads of each cell, shape ``(n,)``."""
-    return np.asarray(x.sum(1), dtype=np.float32).ravel()
+        return sampled_depths(depths(x), source_of, pools, rng=rng)
 
 
 def group_names(cells: AnnData, groupby: str | None) -> Names | None:
@@ -187,7 +182,7 @@ def _wanted_sizes(names: Names, sizes: NDArray[np.int64], target: Target) -> dic
 
 
 def sampled_depths(
-    depths: NDArray[np.float32],
+    known: NDArray[np.float32],
     source_of: Rows,
     pools: NDArray[Any],
     *,
@@ -197,7 +192,7 @@ def sampled_depths(
 
     Parameters
     ----------
-    depths, pools
+    known, pools
         Reads and pool of every real cell, shape ``(n,)``.
     source_of
         Source of each new cell, shape ``(m,)``.
@@ -207,7 +202,7 @@ def sampled_depths(
     drawn = np.empty(len(source_of), dtype=np.float32)
     for pool in np.unique(pools[source_of]):
         wanted = pools[source_of] == pool
-        drawn[wanted] = rng.choice(depths[pools == pool], wanted.sum())
+        drawn[wanted] = rng.choice(known[pools == pool], wanted.sum())
     return drawn
 
 

@@ -24,6 +24,7 @@ from scdiffaug.matrices import (
     Matrix,
     Rows,
     StoredMatrix,
+    depths,
     drawn_rows,
     row_blocks,
     sketch,
@@ -151,7 +152,7 @@ class DataContract:
         """Warn of cells whose depth training hardly saw."""
         if self.depth is None:
             return
-        (low, high), median = self.depth, np.median(np.asarray(x.sum(1)))
+        (low, high), median = self.depth, np.median(depths(x))
         if not low <= median <= high:
             logger.warning(
                 "These cells have %g reads (median), those that the model learnt from %g to %g: "
@@ -259,7 +260,7 @@ class DataContract:
 
 
 def _usual_depth(x: Matrix | StoredMatrix) -> tuple[float, float]:
-    low, high = np.percentile(np.asarray(x.sum(1)), [1, 99])
+    low, high = np.percentile(depths(x), [1, 99])
     return float(low), float(high)
 
 

@@ -21,6 +21,7 @@ from scdiffaug.matrices import (
     Rows,
     StoredMatrix,
     as_float32,
+    depths,
     is_stored,
     opened,
     to_dense,
@@ -95,7 +96,7 @@ def check_depth(x: Matrix | StoredMatrix, obs_names: pd.Index, space: FeatureSpa
     """Raise ValueError where a cell of a counts matrix has no counts."""
     if not space.is_counts:
         return
-    empty = np.asarray(x.sum(1)).ravel() == 0
+    empty = depths(x) == 0
     if empty.any():
         raise ValueError(
             f"{int(empty.sum())} cells have no counts, e.g. {obs_names[empty][0]!r}, in the "

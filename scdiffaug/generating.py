@@ -9,12 +9,13 @@ from typing import Any, Literal
 import numpy as np
 from anndata import AnnData
 
-from scdiffaug import augmentation, choosing, data, report, streaming
+from scdiffaug import choosing, data, report, streaming
 from scdiffaug._checks import check_path, check_seed, check_whole
+from scdiffaug.augmentation import Sampling, made_at_once
 from scdiffaug.choosing import Choice, Depth, Keep, Target
 from scdiffaug.diffusion import Sampler
 from scdiffaug.matrices import Matrix, Rows
-from scdiffaug.planning import planned
+from scdiffaug.planning import Interpolation, Plan, planned
 from scdiffaug.saved_model import SavedModel
 
 
@@ -124,25 +125,60 @@ class GeneratingModel(SavedModel):
         27
         """
         self._check_if_trained(warn=False)
+        plan = self._plan(
+            adata,
+            indices,
+            groupby=groupby,
+            target=target,
+            n_per_cell=n_per_cell,
+            strength=strength,
+            depth=depth,
+            keep=keep,
+            sampler=sampler,
+            steps=steps,
+            batch_size=batch_size,
+            seed=seed,
+            path=path,
+        )
+        return plan.make() if path is None else streaming.write_new_cells(Path(path), plan)
+
+    def _plan(
+        self,
+        adata: AnnData | None,
+        indices: Sequence[int] | None = None,
+        *,
+        groupby: str | None,
+        target: Target | None,
+        n_per_cell: int,
+        strength: float,
+        depth: Depth,
+        keep: Keep,
+        sampler: str = "auto",
+        steps: int | None,
+        batch_size: int | None = None,
+        seed: int | None,
+        path: str | Path | None = None,
+    ) -> Plan:
+        """What :meth:`augment` makes, all arguments checked, for which nothing need be trained."""
         choice = Choice(
             groupby=groupby, target=target, n_per_cell=n_per_cell, depth=depth, keep=keep
         )
         choice.check(self._contract.space)
-        batch_size = self._made_at_once(batch_size)
-        draw = self._draw(strength=strength, sampler=sampler, steps=steps, seed=seed)
-        place = None if path is None else streaming.check_place(path)
+        batch_size = made_at_once(self.module, self._contract, batch_size)
+        sampling = self._sampling(strength=strength, sampler=sampler, steps=steps, seed=seed)
+        if path is not None:
+            streaming.check_place(path)
         cells, x, rows = self._sources(adata, indices, choice)
-        plan = planned(
+        return planned(
             self.module,
             self._contract,
             cells,
             x=x,
             rows=rows,
             choice=choice,
-            draw=draw,
+            sampling=sampling,
             batch_size=batch_size,
         )
-        return plan.make() if place is None else streaming.write_new_cells(place, plan)
 
     def interpolate(
         self,
@@ -204,28 +240,54 @@ class GeneratingModel(SavedModel):
         [0.0, 0.5, 1.0]
         """
         self._check_if_trained(warn=False)
+        return self._interpolation(
+            adata,
+            source=source,
+            target=target,
+            n=n,
+            groupby=groupby,
+            sampler=sampler,
+            steps=steps,
+            batch_size=batch_size,
+            seed=seed,
+        ).make()
+
+    def _interpolation(
+        self,
+        adata: AnnData | None,
+        *,
+        source: str | int,
+        target: str | int,
+        n: int,
+        groupby: str | None,
+        sampler: str,
+        steps: int | None,
+        batch_size: int | None = None,
+        seed: int | None,
+    ) -> Interpolation:
+        """What :meth:`interpolate` makes, as :meth:`_plan` is what :meth:`augment` makes."""
         if self.module.condition_on != "semantic":
             raise ValueError(
                 f"condition={self.module.condition_on!r}: cells are interpolated through y, which "
                 "this generator does not see; build the model with condition='semantic'."
             )
         check_whole("n", n, at_least=2)
-        batch_size = self._made_at_once(batch_size)
-        draw = self._draw(strength=1.0, sampler=sampler, steps=steps, seed=seed)
+        batch_size = made_at_once(self.module, self._contract, batch_size)
+        sampling = self._sampling(strength=1.0, sampler=sampler, steps=steps, seed=seed)
         cells, x = self._read(adata, None)
         groups = choosing.group_names(cells, groupby)
         said = {"source": source, "target": target, "groupby": groupby}
-        return augmentation.interpolate(
-            self.module,
-            self._contract,
-            cells,
+        return Interpolation(
+            module=self.module,
+            contract=self._contract,
+            cells=cells,
             x=x,
             ends=(
                 choosing.end_rows(cells, source, groups=groups, argument="source"),
                 choosing.end_rows(cells, target, groups=groups, argument="target"),
             ),
             n=n,
-            draw=draw,
+            sampling=sampling,
             batch_size=batch_size,
             said={name: value for name, value in said.items() if value is not None},
         )
@@ -301,7 +363,7 @@ class GeneratingModel(SavedModel):
         """
         self._check_if_trained(warn=False)
         check_whole("max_cells", max_cells)
-        check_seed(self._seed(seed))
+        seed = check_seed(self._seed(seed))
         if path is not None:
             check_path("path", path)
             if Path(path).is_dir():
@@ -312,24 +374,19 @@ class GeneratingModel(SavedModel):
             held_out=None if held_out is None else self._contract.read(held_out),
             groupby=groupby,
             max_cells=max_cells,
-            seed=self._seed(seed),
+            seed=seed,
         )
         return report.write(self.module, self._contract, sides, path=path)
 
-    def _draw(
+    def _sampling(
         self, *, strength: float, sampler: str, steps: int | None, seed: int | None
-    ) -> augmentation.Draw:
-        return augmentation.Draw.resolved(
+    ) -> Sampling:
+        return Sampling.resolved(
             self.module, strength=strength, sampler=sampler, steps=steps, seed=self._seed(seed)
         )
 
     def _seed(self, seed: int | None) -> int:
         return self._contract.seed if seed is None else seed
-
-    def _made_at_once(self, batch_size: int | None) -> int:
-        if batch_size is None:
-            return augmentation.made_at_once(self.module, self._contract)
-        return check_whole("batch_size", batch_size)
 
     def _sources(
         self, adata: AnnData | None, indices: Sequence[int] | None, choice: Choice

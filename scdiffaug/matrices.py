@@ -35,6 +35,11 @@ def stored_values(x: Matrix) -> NDArray[np.float32]:
     return x.data if isinstance(x, sparse.csr_matrix) else x
 
 
+def depths(x: Matrix | StoredMatrix) -> NDArray[np.float32]:
+    """Sum of each row, shape ``(n,)``: of counts the reads of each cell."""
+    return np.asarray(x.sum(1), dtype=np.float32).ravel()
+
+
 def as_float32(source: Any, place: str) -> Matrix:
     """Any matrix in memory as float32, CSR in canonical format where it is sparse.
 
@@ -108,7 +113,7 @@ class StoredMatrix:
         Positions in the source; all columns where there are none.
     place
         Name of the matrix in messages.
-    bounds, depths
+    bounds, sums
         What :meth:`surveyed` found: bounds of the values, sum of each row.
     seen
         What is done to the rows that are read.
@@ -119,17 +124,17 @@ class StoredMatrix:
     columns: Rows | None
     place: str
     bounds: Bounds = _OF_NOTHING
-    depths: NDArray[np.float32] | None = None
+    sums: NDArray[np.float32] | None = None
     seen: Callable[[Matrix], Matrix] | None = None
 
     def surveyed(self) -> Self:
         """The same matrix, all rows read once and checked; errors as in :func:`as_float32`."""
-        bounds, depths = self.bounds, np.zeros(len(self.rows), np.float32)
+        bounds, sums = self.bounds, np.zeros(len(self.rows), np.float32)
         for block in row_blocks(self):
             x = self[block]
             bounds = bounds.widened(Bounds.of(x))
-            depths[block] = np.asarray(x.sum(1)).ravel()
-        return replace(self, bounds=bounds, depths=depths)
+            sums[block] = depths(x)
+        return replace(self, bounds=bounds, sums=sums)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -152,13 +157,13 @@ class StoredMatrix:
     def sum(self, axis: int) -> NDArray[np.float32]:
         """Sum of each row, as numpy and scipy have it for ``axis=1``."""
         assert axis == 1
-        assert self.depths is not None
-        return self.depths
+        assert self.sums is not None
+        return self.sums
 
     def take(self, rows: Rows) -> Self:
         """Some of the rows, which stay where they are."""
-        depths = None if self.depths is None else self.depths[rows]
-        return replace(self, rows=self.rows[rows], depths=depths)
+        sums = None if self.sums is None else self.sums[rows]
+        return replace(self, rows=self.rows[rows], sums=sums)
 
     def map(self, seen: Callable[[Matrix], Matrix]) -> Self:
         """The same matrix, its rows seen through a function of rows."""
@@ -306,8 +311,8 @@ def mixed_reads(cells: Matrix, others: Matrix, *, rng: np.random.Generator) -> s
         Draws how much each gives, and which reads.
     """
     kept = np.asarray(rng.uniform(0.5, 1, cells.shape[0]))
-    depth, others_depth = (np.asarray(x.sum(1)).ravel() for x in (cells, others))
-    given = np.minimum((1 - kept) * depth / np.maximum(others_depth, 1), 1)
+    share_given = (1 - kept) * depths(cells) / np.maximum(depths(others), 1)
+    given = np.minimum(share_given, 1)
     return _thinned(cells, kept, rng) + _thinned(others, given, rng)
 
 

@@ -1,9 +1,11 @@
-"""Which new cells are wanted, and making them or some of them."""
+"""Plans of new cells: all that they are made from, and making them or some of them."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -15,15 +17,16 @@ from scipy import sparse
 from scdiffaug import choosing
 from scdiffaug._randomness import seed_of
 from scdiffaug.augmentation import (
-    Draw,
     Order,
+    Sampling,
     as_anndata,
+    describe_neighborhoods,
     encode,
     fill,
 )
 from scdiffaug.choosing import Choice, Names
 from scdiffaug.contract import DataContract
-from scdiffaug.matrices import Matrix, Rows, StoredMatrix
+from scdiffaug.matrices import Matrix, Rows, StoredMatrix, depths
 from scdiffaug.module import DiffAugModule
 
 logger = logging.getLogger("scdiffaug")
@@ -44,12 +47,13 @@ class Plan:
         Of a trained model.
     cells, x
         Real cells and their values, as :meth:`DataContract.read` gives them.
-    choice, draw, batch_size
+    choice, sampling, batch_size
         Which new cells are wanted, how they are drawn, and how many at once.
     groups
         Group of each real cell, if a column is named.
     y_real
-        Semantic vectors of the real cells, shape ``(n, 80)``, where the choice compares them.
+        Gives semantic vectors of the real cells, shape ``(n, 80)``, for which the model must be
+        trained; they are computed once.
     source_of, copy_of, depth
         Of each new cell, shape ``(m,)``: row of the source, how many others before it have the
         same, and reads; by default the source's.
@@ -60,10 +64,10 @@ class Plan:
     cells: AnnData
     x: Matrix | StoredMatrix
     choice: Choice
-    draw: Draw
+    sampling: Sampling
     batch_size: int
     groups: Names | None
-    y_real: NDArray[np.float32] | None
+    y_real: Callable[[], NDArray[np.float32]]
     source_of: Rows
     copy_of: Rows
     depth: NDArray[np.float32] | None
@@ -71,7 +75,7 @@ class Plan:
     @property
     def said(self) -> dict[str, Any]:
         """What provenance says."""
-        return {**asdict(self.draw), **self.choice.to_dict()}
+        return {**asdict(self.sampling), **self.choice.to_dict()}
 
     def part(self, rows: slice, *, seed: int) -> Plan:
         """Some of the new cells, which have a seed of their own."""
@@ -80,14 +84,14 @@ class Plan:
             source_of=self.source_of[rows],
             copy_of=self.copy_of[rows],
             depth=None if self.depth is None else self.depth[rows],
-            draw=replace(self.draw, seed=seed),
+            sampling=replace(self.sampling, seed=seed),
         )
 
     def make(self) -> AnnData:
         """All of the new cells."""
         made, rows, said = self._made()
         sources = self.cells.obs_names[self.source_of[rows]]
-        table = _made_table(sources, self.copy_of[rows], strength=self.draw.strength)
+        table = _made_table(sources, self.copy_of[rows], strength=self.sampling.strength)
         obs = source_obs(self.cells.obs, table)
         return as_anndata(made, self.cells, obs, contract=self.contract, said=said)
 
@@ -99,7 +103,7 @@ class Plan:
         labels = self.contract.label_codes(self.cells)[self.source_of]
         order = Order(source_of=rows, labels=labels, depth=self.depth)
         if self.choice.keep == "all":
-            return self._fill(x, order, self.draw.seed), np.arange(len(rows)), self.said
+            return self._fill(x, order, self.sampling.seed), np.arange(len(rows)), self.said
         made, kept, share = self._consistent(x, order)
         groups = None if self.groups is None else self.groups[self.source_of]
         _say_of_kept(kept, share, groups, n_asked=len(rows))
@@ -111,7 +115,7 @@ class Plan:
             self.contract,
             x,
             order=order,
-            draw=replace(self.draw, seed=seed),
+            sampling=replace(self.sampling, seed=seed),
             batch_size=self.batch_size,
         )
 
@@ -122,15 +126,14 @@ class Plan:
         -------
         The cells kept, in the order's order; their rows in the order; share of all draws kept.
         """
-        assert self.y_real is not None
-        seed, rng = self.draw.seed, np.random.default_rng(seed_of(self.draw.seed, "tries"))
+        seed, rng = self.sampling.seed, np.random.default_rng(seed_of(self.sampling.seed, "tries"))
         open_rows, n_drawn = np.arange(len(order.source_of)), 0
         cells, rows = [], []
         for _ in range(MOST_TRIES):
             made = self._fill(x, order.block(open_rows), seed)
             y_made, _ = encode(self.module, self.contract, made)
             source_of = self.source_of[open_rows]
-            kept = choosing.consistent(self.y_real, y_made, source_of, groups=self.groups)
+            kept = choosing.consistent(self.y_real(), y_made, source_of, groups=self.groups)
             cells.append(made[kept])
             rows.append(open_rows[kept])
             n_drawn += len(open_rows)
@@ -152,7 +155,7 @@ def planned(
     x: Matrix | StoredMatrix,
     rows: Rows,
     choice: Choice,
-    draw: Draw,
+    sampling: Sampling,
     batch_size: int,
 ) -> Plan:
     """New cells from source cells; see :meth:`scdiffaug.scDiffAug.augment`.
@@ -160,7 +163,7 @@ def planned(
     ``rows``: the real cells that may be sources; for the rest see :class:`Plan`.
     """
     groups = choosing.group_names(cells, choice.groupby)
-    rng = np.random.default_rng(seed_of(draw.seed, "sources"))
+    rng = np.random.default_rng(seed_of(sampling.seed, "sources"))
     source_of = choice.sources(rows, groups, rng=rng)
     return Plan(
         module=module,
@@ -168,14 +171,92 @@ def planned(
         cells=cells,
         x=x,
         choice=choice,
-        draw=draw,
+        sampling=sampling,
         batch_size=batch_size,
         groups=groups,
-        y_real=encode(module, contract, x)[0] if choice.keep == "consistent" else None,
+        y_real=cache(lambda: encode(module, contract, x)[0]),
         source_of=source_of,
         copy_of=pd.Series(source_of).groupby(source_of).cumcount().to_numpy(),
-        depth=choice.depths(x, source_of, groups=groups, rng=rng),
+        depth=choice.wanted_depths(x, source_of, groups=groups, rng=rng),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interpolation:
+    """New cells that are wanted between pairs of cells.
+
+    Parameters
+    ----------
+    module, contract
+        Of a trained model.
+    cells, x
+        Real cells and their values, as :meth:`DataContract.read` gives them.
+    ends
+        Rows of the cells at either end, of which each new cell has one pair.
+    n, sampling, batch_size
+        New cells, how they are drawn, and how many at once.
+    said
+        What else provenance says.
+    """
+
+    module: DiffAugModule
+    contract: DataContract
+    cells: AnnData
+    x: Matrix | StoredMatrix
+    ends: tuple[Rows, Rows]
+    n: int
+    sampling: Sampling
+    batch_size: int
+    said: Mapping[str, Any]
+
+    def make(self) -> AnnData:
+        """All of the new cells."""
+        module, contract = self.module, self.contract
+        rng = np.random.default_rng(seed_of(self.sampling.seed, "sources"))
+        source, target = (choosing.drawn_in_turn(rows, self.n, rng) for rows in self.ends)
+        share = np.linspace(0, 1, self.n, dtype=np.float32)
+        # Of cells on disk these alone are read, and once.
+        begin, end = self.x[source], self.x[target]
+        y_source, y_target = (describe_neighborhoods(module, contract, x) for x in (begin, end))
+        order = Order(
+            source_of=np.arange(self.n),
+            y=y_source + share[:, None] * (y_target - y_source),
+            labels=np.zeros(self.n, dtype=np.int64),
+            depth=_depths_between(contract, begin, end, share=share),
+        )
+        made = fill(
+            module,
+            contract,
+            begin,
+            order=order,
+            sampling=self.sampling,
+            batch_size=self.batch_size,
+        )
+        obs = _between_obs(self.cells, source, target, share=share)
+        said = {**asdict(self.sampling), **self.said}
+        return as_anndata(made, self.cells, obs, contract=contract, said=said)
+
+
+def _depths_between(
+    contract: DataContract, source: Matrix, target: Matrix, *, share: NDArray[np.float32]
+) -> NDArray[np.float32] | None:
+    if not contract.space.is_counts:
+        return None
+    one, other = depths(source), depths(target)
+    return np.rint(one + share * (other - one))
+
+
+def _between_obs(
+    cells: AnnData, source: Rows, target: Rows, *, share: NDArray[np.float32]
+) -> pd.DataFrame:
+    columns = {
+        "source_obs_name": cells.obs_names[source].astype(str),
+        "target_obs_name": cells.obs_names[target].astype(str),
+        "interpolation": share,
+        "is_augmented": True,
+    }
+    names = [f"interpolated-{place}" for place in range(len(share))]
+    return pd.DataFrame(columns, index=names)
 
 
 def source_obs(obs: pd.DataFrame, made: pd.DataFrame) -> pd.DataFrame:

@@ -19,10 +19,10 @@ from scdiffaug._randomness import seed_of
 from scdiffaug._report_page import Drawn
 from scdiffaug._verdicts import Check, judge
 from scdiffaug.augmentation import encode
-from scdiffaug.choosing import Names, group_names, total
+from scdiffaug.choosing import Names, group_names
 from scdiffaug.contract import DataContract
 from scdiffaug.features import FeatureSpace
-from scdiffaug.matrices import Matrix, Rows
+from scdiffaug.matrices import Matrix, Rows, depths
 from scdiffaug.metrics._spaces import pca_of
 from scdiffaug.module import DiffAugModule
 from scdiffaug.neighbors import nearest
@@ -310,7 +310,7 @@ def _drawn(module: DiffAugModule, contract: DataContract, sides: Sides) -> Drawn
     return Drawn(
         means=(_column_means(others), _column_means(made)),
         distances=(distances[1], distances[0]),
-        depths=(total(sides.others.x), total(sides.made.x)) if space.is_counts else None,
+        depths=(depths(sides.others.x), depths(sides.made.x)) if space.is_counts else None,
         projection=(z_others, z_made),
     )
 

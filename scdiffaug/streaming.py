@@ -31,8 +31,8 @@ logger = logging.getLogger("scdiffaug")
 _CELLS_OF_A_BLOCK = 8192
 
 
-def check_place(path: str | Path) -> Path:
-    """Where new cells shall be written.
+def check_place(path: str | Path) -> None:
+    """Raise where new cells could not be written.
 
     Raises
     ------
@@ -49,7 +49,6 @@ def check_place(path: str | Path) -> Path:
         raise ValueError(f"path={str(path)!r} must end in .h5ad.")
     if place.exists():
         raise FileExistsError(f"{place} exists already: remove it, or name another file.")
-    return place
 
 
 def write_new_cells(path: Path, plan: Plan) -> AnnData:
@@ -80,7 +79,7 @@ def _made(waiting: Path, plan: Plan, number: int) -> Path:
     place = waiting / f"{number}.h5ad"
     if not place.exists():
         blocks = _blocks(plan)
-        new = plan.part(blocks[number], seed=seed_of(plan.draw.seed, "blocks", number)).make()
+        new = plan.part(blocks[number], seed=seed_of(plan.sampling.seed, "blocks", number)).make()
         # Layers of a backed AnnData would be in memory; what is the sources' is known.
         new = AnnData(new.X, obs=new.obs[MADE], var=new.var, uns=new.uns)
         write_whole(place, new.write_h5ad)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from anndata import AnnData
 
@@ -118,21 +118,20 @@ def augment(
     >>> together.nunique()
     1
     """
-    model = _trained(adata, model)
-    return model.augment(
-        adata,
-        indices,
-        groupby=groupby,
-        target=target,
-        n_per_cell=n_per_cell,
-        strength=strength,
-        depth=depth,
-        keep=keep,
-        sampler=sampler,
-        steps=steps,
-        seed=seed,
-        path=path,
-    )
+    options: dict[str, Any] = {
+        "groupby": groupby,
+        "target": target,
+        "n_per_cell": n_per_cell,
+        "strength": strength,
+        "depth": depth,
+        "keep": keep,
+        "sampler": sampler,
+        "steps": steps,
+        "seed": seed,
+        "path": path,
+    }
+    model = _trained(adata, model, check=lambda fresh: fresh._plan(adata, indices, **options))
+    return model.augment(adata, indices, **options)
 
 
 def interpolate(
@@ -183,24 +182,30 @@ def interpolate(
     >>> new.shape
     (5, 765)
     """
-    model = _trained(adata, model)
-    return model.interpolate(
-        adata,
-        source=source,
-        target=target,
-        n=n,
-        groupby=groupby,
-        sampler=sampler,
-        steps=steps,
-        seed=seed,
-    )
+    options: dict[str, Any] = {
+        "source": source,
+        "target": target,
+        "n": n,
+        "groupby": groupby,
+        "sampler": sampler,
+        "steps": steps,
+        "seed": seed,
+    }
+    model = _trained(adata, model, check=lambda fresh: fresh._interpolation(adata, **options))
+    return model.interpolate(adata, **options)
 
 
 def _trained(
-    adata: AnnData, model: scDiffAug | None, *, diffusion: Literal["auto", "none"] = "auto"
+    adata: AnnData,
+    model: scDiffAug | None,
+    *,
+    diffusion: Literal["auto", "none"] = "auto",
+    check: Callable[[scDiffAug], object] = lambda _: None,
 ) -> scDiffAug:
+    """The model, or one that is trained; ``check`` raises before the training what is wrong."""
     if model is None:
         model = scDiffAug(adata, diffusion=diffusion)
+        check(model)
         model.train()
     check_is("model", model, scDiffAug, advice="pass a trained scdiffaug.scDiffAug")
     return model

@@ -2,6 +2,8 @@
 
 import json
 import logging
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -396,3 +398,27 @@ def test_tool_passes_every_choice_on(trained: scDiffAug) -> None:
     by_tool = scdiffaug.tl.augment(trained.adata, trained, **choices)
     by_model = trained.augment(**choices)
     np.testing.assert_array_equal(by_tool.X.toarray(), by_model.X.toarray())
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda a, _: scdiffaug.tl.augment(a, groupby="typo"), "groupby='typo'"),
+        (lambda a, _: scdiffaug.tl.augment(a, indices=[700]), "700"),
+        (lambda a, _: scdiffaug.tl.augment(a, groupby="cell_type", target=2), "nothing to make"),
+        (lambda a, place: scdiffaug.tl.augment(a, path=place), "exists already"),
+        (lambda a, _: scdiffaug.tl.interpolate(a, source=0, target="typo"), "target='typo'"),
+        (lambda a, _: scdiffaug.tl.interpolate(a, source=0, target=1, n=1), "n=1"),
+    ],
+)
+def test_tools_say_what_is_wrong_before_they_train(
+    make: Callable[[AnnData, Path], AnnData],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(scDiffAug, "train", lambda _: pytest.fail("trained"))
+    place = tmp_path / "new.h5ad"
+    place.touch()
+    with pytest.raises((FileExistsError, IndexError, KeyError, ValueError), match=said):
+        make(scdiffaug.datasets.pbmc68k_reduced(), place)

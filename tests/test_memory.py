@@ -67,7 +67,7 @@ def test_as_many_cells_at_once_as_the_device_has_use_for(
 ) -> None:
     module: Any = SimpleNamespace(device=torch.device(device))
     contract: Any = SimpleNamespace(var_names=range(n_features))
-    assert augmentation.made_at_once(module, contract) == n_cells
+    assert augmentation.made_at_once(module, contract, None) == n_cells
 
 
 def test_a_batch_is_halved_only_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

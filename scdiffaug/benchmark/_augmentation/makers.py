@@ -26,6 +26,7 @@ from scdiffaug.benchmark._augmentation import peers
 from scdiffaug.benchmark._augmentation.peers import Rows
 from scdiffaug.benchmark._worker import Inputs, write_matrix, write_run
 from scdiffaug.features import FeatureSpace
+from scdiffaug.matrices import depths
 from scdiffaug.metrics._inputs import Values
 from scdiffaug.metrics._spaces import dense, pca_of
 
@@ -96,7 +97,7 @@ def _partners(task: Task, draw: Draw, *, rng: np.random.Generator) -> Rows:
 
 
 def _depth(task: Task, draw: Draw) -> NDArray[Any]:
-    return np.asarray(task.values[draw.sources].sum(1)).ravel()
+    return depths(task.values[draw.sources])
 
 
 def _smoothed(task: Task, draw: Draw, neighbors: Rows) -> sparse.csr_matrix:

@@ -15,6 +15,7 @@ from sklearn.preprocessing import StandardScaler
 
 from scdiffaug import metrics
 from scdiffaug.benchmark._augmentation.peers import Rows
+from scdiffaug.matrices import depths
 from scdiffaug.metrics._inputs import Values
 from scdiffaug.metrics._spaces import dense, pca_of, stacked
 
@@ -161,5 +162,5 @@ def picture(real: Cells, cells: Cells, *, seed: int) -> Picture:
     return Picture(
         pca_of(real.seen, (cells.seen[rows],), n_pcs=2, seed=seed)[0],
         np.asarray(cells.seen.mean(0)).ravel(),
-        None if cells.counts is None else np.asarray(cells.counts.sum(1)).ravel(),
+        None if cells.counts is None else depths(cells.counts),
     )
