@@ -1,11 +1,14 @@
-"""What the number of cells decides: steps of training, and how the generator learns."""
+"""What the number of cells decides: how many are trained on, in which steps, at which rates."""
 
 from __future__ import annotations
 
 import logging
 import math
+from dataclasses import dataclass
 
-from scdiffaug.pairs import LARGEST_GENERATOR_BATCH
+from scdiffaug._checks import check_whole
+from scdiffaug.matrices import SKETCHED
+from scdiffaug.pairs import LARGEST_GENERATOR_BATCH, batch_bounds
 
 logger = logging.getLogger("scdiffaug")
 
@@ -13,6 +16,86 @@ _STEPS = 800
 _STEPS_OF_ENCODER_ALONE = 500
 _FEW_CELLS, _FEW_OF_THE_STEPS = 100, 4
 _GENERATOR_PASSES = 75
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """Epochs and steps of a training run.
+
+    Parameters
+    ----------
+    n_cells
+        Cells that are trained on.
+    n_processes
+        Processes among which they are shared.
+    batch_size
+        Cells of a step, in each process.
+    max_epochs, usual_epochs
+        Passes over the cells; those that there are by default.
+    generates
+        Whether there is a generator to train.
+    """
+
+    n_cells: int
+    n_processes: int
+    batch_size: int
+    max_epochs: int
+    usual_epochs: int
+    generates: bool
+
+    @classmethod
+    def chosen(
+        cls,
+        n_cells: int,
+        *,
+        n_processes: int,
+        batch_size: int,
+        max_epochs: int | None,
+        generates: bool,
+    ) -> Budget:
+        """Fill in what the user left open; no batch is larger than a process has cells."""
+        batch_size = min(batch_size, n_cells // n_processes)
+        usual_epochs = default_epochs(n_cells, batch_size, generates=generates)
+        return cls(
+            n_cells=n_cells,
+            n_processes=n_processes,
+            batch_size=batch_size,
+            max_epochs=max_epochs or usual_epochs,
+            usual_epochs=usual_epochs,
+            generates=generates,
+        )
+
+    @property
+    def n_steps(self) -> int:
+        """Optimiser steps in all."""
+        return self.max_epochs * self._n_batches
+
+    @property
+    def _n_batches(self) -> int:
+        return len(batch_bounds(self.n_cells // self.n_processes, self.batch_size)) - 1
+
+    @property
+    def generator_batch(self) -> int:
+        """Cells of a step that the generator learns from, in each process."""
+        if not self.generates:
+            return 0
+        return generator_batch(self.n_cells // self.n_processes, self.n_steps)
+
+    def say_of_little(self) -> None:
+        """Warn where a model cannot learn much."""
+        default_steps = self.usual_epochs * self._n_batches
+        say_of_little(self.n_cells, self.n_steps, default_steps=default_steps)
+
+
+def n_trained_on(n_cells: int, max_cells: int | None, *, has_graph: bool) -> int:
+    """Cells of so many that are trained on; drawn ones would have lost neighbours in a graph."""
+    if max_cells is not None:
+        # As many are kept, in whose midst every cell is embedded.
+        max_cells = check_whole("max_cells", max_cells, at_least=SKETCHED)
+    if max_cells is None or max_cells >= n_cells or has_graph:
+        return n_cells
+    logger.info("Training on %d of %d cells, drawn at random.", max_cells, n_cells)
+    return max_cells
 
 
 def default_epochs(n_cells: int, batch_size: int, *, generates: bool) -> int:

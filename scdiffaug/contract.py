@@ -33,7 +33,7 @@ from scdiffaug.matrices import (
 from scdiffaug.neighbors import NeighborWalks
 from scdiffaug.nn import neighbor_weights
 from scdiffaug.pairs import LARGEST_GENERATOR_BATCH, PairBatches
-from scdiffaug.repulsion import USUAL_BALANCE, Repulsion
+from scdiffaug.repulsion import USUAL_BALANCE, USUAL_RELATEDNESS, Repulsion
 
 logger = logging.getLogger("scdiffaug")
 
@@ -190,7 +190,7 @@ class DataContract:
         batch_size: int,
         n_cells: int | None = None,
         balance: float = USUAL_BALANCE,
-        relatedness: float = 0.0,
+        relatedness: float = USUAL_RELATEDNESS,
         n_projection: int = 2,
         generator_batch: int = LARGEST_GENERATOR_BATCH,
         n_processes: int = 1,

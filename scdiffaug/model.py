@@ -13,14 +13,15 @@ import torch
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from scdiffaug import augmentation, budget, data
+from scdiffaug import augmentation, data
 from scdiffaug._checks import check_choice, check_flag, check_number, check_seed, check_whole
+from scdiffaug.budget import Budget, encoder_share, generator_epsilon, n_trained_on
 from scdiffaug.checkpoint import Checkpoints, check_place, described
 from scdiffaug.contract import DataContract
 from scdiffaug.matrices import SKETCHED, sketch
 from scdiffaug.module import Condition, choose_diffusion
 from scdiffaug.objectives import ObjectiveName
-from scdiffaug.pairs import batch_bounds
+from scdiffaug.pairs import PairBatches
 from scdiffaug.processes import Place, Strategy
 from scdiffaug.registering import RegisteringModel
 from scdiffaug.repulsion import USUAL_BALANCE, USUAL_RELATEDNESS
@@ -184,9 +185,9 @@ class scDiffAug(RegisteringModel):
         Parameters
         ----------
         max_epochs
-            Passes over the cells. By default a budget of 800 steps, which grows beyond 10,000
-            cells with the square root of the cells, of which the encoder learns in the first 500
-            (of other numbers in as large a share); of 500 without a generator. One pass at least.
+            Passes over the cells; by default as many as make 800 steps, or 500 without a
+            generator. Beyond 10,000 cells the 800 grow with the square root of the cells. The
+            encoder learns in the first 500 of 800, and in the same share of other numbers.
         batch_size
             Cells per step, of each process where there are several.
         max_cells
@@ -207,10 +208,10 @@ class scDiffAug(RegisteringModel):
         startup
             Share of the encoder's training before generated positives begin.
         balance, relatedness
-            How groups share the plane. Cells of communities (Leiden) of s and t cells repel each
-            other by (s t) to the power of minus ``balance``, and up to the share ``relatedness``
-            less the more alike these are. 0 and 0, the paper's loss: room grows with the number
-            of cells. Of no effect with ``objective="infonce"``.
+            How communities (Leiden) share the plane. Cells of two of them, of s and t cells,
+            repel each other by (s t) to the power of minus ``balance``, and the less the more
+            alike the two are, by up to the share ``relatedness``. With 0 and 0, the paper's loss,
+            a community's room grows with its cells. No effect with ``objective="infonce"``.
         schedule
             ``"joint"``: both losses at every step. ``"alternating"``: one of them every other
             epoch (the paper's "EM").
@@ -254,9 +255,9 @@ class scDiffAug(RegisteringModel):
         batch_size = check_whole("batch_size", batch_size, at_least=2)
         if max_epochs is not None:
             max_epochs = check_whole("max_epochs", max_epochs)
-        n_trained = self._n_trained(max_cells)
+        has_graph = self._contract.setup["neighbors_key"] is not None
+        n_trained = n_trained_on(self.adata.n_obs, max_cells, has_graph=has_graph)
         check_choice("precision", precision, get_args(Precision))
-        generates = self.module.process is not None
         balance = check_number("balance", balance, at_least=0, at_most=1)
         relatedness = check_number("relatedness", relatedness, at_least=0, at_most=1)
         check_flag("enable_progress_bar", enable_progress_bar)
@@ -268,43 +269,31 @@ class scDiffAug(RegisteringModel):
             num_nodes=num_nodes,
             alternates=schedule == "alternating",
         )
-        n_cells = n_trained // place.n_processes
-        batch_size = min(batch_size, n_cells)
-        n_batches = len(batch_bounds(n_cells, batch_size)) - 1
-        usual_epochs = budget.default_epochs(n_trained, batch_size, generates=generates)
-        max_epochs = max_epochs or usual_epochs
-        n_steps = max_epochs * n_batches
+        budget = Budget.chosen(
+            n_trained,
+            n_processes=place.n_processes,
+            batch_size=batch_size,
+            max_epochs=max_epochs,
+            generates=self.module.process is not None,
+        )
         options = TrainingOptions(
-            n_steps=n_steps,
+            n_steps=budget.n_steps,
             alpha=alpha,
-            encoder_share=budget.encoder_share(n_trained),
+            encoder_share=encoder_share(n_trained),
             startup=startup,
             schedule=schedule,
             learning_rate=learning_rate,
             weight_decay=weight_decay,
-            generator_epsilon=budget.generator_epsilon(n_trained),
+            generator_epsilon=generator_epsilon(n_trained),
             seed=self._contract.seed,
         )
-        budget.say_of_little(n_trained, options.n_steps, default_steps=usual_epochs * n_batches)
+        budget.say_of_little()
         self._build_anew(self._contract, self._module_config)
-        batches, axes = self._contract.training_cells(
-            self.adata,
-            n_components=self._module_config["n_components"],
-            batch_size=batch_size,
-            n_cells=n_trained,
-            balance=balance,
-            relatedness=relatedness,
-            n_projection=self._module_config["n_projection"],
-            generator_batch=budget.generator_batch(n_cells, n_steps) if generates else 0,
-            n_processes=place.n_processes,
-        )
-        self.module.fit_axes(axes)
-        self.module.fit_scale(sketch(batches.x)[1])
-        self.module.fit_references(batches.inputs)
+        batches = self._training_cells(budget, balance=balance, relatedness=relatedness)
         precision = best_precision(place.accelerator) if precision == "auto" else precision
         checkpoints = None
         if checkpoint_dir is not None:
-            settings = {**self._module_config, **asdict(options), "max_epochs": max_epochs}
+            settings = {**self._module_config, **asdict(options), "max_epochs": budget.max_epochs}
             settings |= {"accelerator": place.accelerator, "n_processes": place.n_processes}
             settings |= {"precision": precision, "balance": balance, "relatedness": relatedness}
             run = described(self._contract, batches, settings)
@@ -313,7 +302,7 @@ class scDiffAug(RegisteringModel):
             self.module,
             batches,
             options,
-            max_epochs=max_epochs,
+            max_epochs=budget.max_epochs,
             place=place,
             precision=precision,
             enable_progress_bar=enable_progress_bar,
@@ -322,17 +311,23 @@ class scDiffAug(RegisteringModel):
         place.share(self.module)
         self.is_trained_ = True
 
-    def _n_trained(self, max_cells: int | None) -> int:
-        """Cells that are trained on."""
-        n_cells = self.adata.n_obs
-        if max_cells is not None:
-            # As many are kept, in whose midst every cell is embedded.
-            max_cells = check_whole("max_cells", max_cells, at_least=SKETCHED)
-        # Drawn cells would have lost their neighbours in a graph of all.
-        if max_cells is None or max_cells >= n_cells or self._contract.setup["neighbors_key"]:
-            return n_cells
-        logger.info("Training on %d of %d cells, drawn at random.", max_cells, n_cells)
-        return max_cells
+    def _training_cells(
+        self, budget: Budget, *, balance: float, relatedness: float
+    ) -> PairBatches:
+        """Batches of the cells that are trained on, to which the module is fitted."""
+        batches, axes = self._contract.training_cells(
+            self.adata,
+            n_components=self._module_config["n_components"],
+            batch_size=budget.batch_size,
+            n_cells=budget.n_cells,
+            balance=balance,
+            relatedness=relatedness,
+            n_projection=self._module_config["n_projection"],
+            generator_batch=budget.generator_batch,
+            n_processes=budget.n_processes,
+        )
+        self.module.fit_cells(sketch(batches.x)[1], batches.inputs, axes)
+        return batches
 
     @torch.inference_mode()
     def get_latent_representation(

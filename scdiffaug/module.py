@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from scdiffaug import diffusion, losses
 from scdiffaug._checks import check_choice
-from scdiffaug.features import FeatureSpace, Matrix, PrincipalAxes
+from scdiffaug.features import FeatureSpace, PrincipalAxes
+from scdiffaug.matrices import Matrix, drawn_rows
 from scdiffaug.nn import (
     CountGenerator,
     FixedProjection,
@@ -128,6 +129,23 @@ class DiffAugModule(BaseModuleClass):
             # DDP waits for the gradient of whatever says that it needs one.
             self.label_vectors.requires_grad_(condition == "labels")
 
+    def fit_cells(self, x: Matrix, inputs: NDArray[np.float32], axes: PrincipalAxes) -> None:
+        """Fit what training does not move.
+
+        Parameters
+        ----------
+        x
+            Training cells as the generator sees them, shape ``(n, d)``, or some that stand for
+            all.
+        inputs
+            Encoder inputs of all, shape ``(n, n_components)``.
+        axes
+            What takes features to these.
+        """
+        self.fit_axes(axes)
+        self.fit_scale(x)
+        self.fit_references(inputs)
+
     @torch.no_grad()
     def fit_scale(self, x: Matrix) -> None:
         """Start the generator from the mean of the training cells: their profile, or scale."""
@@ -154,8 +172,7 @@ class DiffAugModule(BaseModuleClass):
     def fit_references(self, inputs: NDArray[np.float32]) -> None:
         """Keep training cells, all or as many drawn, by their encoder inputs."""
         kept = self.neighborhood.references
-        rows = np.random.default_rng(0).permutation(len(inputs))[: len(kept)]
-        kept.copy_(torch.from_numpy(inputs[np.sort(rows)]))
+        kept.copy_(torch.from_numpy(inputs[drawn_rows(len(inputs), len(kept))]))
 
     def make_views(self, batch: Tensors, *, generated: bool, rng: torch.Generator) -> Tensor:
         r"""Positives of a batch, shape ``(n, k)``: mixtures of a cell and one that is like it.

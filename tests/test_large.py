@@ -232,7 +232,8 @@ def test_a_backed_model_does_what_one_in_memory_does(folder: Path) -> None:
 @pytest.fixture
 def small_sketch(monkeypatch: pytest.MonkeyPatch) -> None:
     """A hundred cells are enough to be embedded among."""
-    monkeypatch.setattr(scdiffaug.model, "SKETCHED", 100)
+    for module in (scdiffaug.budget, scdiffaug.model):
+        monkeypatch.setattr(module, "SKETCHED", 100)
 
 
 @pytest.mark.usefixtures("small_blocks", "small_sketch")

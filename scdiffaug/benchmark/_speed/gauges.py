@@ -174,9 +174,7 @@ def _ours(size: Size) -> tuple[Any, Any]:
     batches, axes = model._contract.training_cells(
         model.adata, n_components=model._module_config["n_components"], batch_size=512
     )
-    model.module.fit_axes(axes)
-    model.module.fit_scale(batches.x)
-    model.module.fit_references(batches.inputs)
+    model.module.fit_cells(batches.x, batches.inputs, axes)
     return model, batches
 
 
