@@ -165,7 +165,9 @@ class GeneratingModel(SavedModel):
         )
         choice.check(self._contract.space)
         batch_size = made_at_once(self.module, self._contract, batch_size)
-        sampling = self._sampling(strength=strength, sampler=sampler, steps=steps, seed=seed)
+        sampling = Sampling.resolved(
+            self.module, strength=strength, sampler=sampler, steps=steps, seed=self._seed(seed)
+        )
         if path is not None:
             streaming.check_place(path)
         cells, x, rows = self._sources(adata, indices, choice)
@@ -273,7 +275,9 @@ class GeneratingModel(SavedModel):
             )
         check_whole("n", n, at_least=2)
         batch_size = made_at_once(self.module, self._contract, batch_size)
-        sampling = self._sampling(strength=1.0, sampler=sampler, steps=steps, seed=seed)
+        sampling = Sampling.resolved(
+            self.module, strength=1.0, sampler=sampler, steps=steps, seed=self._seed(seed)
+        )
         cells, x = self._read(adata, None)
         groups = choosing.group_names(cells, groupby)
         said = {"source": source, "target": target, "groupby": groupby}
@@ -372,18 +376,12 @@ class GeneratingModel(SavedModel):
             self._read(adata, None),
             self._contract.read(new),
             held_out=None if held_out is None else self._contract.read(held_out),
+            space=self._contract.space,
             groupby=groupby,
             max_cells=max_cells,
             seed=seed,
         )
         return report.write(self.module, self._contract, sides, path=path)
-
-    def _sampling(
-        self, *, strength: float, sampler: str, steps: int | None, seed: int | None
-    ) -> Sampling:
-        return Sampling.resolved(
-            self.module, strength=strength, sampler=sampler, steps=steps, seed=self._seed(seed)
-        )
 
     def _seed(self, seed: int | None) -> int:
         return self._contract.seed if seed is None else seed

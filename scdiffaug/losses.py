@@ -209,14 +209,7 @@ def moco(query: Tensor, key: Tensor, queue: Tensor, *, temperature: float = 0.1)
     return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long, device=query.device))
 
 
-def vicreg(
-    a: Tensor,
-    b: Tensor,
-    *,
-    invariance: float = 25.0,
-    variance: float = 25.0,
-    covariance: float = 1.0,
-) -> Tensor:
+def vicreg(a: Tensor, b: Tensor) -> Tensor:
     r"""VICReg (Bardes et al. 2022, eq. 1-6).
 
     .. math:: \lambda \frac1n \sum_i \lVert a_i - b_i \rVert^2
@@ -224,24 +217,19 @@ def vicreg(
               \max(0, 1 - \sqrt{C(x)_{jj} + 10^{-4}})
               + \frac{\nu}{k} \sum_{i \neq j} C(x)_{ij}^2
 
-    with C the covariance matrix. As in the authors' code, the first term is divided by k and the
-    second halved.
+    with C the covariance matrix and the authors' weights 25, 25 and 1. As in their code, the
+    first term is divided by k and the second halved.
 
     Parameters
     ----------
     a, b
         Projections of cells and of their views, shape ``(n, k)``.
-    invariance, variance, covariance
-        Weights :math:`\lambda, \mu, \nu`.
     """
     covariances = [torch.cov(x.T) for x in (a, b)]
     too_narrow = [F.relu(1 - (c.diagonal() + 1e-4).sqrt()).mean() for c in covariances]
     shared = [(c.square().sum() - c.diagonal().square().sum()) / len(c) for c in covariances]
-    return (
-        invariance * F.mse_loss(a, b)
-        + variance * torch.stack(too_narrow).mean()
-        + covariance * torch.stack(shared).sum()
-    )
+    variance, covariance = torch.stack(too_narrow).mean(), torch.stack(shared).sum()
+    return 25 * F.mse_loss(a, b) + 25 * variance + covariance
 
 
 def preconditioned_denoising(

@@ -35,7 +35,7 @@ Tensors = dict[str, Tensor]
 # The encoder sees reads per 10,000 of a cell; all of a deep one would take gigabytes and minutes.
 _MOST_READS_OF_A_VIEW = 10_000
 
-PROCESSES: dict[str, Callable[[], diffusion.ForwardProcess]] = {
+_PROCESSES: dict[str, Callable[[], diffusion.ForwardProcess]] = {
     "counts": diffusion.CountThinning,
     "gaussian": diffusion.GaussianDiffusion,
 }
@@ -115,7 +115,7 @@ class DiffAugModule(BaseModuleClass):
         self.register_buffer("std", torch.ones(n_features))
         self.register_buffer("lowest", torch.zeros(n_features))
         self.register_buffer("highest", torch.zeros(n_features))
-        self.process = PROCESSES[diffusion]() if diffusion != "none" else None
+        self.process = _PROCESSES[diffusion]() if diffusion != "none" else None
         self.neighborhood = NeighborMean(
             n_references, n_components, n_features=len(selected), n_neighbors=n_neighbors
         )
@@ -375,4 +375,4 @@ class DiffAugModule(BaseModuleClass):
         x = (x * self.std + self.mean).clamp(self.lowest, self.highest)
         if not self.space.is_counts:
             return x
-        return (x.expm1() * (depth / 1e4)[:, None]).round().clamp_min(0)
+        return (x.expm1() * (depth / 1e4)[:, None]).round()

@@ -25,6 +25,8 @@ _GROUPED = 64
 # Logarithms of dispersions move so many times as fast as weights, or training ends before they
 # are where the likelihood wants them.
 _DISPERSION_RATE = 10
+# Widths of what says how noised a cell is, and of what this and the condition become together.
+_LEVEL_WIDTH, _CONTEXT_WIDTH = 64, 128
 # Of the hidden units of a generator of counts; see benchmarks/NOTES.md, experiment 43.
 _DROPOUT = 0.2
 
@@ -254,7 +256,7 @@ class NoiseLevelEmbedding(nn.Module):
 
     frequencies: Tensor
 
-    def __init__(self, width: int = 64) -> None:
+    def __init__(self, width: int = _LEVEL_WIDTH) -> None:
         super().__init__()
         self.register_buffer("frequencies", torch.exp(torch.linspace(0.0, 5.0, width // 2)))
 
@@ -293,12 +295,13 @@ class Generator(nn.Module):
         super().__init__()
         self.widths, self.dropout = tuple(widths), dropout
         self.level = NoiseLevelEmbedding()
-        n_context = 128
-        self.context = nn.Sequential(nn.Linear(n_condition + 64, n_context), nn.GELU())
+        self.context = nn.Sequential(
+            nn.Linear(n_condition + _LEVEL_WIDTH, _CONTEXT_WIDTH), nn.GELU()
+        )
         inputs = [n_features, *widths[:-1]]
         self.hidden = nn.ModuleList(nn.Linear(i, o) for i, o in zip(inputs, widths, strict=True))
         self.norms = nn.ModuleList(nn.LayerNorm(o, elementwise_affine=False) for o in widths)
-        self.films = nn.ModuleList(nn.Linear(n_context, 2 * o) for o in widths)
+        self.films = nn.ModuleList(nn.Linear(_CONTEXT_WIDTH, 2 * o) for o in widths)
         self.out = nn.Linear(widths[-1], n_features)
         # Rare features see too few gradients to unlearn random weights.
         nn.init.zeros_(self.out.weight)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from numpy.typing import NDArray
 
 from scdiffaug import _report_page, metrics, storage
 from scdiffaug._randomness import seed_of
@@ -24,6 +25,7 @@ from scdiffaug.contract import DataContract
 from scdiffaug.features import FeatureSpace
 from scdiffaug.matrices import Matrix, Rows, depths
 from scdiffaug.metrics._spaces import pca_of
+from scdiffaug.metrics.genes import means
 from scdiffaug.module import DiffAugModule
 from scdiffaug.neighbors import nearest
 
@@ -42,21 +44,24 @@ class Side:
 
     Parameters
     ----------
-    x
-        Values as the AnnData has them, shape ``(n, d)``.
+    x, seen
+        Values as the AnnData has them and as they are compared, shape ``(n, d)``.
     groups
         Shape ``(n,)``, or ``(0,)`` where no column was named.
     """
 
     x: Matrix
+    seen: Matrix
     groups: Names
 
     @classmethod
-    def of(cls, cells: Cells, rows: Rows, *, groupby: str | None) -> Side:
+    def of(cls, cells: Cells, rows: Rows, *, space: FeatureSpace, groupby: str | None) -> Side:
         """Some of the cells."""
-        groups = group_names(cells[0], groupby)
+        x, groups = cells[1][rows], group_names(cells[0], groupby)
         return cls(
-            x=cells[1][rows], groups=np.array([], dtype=str) if groups is None else groups[rows]
+            x=x,
+            seen=space.transform(x),
+            groups=np.array([], dtype=str) if groups is None else groups[rows],
         )
 
 
@@ -93,6 +98,7 @@ def split(
     new: Cells,
     *,
     held_out: Cells | None,
+    space: FeatureSpace,
     groupby: str | None,
     max_cells: int,
     seed: int,
@@ -103,6 +109,8 @@ def split(
     ----------
     real, new, held_out
         Cells and their values, as :meth:`DataContract.read` gives them.
+    space
+        The model's.
     groupby, max_cells, seed
         As there.
 
@@ -128,7 +136,7 @@ def split(
         made = _one_of_each(made, link, sources)
     n = min(max_cells, *map(len, (sources, others, made)))
     _require_enough(n, made=made, sources=sources, others=others)
-    side = partial(Side.of, groupby=groupby)
+    side = partial(Side.of, space=space, groupby=groupby)
     return Sides(
         made=side(new, made[:n]),
         sources=side(real, sources[:n]),
@@ -160,7 +168,7 @@ def write(
         "checks": {name: asdict(check) for name, check in checks.items()},
         "worries": [check.words for check in checks.values() if check.verdict != "good"],
         "skipped": skipped,
-        "groups": _groups(sides, contract.space),
+        "groups": _groups(sides),
         "n_cells": sides.made.x.shape[0],
         "made_with": {name: _plain(value) for name, value in sides.said.items()},
     }
@@ -207,18 +215,16 @@ def _require_enough(n: int, *, made: Rows, sources: Rows, others: Rows) -> None:
 
 def _scores(sides: Sides, space: FeatureSpace) -> Scores:
     """Every check that makes sense for these cells: the score of new cells and of real ones."""
-    made, sources, others = (
-        space.transform(side.x) for side in (sides.made, sides.sources, sides.others)
-    )
+    made, sources, others = (side.seen for side in (sides.made, sides.sources, sides.others))
     seed = sides.seed
     forest = partial(metrics.two_sample_auc, others, seed=seed)
-    means, variances = metrics.gene_mean_correlation, metrics.gene_variance_ratio
+    same_means, spread = metrics.gene_mean_correlation, metrics.gene_variance_ratio
     scores: Scores = {
         "two_sample_auc": lambda: (forest(made), forest(sources)),
-        "gene_means": lambda: (means(others, made), means(others, sources)),
-        "gene_variances": lambda: (variances(others, made), variances(others, sources)),
+        "gene_means": lambda: (same_means(others, made), same_means(others, sources)),
+        "gene_variances": lambda: (spread(others, made), spread(others, sources)),
         **_count_scores(sides, space),
-        **_novelty_scores(sides, made, (sources, others)),
+        **_novelty_scores(sides),
     }
     if len(sides.made.groups):
         kept = partial(metrics.type_kept, others, sides.others.groups, seed=seed)
@@ -244,8 +250,8 @@ def _count_scores(sides: Sides, space: FeatureSpace) -> Scores:
     return scores
 
 
-def _novelty_scores(sides: Sides, made: Matrix, real: tuple[Matrix, Matrix]) -> Scores:
-    sources, others = real
+def _novelty_scores(sides: Sides) -> Scores:
+    made, sources, others = (side.seen for side in (sides.made, sides.sources, sides.others))
     seed = sides.seed
     copies = partial(metrics.duplicate_share, sources, others, quantile=_NEAR, seed=seed)
     distance = partial(metrics.nearest_training_distance_ratio, sources, others, seed=seed)
@@ -276,19 +282,13 @@ def _judged(scores: Scores) -> tuple[dict[str, Check], dict[str, str]]:
     return checks, skipped
 
 
-def _groups(sides: Sides, space: FeatureSpace) -> dict[str, dict[str, float | None]]:
+def _groups(sides: Sides) -> dict[str, dict[str, float | None]]:
     """Share of new and of real cells kept in each group, and how many new cells it has."""
     if not len(sides.made.groups):
         return {}
-    kept = partial(
-        metrics.type_kept_per_type,
-        space.transform(sides.others.x),
-        sides.others.groups,
-        seed=sides.seed,
-    )
-    made, real = (
-        kept(space.transform(side.x), expected=side.groups) for side in (sides.made, sides.sources)
-    )
+    others = sides.others
+    kept = partial(metrics.type_kept_per_type, others.seen, others.groups, seed=sides.seed)
+    made, real = (kept(side.seen, expected=side.groups) for side in (sides.made, sides.sources))
     return {
         name: {
             "value": share,
@@ -301,22 +301,21 @@ def _groups(sides: Sides, space: FeatureSpace) -> dict[str, dict[str, float | No
 
 def _drawn(module: DiffAugModule, contract: DataContract, sides: Sides) -> Drawn:
     """What the pictures show."""
-    space, kinds = contract.space, (sides.made, sides.sources, sides.others)
-    made, sources, others = (space.transform(side.x) for side in kinds)
+    made, sources, others = (side.seen for side in (sides.made, sides.sources, sides.others))
     reference, *points = pca_of(sources, (sources, made, others), n_pcs=50, seed=sides.seed)
     distances = [nearest(reference, cells, 1)[0][:, 0] for cells in points]
     _, z_others = encode(module, contract, sides.others.x)
     _, z_made = encode(module, contract, sides.made.x)
     return Drawn(
-        means=(_column_means(others), _column_means(made)),
+        means=(means(others), means(made)),
         distances=(distances[1], distances[0]),
-        depths=(depths(sides.others.x), depths(sides.made.x)) if space.is_counts else None,
+        depths=_depths(sides) if contract.space.is_counts else None,
         projection=(z_others, z_made),
     )
 
 
-def _column_means(x: Matrix) -> np.ndarray[Any, Any]:
-    return np.asarray(x.mean(0)).ravel()
+def _depths(sides: Sides) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    return depths(sides.others.x), depths(sides.made.x)
 
 
 def _plain(value: Any) -> Any:

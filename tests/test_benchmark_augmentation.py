@@ -264,7 +264,9 @@ def test_floor_is_what_real_cells_score(written):
     assert found["novelty", "nearest_training_distance_ratio"] == pytest.approx(1, abs=0.2)
     assert found["novelty", "own_source_share"] == pytest.approx(1 / 55)
     assert found["use", "macro_f1_50"] > 0.9
-    assert set(found["in_sample"].index) == set(report._NAMES[:22])
+    fidelity = [metric for name in report.FIDELITY for metric in report.IDEAL_BY_TABLE[name]]
+    assert set(found["in_sample"].index) == set(fidelity)
+    assert len(fidelity) == 22
 
 
 def test_copies_are_found_out(written):

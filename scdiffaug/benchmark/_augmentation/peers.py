@@ -10,6 +10,7 @@ from scipy import sparse
 from sklearn.neighbors import NearestNeighbors
 
 from scdiffaug.features import FeatureSpace
+from scdiffaug.matrices import depths
 from scdiffaug.metrics._inputs import Values
 from scdiffaug.metrics._spaces import dense
 
@@ -18,7 +19,7 @@ Rows = NDArray[np.int64]
 
 def log_normalised(counts: Values) -> Values:
     """log1p of 10,000 reads per cell; cells without reads stay empty."""
-    depth = np.maximum(np.asarray(counts.sum(1)).ravel(), 1).astype(np.float32)
+    depth = np.maximum(depths(counts), 1)
     if not sparse.issparse(counts):
         return np.asarray(np.log1p(dense(counts) * (1e4 / depth[:, None])), dtype=np.float32)
     return (sparse.diags(1e4 / depth) @ sparse.csr_matrix(counts)).log1p().tocsr()
@@ -34,18 +35,16 @@ def duplicate(sources: Values) -> Values:
     return sources.copy()
 
 
-def gaussian(
-    sources: Values, spread: NDArray[Any], *, rng: np.random.Generator, scale: float = 0.2
-) -> Values:
+def gaussian(sources: Values, spread: NDArray[Any], *, rng: np.random.Generator) -> Values:
     """Cells plus noise of 0.2 standard deviations of the feature, ``spread`` of shape ``(d,)``."""
-    return (dense(sources) + rng.normal(size=sources.shape) * (scale * spread)).astype(np.float32)
+    return (dense(sources) + rng.normal(size=sources.shape) * (0.2 * spread)).astype(np.float32)
 
 
-def mask(sources: Values, *, rng: np.random.Generator, share: float = 0.2) -> Values:
-    """Cells in which each value is set to 0 with probability ``share``."""
+def mask(sources: Values, *, rng: np.random.Generator) -> Values:
+    """Cells in which each value is set to 0 with probability 0.2."""
     made = sources.copy()
     stored = made.data if sparse.issparse(made) else made
-    stored[rng.random(stored.shape) < share] = 0
+    stored[rng.random(stored.shape) < 0.2] = 0
     return made
 
 
@@ -112,7 +111,7 @@ def smoothed_poisson(
     rng
         Random numbers.
     """
-    reads = np.maximum(np.asarray(known.sum(1)).ravel(), 1)
+    reads = np.maximum(depths(known), 1)
     profiles = sparse.diags(1 / reads) @ sparse.csr_matrix(known, dtype=np.float64)
     m, k = neighbors.shape
     starts = np.arange(0, m * k + 1, k)

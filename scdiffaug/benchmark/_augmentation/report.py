@@ -13,19 +13,14 @@ from matplotlib.figure import Figure
 from scdiffaug import pl
 from scdiffaug._colours import OKABE_ITO
 from scdiffaug._drawing import draw_agreement
-from scdiffaug._results import IDEAL, Along, along
+from scdiffaug._results import IDEAL, IDEAL_BY_TABLE, Along, along
 from scdiffaug.benchmark import pages
 from scdiffaug.benchmark._augmentation.overview import overview
 from scdiffaug.benchmark._augmentation.quality import Picture
 from scdiffaug.benchmark.inputs import Dataset, describe
 from scdiffaug.benchmark.methods import GENERATORS
 
-_NAMES = list(IDEAL)
-_TABLES = {
-    "distribution": _NAMES[:9],
-    "genes and libraries": _NAMES[9:18],
-    "types kept": _NAMES[18:22],
-}
+FIDELITY = ("distribution", "genes and libraries", "types kept")
 Drawing = Callable[[Axes, Picture, Picture], None]
 _TITLES = {"in_sample": "In sample", "held_out": "Held out"}
 _ON_CURVES = ("two_sample_auc", "mmd", "type_kept_neighbors")
@@ -108,13 +103,17 @@ def summary(results: pd.DataFrame, datasets: Sequence[Dataset], *, command: str)
 def _dataset_tables(results: pd.DataFrame) -> list[str]:
     parts = []
     for setting, title in _TITLES.items():
-        for name, metrics in _TABLES.items():
-            parts += _titled(f"{title}: {name}", method_table(results, setting, metrics))
+        for name in FIDELITY:
+            parts += _titled(f"{title}: {name}", _table(results, setting, name))
     parts += _titled("Types kept, one by one (held out, neighbours)", _type_table(results))
-    parts += _titled("Novelty and privacy", method_table(results, "novelty", _NAMES[22:27]))
+    parts += _titled("Novelty and privacy", _table(results, "novelty", "novelty"))
     title = "Use: macro-F1 with 5, 10, 25, 50 labelled cells per type"
-    parts += _titled(title, method_table(results, "use", _NAMES[27:]))
+    parts += _titled(title, _table(results, "use", "use"))
     return [*parts, *_titled("Cost", _cost_table(results))]
+
+
+def _table(results: pd.DataFrame, setting: str, name: str) -> pd.DataFrame:
+    return method_table(results, setting, list(IDEAL_BY_TABLE[name]))
 
 
 def _titled(title: str, table: pd.DataFrame) -> list[str]:
