@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scdiffaug import data, neighbors
 from scdiffaug._checks import check_choice, check_whole, is_one_of
 from scdiffaug.features import FeatureSpace
-from scdiffaug.matrices import Matrix, Rows, depths
+from scdiffaug.matrices import Matrix, Rows, StoredMatrix, depths
 
 Target = int | Literal["max", "median"] | Mapping[str, int]
 Depth = int | Literal["source", "sampled"]
@@ -94,7 +94,12 @@ class Choice:
         return balancing_sources(rows, groups, target=self.target, rng=rng)
 
     def wanted_depths(
-        self, x: Matrix, source_of: Rows, *, groups: Names | None, rng: np.random.Generator
+        self,
+        x: Matrix | StoredMatrix,
+        source_of: Rows,
+        *,
+        groups: Names | None,
+        rng: np.random.Generator,
     ) -> NDArray[np.float32] | None:
         """Reads of each new cell, shape ``(m,)``; None where they are the source's."""
         if self.depth == "source":

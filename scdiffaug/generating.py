@@ -14,7 +14,7 @@ from scdiffaug._checks import check_path, check_seed, check_whole
 from scdiffaug.augmentation import Sampling, made_at_once
 from scdiffaug.choosing import Choice, Depth, Keep, Target
 from scdiffaug.diffusion import Sampler
-from scdiffaug.matrices import Matrix, Rows
+from scdiffaug.matrices import Matrix, Rows, StoredMatrix
 from scdiffaug.planning import Interpolation, Plan, planned
 from scdiffaug.saved_model import SavedModel
 
@@ -388,7 +388,7 @@ class GeneratingModel(SavedModel):
 
     def _sources(
         self, adata: AnnData | None, indices: Sequence[int] | None, choice: Choice
-    ) -> tuple[AnnData, Matrix, Rows]:
+    ) -> tuple[AnnData, Matrix | StoredMatrix, Rows]:
         """All cells that the choice asks about, their values, and which may be sources."""
         if choice.looks_beyond_sources and indices is not None:
             cells, x = self._read(adata, None)

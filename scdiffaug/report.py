@@ -23,13 +23,13 @@ from scdiffaug.augmentation import encode
 from scdiffaug.choosing import Names, group_names
 from scdiffaug.contract import DataContract
 from scdiffaug.features import FeatureSpace
-from scdiffaug.matrices import Matrix, Rows, depths
+from scdiffaug.matrices import Matrix, Rows, StoredMatrix, depths
 from scdiffaug.metrics._spaces import pca_of
 from scdiffaug.metrics.genes import means
 from scdiffaug.module import DiffAugModule
 from scdiffaug.neighbors import nearest
 
-Cells = tuple[AnnData, Matrix]
+Cells = tuple[AnnData, Matrix | StoredMatrix]
 Scores = dict[str, Callable[[], tuple[float, float]]]
 
 logger = logging.getLogger("scdiffaug")

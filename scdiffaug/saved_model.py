@@ -19,7 +19,7 @@ from scdiffaug._checks import check_flag, check_path
 from scdiffaug._randomness import seed_of
 from scdiffaug._saved_fields import SavedFields
 from scdiffaug.contract import DataContract
-from scdiffaug.matrices import Matrix
+from scdiffaug.matrices import Matrix, StoredMatrix
 from scdiffaug.module import DiffAugModule
 from scdiffaug.processes import is_first_process
 
@@ -200,7 +200,7 @@ class SavedModel(BaseModelClass):
 
     def _read(
         self, adata: AnnData | None, indices: Sequence[int] | None
-    ) -> tuple[AnnData, Matrix]:
+    ) -> tuple[AnnData, Matrix | StoredMatrix]:
         adata = self.adata if adata is None else adata
         if adata is None:
             raise ValueError("The model was loaded without cells: pass adata=...")
