@@ -21,6 +21,10 @@ CountNetwork = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 AnyNetwork = Callable[[Tensor, Tensor, Tensor], Any]
 Sampler = Literal["thicken", "dpmpp_2m", "ddim", "ddpm"]
 
+# Denoising steps where the user names none; cells of counts are as good from 4 on
+# (benchmarks/results/augmentation).
+DEFAULT_STEPS = 8
+
 
 class ForwardProcess(Protocol):
     """What training and sampling ask of a noise process."""
@@ -28,11 +32,6 @@ class ForwardProcess(Protocol):
     @property
     def samplers(self) -> tuple[Sampler, ...]:
         """Samplers that fit, the default first."""
-        ...
-
-    @property
-    def default_steps(self) -> int:
-        """Denoising steps where the user names none."""
         ...
 
     def loss(
@@ -74,7 +73,6 @@ class GaussianDiffusion:
     sigma_min: float = 0.02
     sigma_max: float = 80.0
     samplers: tuple[Sampler, ...] = ("dpmpp_2m", "ddim", "ddpm")
-    default_steps: int = 8
 
     def denoise(self, network: Network, x: Tensor, sigma: Tensor, *, condition: Tensor) -> Tensor:
         """Expected clean cells given noised ones, both shape ``(n, d)``; sigma ``(n,)``."""
@@ -136,7 +134,6 @@ class CountThinning:
     """
 
     samplers: tuple[Sampler, ...] = ("thicken",)
-    default_steps: int = 8
 
     def loss(
         self, network: CountNetwork, x: Tensor, condition: Tensor, *, rng: torch.Generator
