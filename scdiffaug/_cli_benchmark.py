@@ -207,7 +207,7 @@ def setup(
     """Make the environments of peers whose dependencies clash with ours."""
     from scdiffaug.benchmark import environments
 
-    cache = environments.default_cache()
+    cache = environments.cache_folder()
     for name in names or environments.NAMES:
         typer.echo(or_fail(partial(environments.make, name, cache)))
 

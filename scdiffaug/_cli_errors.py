@@ -8,6 +8,7 @@ import typer
 _T = TypeVar("_T")
 _MENDABLE = (
     FloatingPointError,
+    ImportError,
     KeyError,
     MemoryError,
     OSError,

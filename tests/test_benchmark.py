@@ -188,6 +188,35 @@ def test_unknown_methods_and_repeated_names_are_refused(counts_file, tmp_path):
         benchmark.embedding([counts_file, counts_file], method_names=["pca"], cache=tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("study", "options", "said"),
+    [
+        (benchmark.embedding, {"method_names": []}, "method_names is empty"),
+        (benchmark.embedding, {"n_seeds": 0}, "n_seeds=0 must be at least 1"),
+        (benchmark.transform, {"n_seeds": 0}, "n_seeds=0 must be at least 1"),
+        (benchmark.transform, {"data": []}, "data is empty"),
+        (benchmark.transform, {"data": ["a/x.h5ad", "b/x.h5ad"]}, "two files named 'x'"),
+        (benchmark.augmentation, {"n_seeds": 0}, "n_seeds=0 must be at least 1"),
+        (benchmark.alpha, {"data": []}, "data is empty"),
+        (benchmark.alpha, {"data": ["a/x.h5ad", "b/x.h5ad"]}, "two files named 'x'"),
+        (benchmark.alpha, {"shares": []}, "shares is empty"),
+        (benchmark.alpha, {"n_seeds": 0}, "n_seeds=0 must be at least 1"),
+    ],
+)
+def test_studies_of_nothing_are_refused(study, options, said, counts_file, tmp_path):
+    with pytest.raises(ValueError, match=said):
+        study(**{"data": [counts_file], "cache": tmp_path, "out": tmp_path, **options})
+
+
+def test_embedding_that_cannot_be_scored_is_a_row_that_says_so(counts_file, tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "embeddings", lambda _: {"2d": np.full((60, 2), np.nan)})
+    found = benchmark.embedding(
+        [counts_file], method_names=["pca"], n_seeds=1, out=tmp_path / "out",
+        cache=tmp_path, show_progress=False,
+    )  # fmt: skip
+    assert found["note"].str.contains("embedding that cannot be scored").all()
+
+
 def test_margins_are_over_the_best_peer_of_each_dataset():
     scores = pd.DataFrame(
         {"scdiffaug": [90.0, 70.0], "umap": [85.0, 75.0], "tsne": [88.0, 60.0]}, index=["x", "y"]
@@ -243,7 +272,7 @@ def test_paired_differences_are_resampled_by_dataset_and_seed():
 
 
 def test_command_writes_all_files_and_reports_failures(counts_file, tmp_path, monkeypatch):
-    monkeypatch.setattr(environments, "default_cache", lambda: tmp_path / "cache")
+    monkeypatch.setattr(environments, "cache_folder", lambda *_: tmp_path / "cache")
     out = tmp_path / "out"
     words = ["--data", str(counts_file), "--methods", "pca,pumap", "--seeds", "2"]
     done = CliRunner().invoke(app, ["benchmark", "embedding", *words, "--out", str(out)])
@@ -263,7 +292,7 @@ def test_command_writes_all_files_and_reports_failures(counts_file, tmp_path, mo
 
 
 def test_command_names_what_is_wrong_and_fails(counts_file, tmp_path, monkeypatch):
-    monkeypatch.setattr(environments, "default_cache", lambda: tmp_path / "cache")
+    monkeypatch.setattr(environments, "cache_folder", lambda *_: tmp_path / "cache")
     words = ["--data", str(counts_file), "--label", "type", "--out", str(tmp_path / "out")]
     failed = CliRunner().invoke(app, ["benchmark", "embedding", *words])
     assert failed.exit_code == 1

@@ -30,7 +30,7 @@ def asked(monkeypatch):
 
 
 def test_command_pairs_runs_on_the_same_cells(asked, tmp_path, monkeypatch):
-    monkeypatch.setattr(environments, "default_cache", lambda: tmp_path)
+    monkeypatch.setattr(environments, "cache_folder", lambda *_: tmp_path)
     path = write_counts(tmp_path / "small.h5ad", {"a": 60, "b": 40})
     out = tmp_path / "out"
     words = ["--data", str(path), "--seeds", "2", "--shares", "1,0.6", "--out", str(out)]

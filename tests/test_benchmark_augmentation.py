@@ -58,7 +58,7 @@ def written(counts_file, cache, tmp_path_factory):
     out = tmp_path_factory.mktemp("results") / "out"
     words = ["--data", str(counts_file), "--methods", "duplicate,scdiffaug_ddim", "--seeds", "1"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(environments, "default_cache", lambda: cache)
+        patch.setattr(environments, "cache_folder", lambda *_: cache)
         done = CliRunner().invoke(app, ["benchmark", "augmentation", *words, "--out", str(out)])
     return done, out
 

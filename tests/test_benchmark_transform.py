@@ -146,7 +146,7 @@ def test_methods_that_cannot_embed_new_cells_are_refused(counts_file, tmp_path):
 
 
 def test_command_writes_all_files(counts_file, tmp_path, monkeypatch):
-    monkeypatch.setattr(environments, "default_cache", lambda: tmp_path / "cache")
+    monkeypatch.setattr(environments, "cache_folder", lambda *_: tmp_path / "cache")
     out = tmp_path / "out"
     words = ["--data", str(counts_file), "--methods", "pca,pumap", "--seeds", "2"]
     done = CliRunner().invoke(app, ["benchmark", "transform", *words, "--out", str(out)])

@@ -41,7 +41,7 @@ def paper(dataset, tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "run", run)
     monkeypatch.setattr(runs, "embeddings", embeddings)
     monkeypatch.setattr(study, "present", lambda **_: ([dataset], ["HCL is missing."]))
-    monkeypatch.setattr("scdiffaug.benchmark.environments.default_cache", lambda: tmp_path)
+    monkeypatch.setattr("scdiffaug.benchmark.environments.cache_folder", lambda *_: tmp_path)
 
     def call(*words):
         out = tmp_path / "out"

@@ -23,9 +23,9 @@ _REQUIREMENTS: Mapping[str, tuple[tuple[str, ...], ...]] = {
 NAMES = tuple(_REQUIREMENTS)
 
 
-def default_cache() -> Path:
+def cache_folder(chosen: str | Path | None = None) -> Path:
     """Folder in which prepared inputs, runs and environments are remembered."""
-    return Path(pooch.os_cache("scdiffaug")) / "benchmark"
+    return Path(pooch.os_cache("scdiffaug")) / "benchmark" if chosen is None else Path(chosen)
 
 
 def requirements(name: str) -> str:

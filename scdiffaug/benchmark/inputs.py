@@ -222,17 +222,23 @@ def with_points(dataset: Dataset, points: NDArray[np.floating[Any]], *, cache: P
 def prepare_all(
     data: Sequence[str | Path], *, label_key: str, max_cells: int | None, cache: Path
 ) -> list[Dataset]:
-    """:func:`prepare` of several files; ValueError where there are none, or two have one name."""
-    datasets = [
-        prepare(Path(path), label_key=label_key, cache=cache, max_cells=max_cells) for path in data
+    """:func:`prepare` of the files of :func:`checked_paths`."""
+    return [
+        prepare(path, label_key=label_key, cache=cache, max_cells=max_cells)
+        for path in checked_paths(data)
     ]
-    names = [dataset.name for dataset in datasets]
+
+
+def checked_paths(data: Sequence[str | Path]) -> list[Path]:
+    """Paths of files; ValueError where there are none, or two have one name."""
+    paths = [Path(path) for path in data]
+    names = [path.stem for path in paths]
     repeated = [name for name in names if names.count(name) > 1]
     if repeated:
         raise ValueError(f"data has two files named {repeated[0]!r}: rename one.")
-    if not datasets:
+    if not paths:
         raise ValueError("data is empty: pass at least one .h5ad file.")
-    return datasets
+    return paths
 
 
 def _scorable(

@@ -93,8 +93,8 @@ def _ours(**settings: Any) -> Method:
 # Decide neither an embedding nor a made cell.
 _DECIDE_NOTHING = {
     "_cli_benchmark", "_cli_errors", "_cli_files", "_colours", "_demo", "_drawing", "_files",
-    "_report_page", "_results", "_saved_fields", "_verdicts", "cli", "report", "saved_model",
-    "storage", "tl",
+    "_report_page", "_results", "_saved_fields", "_verdicts", "block_files", "checkpoint", "cli",
+    "distributed", "report", "saved_model", "storage", "streaming", "tl",
 }  # fmt: skip
 
 # Rows that say how much of a margin is the input: the components that our encoder sees.
@@ -326,7 +326,9 @@ GENERATORS: Mapping[str, Generator] = {
 
 
 def check(names: Sequence[str], known: Mapping[str, Method]) -> None:
-    """Raise ValueError where a method is unknown."""
+    """Raise ValueError where a method is unknown, or there is none."""
+    if not names:
+        raise ValueError(f"method_names is empty: name some of {', '.join(known)}.")
     unknown = [name for name in names if name not in known]
     if unknown:
         raise ValueError(f"method {unknown[0]!r} is unknown: use one of {', '.join(known)}.")

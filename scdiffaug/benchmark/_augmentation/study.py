@@ -124,7 +124,8 @@ def augmentation(
     methods.check(method_names, GENERATORS)
     asked = _checked(settings)
     check_whole("n_jobs", n_jobs)
-    folder = environments.default_cache() if cache is None else Path(cache)
+    check_whole("n_seeds", n_seeds)
+    folder = environments.cache_folder(cache)
     datasets = prepare_all(data, label_key=label_key, max_cells=max_cells, cache=folder)
     trials = list(starmap(Trial, product(datasets, range(n_seeds), [asked])))
     rows: list[dict[str, Any]] = []

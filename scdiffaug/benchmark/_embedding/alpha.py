@@ -14,12 +14,12 @@ from anndata import AnnData
 from matplotlib.figure import Figure
 from rich.progress import track
 
-from scdiffaug._checks import check_number
+from scdiffaug._checks import check_number, check_whole
 from scdiffaug.benchmark import environments, pages
 from scdiffaug.benchmark._embedding import runs
 from scdiffaug.benchmark._embedding.report import PANELS, Panel
 from scdiffaug.benchmark._embedding.study import Plan
-from scdiffaug.benchmark.inputs import Dataset, prepare_cells, read
+from scdiffaug.benchmark.inputs import Dataset, checked_paths, prepare_cells, read
 from scdiffaug.benchmark.margins import of_metric, paired_interval
 from scdiffaug.benchmark.methods import OURS
 
@@ -98,9 +98,12 @@ def alpha(
     """
     for share in shares:
         check_number("shares", share, above=0, at_most=1)
+    if not shares:
+        raise ValueError("shares is empty: name some shares of the cells, as in [0.1, 1].")
+    check_whole("n_seeds", n_seeds)
     plan = Plan(
         n_seeds=n_seeds,
-        cache=environments.default_cache() if cache is None else Path(cache),
+        cache=environments.cache_folder(cache),
         timeout=timeout,
         max_cells_svm=max_cells_svm,
         max_epochs=max_epochs,
@@ -115,8 +118,8 @@ def alpha(
     }
     command = pages.command_line("alpha", data, options)
     rows: list[dict[str, Any]] = []
-    paths = [Path(each) for each in data]
-    for path, share in track(list(product(paths, shares)), "Alpha", disable=not show_progress):
+    turns = list(product(checked_paths(data), shares))
+    for path, share in track(turns, "Alpha", disable=not show_progress):
         adata = read(path)
         for seed in range(n_seeds):
             found = _pair(adata, path.stem, plan, share=share, seed=seed, label_key=label_key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 from collections.abc import Iterator
@@ -68,20 +69,26 @@ class Job:
     def folder(self) -> Path:
         """Where the run is remembered: named by the hash of all that decides its outcome."""
         environment = self.method.environment
-        code = environments.requirements(environment) if environment != "main" else ""
+        packages = environments.requirements(environment) if environment != "main" else ""
         decides: dict[str, Any] = {
             "inputs": self.dataset.digest,
             "worker": self.method.worker,
             "settings": {**self.method.settings, **self.settings},
             "seed": self.seed,
             "versions": self.method.versions(),
-            "environment": code,
+            "environment": packages,
+            "code": _source_of(self.method.worker),
         }
         if self.new is not None:
             decides["new"] = self.new.digest
         if self.method.uses_labels:
             decides["labels"] = self.dataset.labels.tolist()
         return named_by_hash(self.cache, self.name, decides)
+
+
+def _source_of(worker: str) -> str:
+    """Of a method, and of what hands it its inputs."""
+    return inspect.getsource(_worker.Inputs) + inspect.getsource(_worker.METHODS[worker])
 
 
 def run(job: Job) -> Run:
@@ -93,7 +100,10 @@ def run(job: Job) -> Run:
             return Run.failed(error)
     described = json.loads((job.folder / "run.json").read_text())
     described["versions"] |= job.method.versions()
-    return Run(**described, scores=_scores(job))
+    try:
+        return Run(**described, scores=_scores(job))
+    except ValueError as error:
+        return Run.failed(ValueError(f"made an embedding that cannot be scored: {error}"))
 
 
 def embeddings(job: Job) -> dict[str, NDArray[np.floating[Any]]]:

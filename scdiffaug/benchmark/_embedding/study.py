@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from rich.progress import track
 
+from scdiffaug._checks import check_whole
 from scdiffaug.benchmark import environments, methods, pages
 from scdiffaug.benchmark._embedding import report, runs
 from scdiffaug.benchmark._embedding.runs import Job
@@ -159,7 +160,8 @@ def embedding(
     ['2d']
     """
     methods.check(method_names, METHODS)
-    folder = environments.default_cache() if cache is None else Path(cache)
+    check_whole("n_seeds", n_seeds)
+    folder = environments.cache_folder(cache)
     datasets = prepare_all(data, label_key=label_key, max_cells=max_cells, cache=folder)
     plan = Plan(
         n_seeds=n_seeds,

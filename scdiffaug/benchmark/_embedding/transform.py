@@ -10,10 +10,11 @@ from typing import Any
 import pandas as pd
 from rich.progress import track
 
+from scdiffaug._checks import check_whole
 from scdiffaug.benchmark import environments, methods, pages
 from scdiffaug.benchmark._embedding import report, runs
 from scdiffaug.benchmark._embedding.runs import Job
-from scdiffaug.benchmark.inputs import describe, prepare_split
+from scdiffaug.benchmark.inputs import checked_paths, describe, prepare_split
 from scdiffaug.benchmark.margins import paired_interval
 from scdiffaug.benchmark.methods import METHODS
 from scdiffaug.benchmark.pages import markdown
@@ -96,7 +97,8 @@ def transform(
     ['2d', '2d_new']
     """
     methods.check(method_names, {n: each for n, each in METHODS.items() if each.embeds_new})
-    folder = environments.default_cache() if cache is None else Path(cache)
+    check_whole("n_seeds", n_seeds)
+    folder = environments.cache_folder(cache)
     options = {
         "label": label_key,
         "held-out": held_out,
@@ -107,7 +109,7 @@ def transform(
     command = pages.command_line("transform", data, options)
     rows: list[dict[str, Any]] = []
     firsts: list[Job] = []
-    pairs = list(product(map(Path, data), range(n_seeds)))
+    pairs = list(product(checked_paths(data), range(n_seeds)))
     for path, seed in track(pairs, "New cells", disable=not show_progress):
         training, new = prepare_split(
             path,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from scdiffaug._checks import check_whole
 from scdiffaug.benchmark import environments, methods
 from scdiffaug.benchmark._embedding.report import Page
 from scdiffaug.benchmark._embedding.study import Plan, compare
@@ -133,10 +134,13 @@ def paper(
     """
     if what not in NAMES:
         raise ValueError(f"{what!r} is unknown: use one of {', '.join(NAMES)}.")
-    folder = environments.default_cache() if cache is None else Path(cache)
+    if n_seeds is None:
+        n_seeds = {"figure3": 1, "figure4": 5}.get(what, 3)
+    check_whole("n_seeds", n_seeds)
+    folder = environments.cache_folder(cache)
     datasets, missing = present(max_cells=max_cells, cache=folder)
     plan = Plan(
-        n_seeds=n_seeds or {"figure3": 1, "figure4": 5}.get(what, 3),
+        n_seeds=n_seeds,
         cache=folder,
         timeout=timeout,
         max_cells_svm=max_cells_svm,

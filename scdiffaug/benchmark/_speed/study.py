@@ -86,7 +86,7 @@ def speed(
     check_whole("n_cells", n_cells, at_least=100)
     check_whole("n_features", n_features, at_least=10)
     check_number("density", density, above=0, at_most=1)
-    for name, value in (("rounds", n_rounds), ("max_epochs", max_epochs), ("n_made", n_made)):
+    for name, value in (("n_rounds", n_rounds), ("max_epochs", max_epochs), ("n_made", n_made)):
         check_whole(name, value)
     check_choice("accelerator", accelerator, get_args(Accelerator))
     size = Size(
