@@ -252,10 +252,12 @@ class DiffAugModule(BaseModuleClass):
         y = self._fixed_semantic(tensors["neighborhood"][: len(x)])
         return {"x": x, "y": y, "labels": tensors["labels"][: len(x)]}
 
-    def generative(self, x: Tensor, y: Tensor, labels: Tensor, *, rng: torch.Generator) -> Tensors:
-        """Return the diffusion loss of cells given their semantic vectors."""
-        if self.process is None:
-            return {"diffusion": x.new_zeros(())}
+    def generative(
+        self, x: Tensor, y: Tensor, labels: Tensor, *, rng: torch.Generator, trains: bool = True
+    ) -> Tensors:
+        """Return the diffusion loss of cells given y; nothing where no generator is trained."""
+        if self.process is None or not trains:
+            return {}
         condition = self._condition(y, labels, rng)
         network = self._of_each_cell(self.generator, len(x), rng)
         x = self._standardise(x, rng)
@@ -285,7 +287,7 @@ class DiffAugModule(BaseModuleClass):
 
     def diffusion_loss(self, tensors: Tensors, *, rng: torch.Generator) -> LossOutput:
         """The generator's term alone, for which the encoder is trained no further."""
-        named = self.generative(**self._get_generative_input(tensors, {}), rng=rng)
+        named = self.generative(**self._get_generative_input(tensors, {}), rng=rng, trains=True)
         return LossOutput(
             loss=named["diffusion"], n_obs_minibatch=len(tensors["inputs"]), extra_metrics=named
         )

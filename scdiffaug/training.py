@@ -207,9 +207,11 @@ class DiffAugPlan(pl.LightningModule):
             return self.module.diffusion_loss(batch, rng=rng)
         batch["views"] = self.module.make_views(batch, generated=generated, rng=rng)
         weight = layout_weight(self.step, n_steps=self.encoder_steps)
-        loss_kwargs = {"terms": terms, "layout_weight": weight}
-        kwargs = {"generative_kwargs": {"rng": rng}, "loss_kwargs": loss_kwargs}
-        return self.module(batch, **kwargs)[2]
+        return self.module(
+            batch,
+            generative_kwargs={"rng": rng, "trains": "diffusion" in terms},
+            loss_kwargs={"terms": terms, "layout_weight": weight},
+        )[2]
 
     def _is_generated(self) -> bool:
         """Whether the positives of this step are generated cells, in all processes alike."""

@@ -245,6 +245,13 @@ def test_terms_take_turns_where_epochs_alternate(pbmc: AnnData) -> None:
     trained = model.history["contrastive"]["contrastive"].notna()
     assert trained.tolist() == [True, False, True, False]
     assert (model.history["generated_share"]["generated_share"] == trained).all()
+    assert (model.history["diffusion"]["diffusion"].isna() == trained).all()
+
+
+def test_no_generator_has_no_curve(pbmc: AnnData) -> None:
+    model = scDiffAug(pbmc, diffusion="none")
+    model.train(max_epochs=1, enable_progress_bar=False)
+    assert "diffusion" not in model.history
 
 
 @pytest.mark.parametrize(
