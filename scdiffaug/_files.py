@@ -194,7 +194,9 @@ def report(
     training.check()
     adata, made = _read(cells), _read(new)
     held_out = None if checking.held_out is None else _read(checking.held_out)
-    group_names(adata, checking.groupby)
+    for each in (adata, made, held_out):
+        if each is not None:
+            group_names(each, checking.groupby)
     model = training.finish(training.model(adata))
     found = model.augmentation_report(
         made,

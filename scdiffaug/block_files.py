@@ -22,6 +22,12 @@ def read_names(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
         return read_elem(store["obs"]), read_elem(store["var"])
 
 
+def read_field(path: Path, field: str) -> Any:
+    """One field of a file, as in ``uns/scdiffaug``."""
+    with _opened(path) as store:
+        return read_elem(store[field])
+
+
 def read_block(
     path: Path, rows: slice, *, layer: str | None, columns: Sequence[str] = ()
 ) -> AnnData:

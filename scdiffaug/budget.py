@@ -14,13 +14,13 @@ logger = logging.getLogger("scdiffaug")
 
 _STEPS = 800
 _STEPS_OF_ENCODER_ALONE = 500
-_FEW_CELLS, _FEW_OF_THE_STEPS = 100, 4
+_FEW_CELLS, _FEW_OF_THE_EPOCHS = 100, 4
 _GENERATOR_PASSES = 75
 
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """Epochs and steps of a training run.
+    """Epochs and steps of a training run, and how its generator learns.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ class Budget:
     batch_size
         Cells of a step, in each process.
     max_epochs, usual_epochs
-        Passes over the cells; those that there are by default.
+        Epochs to train, and the default number of epochs.
     generates
         Whether there is a generator to train.
     """
@@ -71,20 +71,57 @@ class Budget:
         return self.max_epochs * self._n_batches
 
     @property
-    def _n_batches(self) -> int:
-        return len(batch_bounds(self.n_cells // self.n_processes, self.batch_size)) - 1
+    def encoder_share(self) -> float:
+        """Share of the steps in which an encoder learns beside a generator: as long as one alone.
+
+        See ``benchmarks/NOTES.md``, experiment 38.
+        """
+        return _STEPS_OF_ENCODER_ALONE / (_STEPS * _growth(self.n_cells))
 
     @property
     def generator_batch(self) -> int:
-        """Cells of a step that the generator learns from, in each process."""
+        """Cells of a batch that the generator learns from: 256, or fewer where it sees them often.
+
+        It needs more steps than the encoder, not more cells in each; after some 75 passes over
+        the cells it begins to learn them by heart (benchmarks/NOTES.md, experiment 19).
+        """
         if not self.generates:
             return 0
-        return generator_batch(self.n_cells // self.n_processes, self.n_steps)
+        n_seen = _GENERATOR_PASSES * self._n_cells_of_a_process
+        return min(LARGEST_GENERATOR_BATCH, math.ceil(n_seen / self.n_steps))
 
-    def say_of_little(self) -> None:
+    @property
+    def generator_epsilon(self) -> float:
+        """AdamW's epsilon for the generator: 2e-5 at 1,300 cells, falling as their square.
+
+        At most 2e-4, for 411 cells and fewer. With AdamW's own 1e-8, which is reached at 58,000,
+        a rare gene's weights move at full rate whenever one cell has it, and few cells are learnt
+        by heart (benchmarks/NOTES.md, 20, 23, 26 and 43).
+        """
+        return min(2e-4, max(1e-8, 2e-5 * (1_300 / self.n_cells) ** 2))
+
+    def warn_of_little(self) -> None:
         """Warn where a model cannot learn much."""
-        default_steps = self.usual_epochs * self._n_batches
-        say_of_little(self.n_cells, self.n_steps, default_steps=default_steps)
+        if self.n_cells < _FEW_CELLS:
+            logger.warning(
+                "%d cells are few to learn from: see whether other seeds agree, or add cells.",
+                self.n_cells,
+            )
+        if self.max_epochs < self.usual_epochs / _FEW_OF_THE_EPOCHS:
+            logger.warning(
+                "%d steps of training are few, the default for these cells is %d: raise "
+                "max_epochs.",
+                self.n_steps,
+                self.usual_epochs * self._n_batches,
+            )
+
+    @property
+    def _n_cells_of_a_process(self) -> int:
+        return self.n_cells // self.n_processes
+
+    @property
+    def _n_batches(self) -> int:
+        return len(batch_bounds(self._n_cells_of_a_process, self.batch_size)) - 1
 
 
 def n_trained_on(n_cells: int, max_cells: int | None, *, has_graph: bool) -> int:
@@ -109,46 +146,5 @@ def default_epochs(n_cells: int, batch_size: int, *, generates: bool) -> int:
     return max(1, round(n_steps / math.ceil(n_cells / batch_size)))
 
 
-def encoder_share(n_cells: int) -> float:
-    """Share of the steps in which an encoder learns beside a generator: as long as one alone.
-
-    See ``benchmarks/NOTES.md``, experiment 38.
-    """
-    return _STEPS_OF_ENCODER_ALONE / (_STEPS * _growth(n_cells))
-
-
 def _growth(n_cells: int) -> float:
     return max(1.0, math.sqrt(n_cells / 10_000))
-
-
-def generator_batch(n_cells: int, n_steps: int) -> int:
-    """Cells of a batch that the generator learns from: 256, or fewer where it sees them often.
-
-    It needs more steps than the encoder, not more cells in each; after some 75 passes over the
-    cells it begins to learn them by heart (benchmarks/NOTES.md, experiment 19).
-    """
-    return min(LARGEST_GENERATOR_BATCH, math.ceil(_GENERATOR_PASSES * n_cells / n_steps))
-
-
-def generator_epsilon(n_cells: int) -> float:
-    """AdamW's epsilon for the generator: 2e-5 at 1,300 cells, falling as their square.
-
-    At most 2e-4, for 411 cells and fewer. With AdamW's own 1e-8, which is reached at 58,000, a
-    rare gene's weights move at full rate whenever one cell has it, and few cells are learnt by
-    heart (benchmarks/NOTES.md, 20, 23, 26 and 43).
-    """
-    return min(2e-4, max(1e-8, 2e-5 * (1_300 / n_cells) ** 2))
-
-
-def say_of_little(n_cells: int, n_steps: int, *, default_steps: int) -> None:
-    """Warn where a model cannot have learnt much."""
-    if n_cells < _FEW_CELLS:
-        logger.warning(
-            "%d cells are few to learn from: see whether other seeds agree, or add cells.", n_cells
-        )
-    if n_steps < default_steps / _FEW_OF_THE_STEPS:
-        logger.warning(
-            "%d steps of training are few, the default for these cells is %d: raise max_epochs.",
-            n_steps,
-            default_steps,
-        )

@@ -17,7 +17,7 @@ from torch import Tensor
 from scdiffaug._checks import check_flag, check_path
 from scdiffaug.contract import DataContract
 from scdiffaug.pairs import PairBatches
-from scdiffaug.storage import difference, write_whole
+from scdiffaug.storage import check_writable, difference, write_whole
 
 _FILE = "checkpoint.safetensors"
 _SCHEMA_VERSION = 3
@@ -32,6 +32,8 @@ def check_place(checkpoint_dir: str | Path | None, *, resume: bool) -> None:
     ------
     FileExistsError
         If there is a checkpoint that shall not be resumed.
+    PermissionError
+        If nothing can be written there.
     TypeError
         If an argument is of the wrong type.
     ValueError
@@ -43,7 +45,9 @@ def check_place(checkpoint_dir: str | Path | None, *, resume: bool) -> None:
             raise ValueError("resume=True needs checkpoint_dir=..., the folder to resume from.")
         return
     check_path("checkpoint_dir", checkpoint_dir)
-    path = Path(checkpoint_dir) / _FILE
+    folder = Path(checkpoint_dir)
+    check_writable(folder if folder.exists() else folder.parent)
+    path = folder / _FILE
     if path.exists() and not resume:
         raise FileExistsError(
             f"{path} exists already: pass resume=True to go on from it, or name another "

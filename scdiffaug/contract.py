@@ -30,8 +30,8 @@ from scdiffaug.matrices import (
     sketch,
     taken,
 )
+from scdiffaug.neighborhood import neighbor_weights
 from scdiffaug.neighbors import NeighborWalks
-from scdiffaug.nn import neighbor_weights
 from scdiffaug.pairs import LARGEST_GENERATOR_BATCH, PairBatches
 from scdiffaug.repulsion import USUAL_BALANCE, USUAL_RELATEDNESS, Repulsion
 
@@ -57,7 +57,7 @@ class DataContract:
     n_neighbors, seed
         Neighbours of a cell in the graph; seed of their search and of the batches.
     depth
-        Reads between which 98% of the training cells of counts have theirs.
+        1st and 99th percentile of the training cells' total counts; None where values are none.
     """
 
     setup: Mapping[str, str | None]

@@ -105,7 +105,7 @@ def embed(
     FileExistsError
         If ``out`` exists.
     FileNotFoundError
-        If there is no model, or are no cells.
+        If there is no folder of a model, or no file of cells.
     ImportError
         If there is a client, but no Dask.
     TypeError
@@ -174,7 +174,7 @@ def augment(
     FileExistsError
         If ``out`` exists.
     FileNotFoundError
-        If there is no model, or are no cells.
+        If there is no folder of a model, or no file of cells.
     ImportError
         If there is a client, but no Dask.
     TypeError
@@ -345,7 +345,7 @@ def _gather(job: _Job, places: list[Path], out: Path, *, obs: pd.DataFrame) -> N
     if job.verb == "augment":
         tables = [block_files.read_names(place)[0] for place in places]
         obs = source_obs(obs, pd.concat(tables))
-        said = anndata.read_h5ad(places[0], backed="r").uns["scdiffaug"]
+        said = block_files.read_field(places[0], "uns/scdiffaug")
         uns["scdiffaug"] = {**said, "seed": job.seed, "block_size": job.block_size}
     parts: Iterator[AnnData] = (anndata.read_h5ad(place) for place in places)
     block_files.write_blocks(out, parts, obs=obs, uns=uns)

@@ -22,7 +22,8 @@ from sklearn.utils import gen_batches
 from scdiffaug._checks import check_choice
 from scdiffaug._threads import torch_threads_kept
 from scdiffaug.matrices import Bounds, Matrix, StoredMatrix, row_blocks, stored_values, to_dense
-from scdiffaug.nn import MOST_DEVIATIONS, search_space
+from scdiffaug.neighborhood import search_space
+from scdiffaug.nn import MOST_DEVIATIONS
 
 Kind = Literal["counts", "peaks", "log", "raw"]
 
@@ -309,7 +310,7 @@ class PrincipalAxes:
         return np.concatenate(parts)
 
     def search_space(self, components: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Points in which neighbours are searched; see :func:`scdiffaug.nn.search_space`."""
+        """Points in which neighbours are searched, as in :mod:`scdiffaug.neighborhood`."""
         points = torch.from_numpy(components)
         return search_space(points, n_features=len(self.axes)).numpy()
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from scdiffaug import augmentation, data
 from scdiffaug._checks import check_choice, check_flag, check_number, check_seed, check_whole
-from scdiffaug.budget import Budget, encoder_share, generator_epsilon, n_trained_on
+from scdiffaug.budget import Budget, n_trained_on
 from scdiffaug.checkpoint import Checkpoints, check_place, described
 from scdiffaug.contract import DataContract
 from scdiffaug.matrices import SKETCHED, sketch
@@ -187,13 +187,12 @@ class scDiffAug(RegisteringModel):
         max_epochs
             Passes over the cells; by default as many as make 800 steps, or 500 without a
             generator. Beyond 10,000 cells the 800 grow with the square root of the cells. The
-            encoder learns in the first 500 of 800, and in the same share of other numbers.
+            encoder learns in the first 500, or in the same share of another number of epochs.
         batch_size
             Cells per step, of each process where there are several.
         max_cells
-            Where there are more cells, as many are drawn at random and trained on, so that
-            memory and time stop growing; at least 20,000. None trains on all, as does a neighbour
-            graph of your own.
+            Train on a random subset of this size where there are more cells, which bounds memory
+            and time; at least 20,000. None trains on all, as does a neighbour graph of your own.
         accelerator, devices, strategy, num_nodes
             As in Lightning, but that ``devices="auto"`` is one device, Apple's GPU is used with
             ``accelerator="mps"`` alone, and ``strategy`` is ``"auto"``, ``"ddp"`` or
@@ -234,6 +233,8 @@ class scDiffAug(RegisteringModel):
             If loss or gradient become NaN or infinite.
         MemoryError
             If memory runs out.
+        PermissionError
+            If no checkpoint can be written in the folder.
         TypeError
             If an argument is of the wrong type.
         ValueError
@@ -279,15 +280,15 @@ class scDiffAug(RegisteringModel):
         options = TrainingOptions(
             n_steps=budget.n_steps,
             alpha=alpha,
-            encoder_share=encoder_share(n_trained),
+            encoder_share=budget.encoder_share,
             startup=startup,
             schedule=schedule,
             learning_rate=learning_rate,
             weight_decay=weight_decay,
-            generator_epsilon=generator_epsilon(n_trained),
+            generator_epsilon=budget.generator_epsilon,
             seed=self._contract.seed,
         )
-        budget.say_of_little()
+        budget.warn_of_little()
         self._build_anew(self._contract, self._module_config)
         batches = self._training_cells(budget, balance=balance, relatedness=relatedness)
         precision = best_precision(place.accelerator) if precision == "auto" else precision

@@ -18,13 +18,14 @@ from scdiffaug import diffusion, losses
 from scdiffaug._checks import check_choice
 from scdiffaug.features import FeatureSpace, PrincipalAxes
 from scdiffaug.matrices import Matrix, drawn_rows
+from scdiffaug.neighborhood import NeighborMean
 from scdiffaug.nn import (
     CountGenerator,
     FixedProjection,
     Generator,
-    NeighborMean,
     SemanticEncoder,
     cast_once,
+    follow,
 )
 from scdiffaug.objectives import OBJECTIVES, ObjectiveName
 
@@ -341,14 +342,11 @@ class DiffAugModule(BaseModuleClass):
         """Whether the forward process works on counts themselves."""
         return isinstance(self.process, diffusion.CountThinning)
 
-    @torch.no_grad()
     def update_ema(self, decay: float) -> None:
         """Move what averages trained networks: the second generator, the objective's target."""
         self.objective.after_step(self.encoder)
         if self.process is not None:
-            averaged: list[Tensor] = list(self.ema_generator.parameters())
-            trained: list[Tensor] = list(self.generator.parameters())
-            torch._foreach_lerp_(averaged, trained, 1 - decay)
+            follow(self.ema_generator.parameters(), self.generator.parameters(), decay=decay)
 
     def _of_each_cell(
         self, network: Callable[..., Any], n_cells: int, rng: torch.Generator

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from scdiffaug import losses
-from scdiffaug.nn import SemanticEncoder, mlp
+from scdiffaug.nn import SemanticEncoder, follow, mlp
 
 ObjectiveName = Literal["soft_contrastive", "infonce", "byol", "simsiam", "moco", "vicreg"]
 
@@ -202,8 +202,6 @@ def _momentum_copy(encoder: SemanticEncoder, head: nn.Module) -> nn.Module:
     return copy.deepcopy(nn.Sequential(encoder.semantic, head)).requires_grad_(False)
 
 
-@torch.no_grad()
 def _follow(target: nn.Module, encoder: SemanticEncoder, head: nn.Module) -> None:
-    averaged: list[Tensor] = list(target.parameters())
-    trained: list[Tensor] = [*encoder.semantic.parameters(), *head.parameters()]
-    torch._foreach_lerp_(averaged, trained, 1 - _MOMENTUM)
+    trained = (*encoder.semantic.parameters(), *head.parameters())
+    follow(target.parameters(), trained, decay=_MOMENTUM)

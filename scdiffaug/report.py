@@ -40,7 +40,7 @@ _NEAR = 0.01
 
 @dataclass(frozen=True, kw_only=True)
 class Side:
-    """As many cells as either other side has: their values, and their groups if asked for.
+    """One of three equally large sets of cells: values and, if asked for, groups.
 
     Parameters
     ----------

@@ -35,7 +35,7 @@ def karras_sigmas(
 ) -> Tensor:
     """Noise levels even in ``sigma ** (1 / rho)``, then 0 (Karras et al. 2022, eq. 5)."""
     ramp = torch.linspace(0, 1, n_steps)
-    high, low = sigma_max ** (1 / rho), min(sigma_min, sigma_max) ** (1 / rho)
+    high, low = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
     return torch.cat([(high + ramp * (low - high)) ** rho, torch.zeros(1)])
 
 

@@ -12,11 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import anndata
-import h5py
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from anndata.io import read_elem
 from sklearn.utils import gen_batches
 
 from scdiffaug import block_files, matrices
@@ -105,8 +103,7 @@ def _join(made: list[Path], plan: Plan, out: Path) -> None:
 
 def _n_drawn(place: Path, n_kept: int, n_asked: int) -> float:
     """Cells that were drawn for a block, those that were rejected included."""
-    with h5py.File(place, "r") as file:
-        share = read_elem(file["uns/scdiffaug/kept_share"])
+    share = block_files.read_field(place, "uns/scdiffaug/kept_share")
     return n_kept / share if share else MOST_TRIES * n_asked
 
 

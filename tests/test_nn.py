@@ -1,6 +1,5 @@
 from itertools import pairwise
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -8,10 +7,8 @@ from torch import Tensor, nn
 from scdiffaug.nn import (
     CountGenerator,
     Generator,
-    NeighborMean,
     NoiseLevelEmbedding,
     SemanticEncoder,
-    largest,
     mlp,
 )
 
@@ -198,71 +195,3 @@ def test_noise_level_embedding_tells_levels_apart_and_does_not_learn() -> None:
     assert (torch.pdist(features) > 1e-2).all()
     assert not list(embed.parameters())
     assert "frequencies" in embed.state_dict()
-
-
-def _neighbor_mean(references: torch.Tensor, **options: int) -> NeighborMean:
-    mean = NeighborMean(*references.shape, **options)
-    mean.references.copy_(references)
-    return mean
-
-
-def test_neighbor_mean_leaves_the_cell_itself_out() -> None:
-    line = torch.tensor([[0.0], [2.0], [4.0], [7.0]])
-    mean = _neighbor_mean(line, n_features=1, n_neighbors=2)
-    # Both neighbours of the cell at 2 are as far; 4 weighs e^-1 and 0 e^-1.
-    torch.testing.assert_close(mean(line)[1], torch.tensor([2.0]))
-    # Of the cell at 7: 4 weighs e^-9/25, 2 weighs e^-1.
-    near, far = np.exp(-9 / 25), np.exp(-1)
-    expected = (4 * near + 2 * far) / (near + far)
-    torch.testing.assert_close(mean(line)[3], torch.tensor([expected]).float())
-    # No reference itself: 2 and 0 are its nearest, all of them.
-    assert 0.0 < mean(torch.tensor([[0.9]])).item() < 1.0
-
-
-def test_cells_far_beside_a_few_near_ones_hardly_count() -> None:
-    """A cell of a rare type, of which there are three others, among fifteen neighbours."""
-    rare, others = torch.randn(4, 5), torch.randn(30, 5) + 40
-    mean = _neighbor_mean(torch.cat([rare, others]), n_features=5, n_neighbors=15)
-    assert (mean(rare).abs() < 4).all()
-
-
-def test_neighbor_mean_compares_directions_of_the_leading_components() -> None:
-    """References that point elsewhere are none, however near; the 31st component says nothing."""
-    references = torch.zeros(3, 40)
-    references[0, 0], references[1, 1], references[2, 0] = 9.0, 0.1, 8.0
-    references[2, 35] = 50.0
-    mean = _neighbor_mean(references, n_features=2000, n_neighbors=2)
-    cell = torch.zeros(1, 40)
-    cell[0, 0] = 0.1
-    found = mean(cell)[0]
-    assert found[1] == 0
-    torch.testing.assert_close(found[35], torch.tensor(25.0))
-
-
-def test_neighbor_mean_is_the_brute_force_one_in_blocks() -> None:
-    references, cells = torch.randn(40, 5), torch.randn(2500, 5)
-    mean = _neighbor_mean(references, n_features=5, n_neighbors=7)
-    distance, nearest = torch.cdist(cells, references).topk(7, largest=False)
-    weights = torch.exp(-((distance / distance[:, 2:3]) ** 2))
-    expected = (weights[:, :, None] * references[nearest]).sum(1) / weights.sum(1, keepdim=True)
-    torch.testing.assert_close(mean(cells), expected, rtol=1e-4, atol=1e-4)
-
-
-def test_random_weights_move_a_mean_about_the_plain_one() -> None:
-    rng = torch.Generator().manual_seed(0)
-    references, cell = torch.randn(40, 5, generator=rng), torch.randn(1, 5, generator=rng)
-    mean = _neighbor_mean(references, n_features=5, n_neighbors=7)
-    drawn = mean(cell.expand(4000, 5), rng=rng)
-    assert drawn.std(0).min() > 0.1
-    torch.testing.assert_close(drawn.mean(0), mean(cell)[0], rtol=0, atol=0.1)
-    nearest = references[torch.cdist(cell, references)[0].topk(7, largest=False).indices]
-    assert (drawn <= nearest.max(0).values).all()
-    assert (drawn >= nearest.min(0).values).all()
-
-
-@pytest.mark.parametrize("n_values", [16, 1_000, 1_024, 5_017])
-def test_the_largest_of_a_row_are_found_whether_searched_in_groups_or_not(n_values: int) -> None:
-    values = torch.randn(30, n_values, generator=torch.Generator().manual_seed(0))
-    values[:, -1] += 5
-    expected = values.topk(16, dim=1).indices
-    torch.testing.assert_close(largest(values, 16), expected, rtol=0, atol=0)

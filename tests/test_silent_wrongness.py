@@ -6,7 +6,7 @@ from anndata import AnnData
 from refusals import Bench
 
 from scdiffaug import datasets, scDiffAug
-from scdiffaug.budget import say_of_little
+from scdiffaug.budget import Budget
 from scdiffaug.contract import DataContract
 
 
@@ -93,7 +93,8 @@ def test_little_to_learn_from_is_said(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_enough_to_learn_from_needs_no_words(caplog: pytest.LogCaptureFixture) -> None:
-    say_of_little(100, 200, default_steps=800)
+    options = {"n_processes": 1, "batch_size": 100, "generates": True}
+    Budget.chosen(100, max_epochs=200, **options).warn_of_little()
     assert not caplog.messages
-    say_of_little(100, 199, default_steps=800)
+    Budget.chosen(100, max_epochs=199, **options).warn_of_little()
     assert len(caplog.messages) == 1

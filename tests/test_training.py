@@ -14,9 +14,9 @@ from anndata import AnnData
 
 import scdiffaug
 from scdiffaug import scDiffAug
-from scdiffaug.budget import default_epochs, generator_batch, generator_epsilon
+from scdiffaug.budget import Budget
 from scdiffaug.module import DiffAugModule
-from scdiffaug.nn import neighbor_mean
+from scdiffaug.neighborhood import neighbor_mean
 from scdiffaug.training import best_precision
 
 
@@ -58,11 +58,19 @@ def test_share_of_generated_positives_is_alpha(pbmc: AnnData) -> None:
     assert abs(share[10:25].mean() - 0.3) < 0.14
 
 
+def budget_of(n_cells: int, **options: Any) -> Budget:
+    usual = {"n_processes": 1, "batch_size": 512, "max_epochs": None, "generates": True}
+    return Budget.chosen(n_cells, **{**usual, **options})
+
+
 def test_the_generator_sees_no_cell_more_than_75_times() -> None:
-    assert generator_batch(100_000, 2530) == 256
-    assert generator_batch(2746, 800) == 256
-    assert generator_batch(1373, 800) == 129
-    assert generator_batch(1373, 8000) == 13
+    assert budget_of(100_000).generator_batch == 256
+    assert budget_of(2746).generator_batch == 256
+    assert budget_of(1373).generator_batch == 129
+    assert budget_of(1373, max_epochs=2667).generator_batch == 13
+    assert budget_of(1373, generates=False).generator_batch == 0
+    halves = budget_of(2746, n_processes=2)
+    assert halves.generator_batch == budget_of(1373, max_epochs=halves.max_epochs).generator_batch
 
 
 def test_generated_positives_reach_the_loss(pbmc: AnnData) -> None:
@@ -267,8 +275,9 @@ def test_no_generator_has_no_curve(pbmc: AnnData) -> None:
     ],
 )
 def test_default_budget_is_one_of_steps(n_cells: int, generates: bool, steps: int) -> None:
-    epochs = default_epochs(n_cells, min(512, n_cells), generates=generates)
-    assert epochs * -(-n_cells // 512) == pytest.approx(steps, rel=0.15)
+    budget = budget_of(n_cells, generates=generates)
+    assert budget.max_epochs == budget.usual_epochs
+    assert budget.n_steps == pytest.approx(steps, rel=0.15)
 
 
 @pytest.mark.parametrize(
@@ -277,7 +286,7 @@ def test_default_budget_is_one_of_steps(n_cells: int, generates: bool, steps: in
 def test_the_fewer_the_cells_the_slower_rare_genes_are_learnt(
     n_cells: int, epsilon: float
 ) -> None:
-    assert generator_epsilon(n_cells) == pytest.approx(epsilon)
+    assert budget_of(n_cells).generator_epsilon == pytest.approx(epsilon)
 
 
 def test_bfloat16_only_where_hardware_multiplies_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -362,7 +371,7 @@ def test_termination_does_not_look_like_success() -> None:
 import os, signal
 import scdiffaug
 from scdiffaug.module import DiffAugModule
-from scdiffaug.nn import neighbor_mean
+from scdiffaug.neighborhood import neighbor_mean
 
 def told_to_end(module, decay):
     os.kill(os.getpid(), signal.SIGTERM)

@@ -134,16 +134,19 @@ def _seconds_each(work: Callable[[], torch.Tensor]) -> float:
 def train_scdiffaug(size: Size) -> Measured:
     """Encoder and generator by Lightning, batches drawn from memory included."""
     from scdiffaug import training
-    from scdiffaug.budget import encoder_share, generator_epsilon
+    from scdiffaug.budget import Budget
     from scdiffaug.processes import Place
 
     model, batches = _ours(size)
 
     def usual(epochs: int) -> TrainingOptions:
+        budget = Budget.chosen(
+            size.cells, n_processes=1, batch_size=512, max_epochs=epochs, generates=True
+        )
         return training.TrainingOptions(
-            n_steps=epochs * len(batches),
-            encoder_share=encoder_share(size.cells),
-            generator_epsilon=generator_epsilon(size.cells),
+            n_steps=budget.n_steps,
+            encoder_share=budget.encoder_share,
+            generator_epsilon=budget.generator_epsilon,
         )
 
     def train(epochs: int) -> None:
