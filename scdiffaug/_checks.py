@@ -80,11 +80,13 @@ def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
 
 
 def check_name(argument: str, name: object) -> None:
-    """Check a name; TypeError where it is something else, ValueError where it is empty."""
+    """Check a name; TypeError where it is something else, ValueError where none can be written."""
     if not isinstance(name, str):
         raise TypeError(f"{argument}={name!r} must be one name, a str, not {type(name).__name__}.")
     if not name:
         raise ValueError(f"{argument} is empty: pass a name.")
+    if argument == "key_added" and "/" in name:
+        raise ValueError(f"{argument}={name!r} has a slash, which no file can hold: leave it out.")
 
 
 def check_flag(name: str, value: object) -> None:

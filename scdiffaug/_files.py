@@ -73,8 +73,9 @@ class Training:
         options = [f"--{name.replace('_', '-')}" for name in given if getattr(self, name)]
         if self.is_saved and options:
             raise ValueError(
-                f"{self.folder} holds a model already, whose training {', '.join(options)} cannot "
-                "change: leave that out, or name another folder for --model."
+                f"{self.folder} is not empty: the training of a model that is saved there, "
+                f"{', '.join(options)} cannot change. Leave that out, or name another folder for "
+                "--model."
             )
 
     def model(self, adata: AnnData, *, diffusion: Literal["auto", "none"] = "auto") -> scDiffAug:
@@ -160,6 +161,8 @@ def augment(
 ) -> Summary:
     """Write new cells made from those of a file; ``backed``: both are in memory by blocks."""
     _check_place(out, ".h5ad", overwrite=overwrite)
+    if out.exists() and out.samefile(cells):
+        raise ValueError(f"{out} holds the real cells: name another file for the new ones.")
     training.check()
     adata = _read(cells, backed=backed)
     model = training.model(adata)

@@ -51,6 +51,23 @@ def read_block(
         return AnnData(obs=obs, var=read_elem(store["var"]), **kept)
 
 
+def check_writable_obs(obs: pd.DataFrame) -> None:
+    """TypeError, naming the column, where one is of a type that no file holds."""
+    for name in obs:
+        # Strings are written as categories, in spite of missing ones.
+        cells = AnnData(obs=obs[[name]].dropna().iloc[:1])
+        cells.strings_to_categoricals()
+        with h5py.File("nowhere", "w", driver="core", backing_store=False) as store:
+            try:
+                write_elem(store, "obs", cells.obs)
+            except Exception as error:
+                # What anndata raises is of several types.
+                raise TypeError(
+                    f"obs[{name!r}] is of type {obs[name].dtype}, which no file holds: convert "
+                    "it, e.g. with .astype(str), or remove it."
+                ) from error
+
+
 def write_blocks(
     path: Path, blocks: Iterator[AnnData], *, obs: pd.DataFrame, uns: dict[str, Any]
 ) -> None:

@@ -29,6 +29,7 @@ from scdiffaug.matrices import (
     row_blocks,
     sketch,
     taken,
+    to_dense,
 )
 from scdiffaug.neighborhood import neighbor_weights
 from scdiffaug.neighbors import NeighborWalks
@@ -172,6 +173,12 @@ class DataContract:
     def features(self, x: Matrix) -> Matrix:
         """Selected features as the encoder's components are made of them, shape ``(n, k)``."""
         return self.space.features(x)[:, list(self.selected)]
+
+    def feature(self, cells: AnnData, name: str) -> NDArray[np.float32]:
+        """One feature of cells as it is compared and drawn, shape ``(n,)``."""
+        x, column = self.read(cells)[1], [self.var_names.index(name)]
+        parts = [to_dense(self.space.transform(x[rows])[:, column]) for rows in row_blocks(x)]
+        return np.concatenate(parts)[:, 0]
 
     def label_codes(self, cells: AnnData) -> NDArray[np.int64]:
         """Codes of the labels, shape ``(n,)``; zeros where the model has none."""

@@ -24,6 +24,7 @@ from scdiffaug.matrices import (
     depths,
     is_stored,
     opened,
+    stored_values,
     to_dense,
 )
 
@@ -153,6 +154,18 @@ def say_of_counts_beside(adata: AnnData) -> None:
             logger.warning("Layer %r holds counts: %s to learn from them.", name, advice)
     if adata.raw is not None and _are_counts(adata.raw.X):
         logger.warning("adata.raw holds counts: pass adata.raw.to_adata() to learn from them.")
+
+
+def warn_of_sparse_values(x: Matrix) -> None:
+    """Warn where most values are 0 and the others are no counts: noise makes few zeros."""
+    zero_share = 1 - np.count_nonzero(stored_values(x)) / (x.shape[0] * x.shape[1])
+    if zero_share > 1 / 2:
+        logger.warning(
+            "%.0f%% of the values are 0, and they are no counts: new cells will have fewer zeros "
+            "than real ones. Pass raw counts (layer=...), estimated ones by np.rint; the "
+            "embedding is not concerned.",
+            100 * zero_share,
+        )
 
 
 def _are_counts(values: Any) -> bool:

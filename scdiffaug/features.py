@@ -39,6 +39,8 @@ _PEAK_NAME = re.compile(r"[\w.]+[:_-]\d+[_-]\d+")
 # Of peaks no more are open in a cell; panels of proteins have fewer zeros.
 _MOST_OPEN = 0.5
 _CELLS_AT_ONCE = 4096
+# Cells of a batch that has a say in which features vary.
+_FEWEST_OF_BATCH = 20
 
 
 @dataclass(frozen=True)
@@ -219,19 +221,31 @@ def select_features(
         return np.arange(x.shape[1])
     if space.kind == "peaks":
         return _most_open(x, n_top)
-    cells = AnnData(seen)
+    cells = AnnData(seen) if batch is None else _of_large_batches(seen, np.asarray(batch))
     # Silences scanpy's advice about log1p: the transform is known.
     cells.uns["log1p"] = {"base": None}
-    if batch is not None:
-        # Of values, not of categories: one without cells would stop scanpy.
-        cells.obs["batch"] = pd.Categorical(np.asarray(batch))
     with warnings.catch_warnings(), torch_threads_kept():
         # Fewer features than n_top vary at all: then all of those are taken.
         warnings.filterwarnings("ignore", message=".*> number of normalized dispersions")
         genes = sc.pp.highly_variable_genes(
-            cells, n_top_genes=n_top, batch_key=None if batch is None else "batch", inplace=False
+            cells,
+            n_top_genes=n_top,
+            batch_key="batch" if "batch" in cells.obs else None,
+            inplace=False,
         )
     return np.flatnonzero(genes["highly_variable"].to_numpy())
+
+
+def _of_large_batches(x: Matrix, batch: NDArray[Any]) -> AnnData:
+    """Cells of batches in which dispersions can be compared; all, as one, where there are none."""
+    codes, _ = pd.factorize(batch)
+    is_large = np.bincount(codes)[codes] >= _FEWEST_OF_BATCH
+    if not is_large.any():
+        return AnnData(x)
+    cells = AnnData(x[is_large])
+    # Of values, not of categories: one without cells would stop scanpy.
+    cells.obs["batch"] = pd.Categorical(batch[is_large])
+    return cells
 
 
 @dataclass(frozen=True)

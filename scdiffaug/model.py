@@ -141,13 +141,16 @@ class scDiffAug(RegisteringModel):
             seed=seed,
         )
         logger.info("Feature space: %s (%s requested).", contract.space.kind, feature_space)
+        process = choose_diffusion(diffusion, contract.space)
+        if process == "gaussian" and not contract.space.is_counts:
+            data.warn_of_sparse_values(data.read_matrix(adata[:1000], contract.setup["layer"]))
         config = {
             "n_components": min(n_components, len(contract.selected)),
             "n_semantic": n_semantic,
             "n_projection": n_projection,
             "objective": objective,
             "condition": condition,
-            "diffusion": choose_diffusion(diffusion, contract.space),
+            "diffusion": process,
         }
         self._build_anew(contract, config)
 

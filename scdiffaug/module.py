@@ -375,4 +375,9 @@ class DiffAugModule(BaseModuleClass):
         x = (x * self.std + self.mean).clamp(self.lowest, self.highest)
         if not self.space.is_counts:
             return x
-        return (x.expm1() * (depth / 1e4)[:, None]).round()
+        expected = x.expm1()
+        expected = expected * (depth / expected.sum(1).clamp_min(1e-6))[:, None]
+        counts = expected.round()
+        # A cell of few reads would lose all of them to rounding.
+        largest = nn.functional.one_hot(expected.argmax(1), x.shape[1])
+        return torch.where(counts.sum(1, keepdim=True) > 0, counts, largest.to(counts.dtype))

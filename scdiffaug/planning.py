@@ -163,6 +163,12 @@ def planned(
     ``rows``: the real cells that may be sources; for the rest see :class:`Plan`.
     """
     groups = choosing.group_names(cells, choice.groupby)
+    if choice.keep == "consistent" and groups is not None and len(np.unique(groups)) == 1:
+        logger.warning(
+            "All cells are %r, so that keep='consistent' rejects none: pass the other cells too, "
+            "and name the sources by indices.",
+            str(groups[0]),
+        )
     rng = np.random.default_rng(seed_of(sampling.seed, "sources"))
     source_of = choice.sources(rows, groups, rng=rng)
     return Plan(

@@ -36,6 +36,8 @@ logger = logging.getLogger("scdiffaug")
 
 _FEWEST_CELLS = 20
 _NEAR = 0.01
+# Of the means of genes of real cells; less has nothing to say of new ones.
+_LEAST_CORRELATION = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,8 +119,9 @@ def split(
     Raises
     ------
     ValueError
-        If there are too few cells to compare.
+        If there are too few cells to compare, or the new cells stand in place of the real ones.
     """
+    _check_sides(real[0], new[0], held_out)
     rng = np.random.default_rng(seed_of(seed, "split"))
     link = _links(real[0], new[0])
     if is_linked := bool((link >= 0).any()):
@@ -180,6 +183,20 @@ def write(
     return report
 
 
+def _check_sides(real: AnnData, new: AnnData, held_out: Cells | None) -> None:
+    if "is_augmented" not in new.obs and np.all(real.obs.get("is_augmented", default=False)):
+        raise ValueError("adata holds augmented cells, new does not: pass the new cells first.")
+    if held_out is None:
+        return
+    if n_known := int(held_out[0].obs_names.isin(real.obs_names).sum()):
+        logger.warning(
+            "%d of %d held-out cells have names of real cells that new ones were made from: pass "
+            "cells that the model never saw.",
+            n_known,
+            held_out[0].n_obs,
+        )
+
+
 def _say_of_unknown(link: Rows) -> None:
     if n_unknown := int((link < 0).sum()):
         logger.warning(
@@ -218,10 +235,10 @@ def _scores(sides: Sides, space: FeatureSpace) -> Scores:
     made, sources, others = (side.seen for side in (sides.made, sides.sources, sides.others))
     seed = sides.seed
     forest = partial(metrics.two_sample_auc, others, seed=seed)
-    same_means, spread = metrics.gene_mean_correlation, metrics.gene_variance_ratio
+    spread = metrics.gene_variance_ratio
     scores: Scores = {
         "two_sample_auc": lambda: (forest(made), forest(sources)),
-        "gene_means": lambda: (same_means(others, made), same_means(others, sources)),
+        "gene_means": lambda: _same_means(others, made, sources),
         "gene_variances": lambda: (spread(others, made), spread(others, sources)),
         **_count_scores(sides, space),
         **_novelty_scores(sides),
@@ -233,6 +250,15 @@ def _scores(sides: Sides, space: FeatureSpace) -> Scores:
             kept(sources, expected=sides.sources.groups),
         )
     return scores
+
+
+def _same_means(others: Matrix, made: Matrix, sources: Matrix) -> tuple[float, float]:
+    real = metrics.gene_mean_correlation(others, sources)
+    if real < _LEAST_CORRELATION:
+        raise ValueError(
+            f"Means of real cells correlate with r = {real:.2f} only, as where genes are centred."
+        )
+    return metrics.gene_mean_correlation(others, made), real
 
 
 def _count_scores(sides: Sides, space: FeatureSpace) -> Scores:

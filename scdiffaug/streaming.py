@@ -58,7 +58,13 @@ def write_new_cells(path: Path, plan: Plan) -> AnnData:
     Returns
     -------
     The cells, backed by the file.
+
+    Raises
+    ------
+    TypeError
+        If a file cannot hold a column of obs.
     """
+    block_files.check_writable_obs(plan.cells.obs)
     waiting = path.with_name(f".{path.name}.{_digest(plan)[:16]}")
     waiting.mkdir(parents=True, exist_ok=True)
     made = [_made(waiting, plan, number) for number in range(len(_blocks(plan)))]

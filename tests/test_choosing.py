@@ -422,3 +422,14 @@ def test_tools_say_what_is_wrong_before_they_train(
     place.touch()
     with pytest.raises((FileExistsError, IndexError, KeyError, ValueError), match=said):
         make(scdiffaug.datasets.pbmc68k_reduced(), place)
+
+
+def test_a_lone_group_cannot_vote_and_is_said(
+    trained: scDiffAug, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = {"groupby": "cell_type", "keep": "consistent", **FAST}
+    is_one = (trained.adata.obs["cell_type"] == "CD19+ B").to_numpy()
+    trained.augment(indices=is_one, **options)
+    assert "rejects none" not in caplog.text
+    trained.augment(trained.adata[is_one].copy(), **options)
+    assert "All cells are 'CD19+ B', so that keep='consistent' rejects none" in caplog.text

@@ -271,3 +271,16 @@ def test_a_truncated_file_is_named(tmp_path: Path, cells: Path, share: float) ->
     cut.write_bytes(content[: int(share * len(content))])
     assert f"{cut} cannot be read as .h5ad" in failure("embed", cut, tmp_path / "out.h5ad")
     assert [path.name for path in tmp_path.iterdir()] == ["cut.h5ad"]
+
+
+def test_real_cells_are_not_replaced_by_new_ones(tmp_path: Path, cells: Path, model: Path) -> None:
+    same = tmp_path / "same.h5ad"
+    same.write_bytes(cells.read_bytes())
+    said = failure("augment", same, same, "--model", model, "--overwrite")
+    assert "holds the real cells" in said
+    assert same.read_bytes() == cells.read_bytes()
+
+
+def test_a_key_that_no_file_can_hold_is_refused(tmp_path: Path, cells: Path) -> None:
+    said = failure("embed", cells, tmp_path / "out.h5ad", "--key-added", "a/b")
+    assert "key_added='a/b' has a slash" in said

@@ -122,3 +122,18 @@ assert torch.get_num_threads() == 1, torch.get_num_threads()
 """
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
+
+
+def test_few_cells_of_a_batch_do_not_choose_features(features):
+    values, batch = features / 5, np.repeat(["a", "b"], 150)
+    found = select_features(values, FeatureSpace("log"), n_top=20, batch=batch)
+    small = np.append(batch, ["c", "d"])
+    more = np.concatenate([values, values[:2]])
+    np.testing.assert_array_equal(
+        found, select_features(more, FeatureSpace("log"), n_top=20, batch=small)
+    )
+    none = select_features(values, FeatureSpace("log"), n_top=20, batch=None)
+    alone = np.arange(300).astype(str)
+    np.testing.assert_array_equal(
+        none, select_features(values, FeatureSpace("log"), n_top=20, batch=alone)
+    )

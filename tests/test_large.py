@@ -7,6 +7,7 @@ from typing import Any
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
 import scanpy as sc
 from anndata import AnnData
@@ -477,3 +478,14 @@ def test_bounds_of_parts_are_those_of_the_whole() -> None:
     found = matrices.Bounds.of(one).widened(matrices.Bounds.of(other))
     assert found == (-1, 2, False) == matrices.Bounds.of(np.concatenate([one, other]))
     assert FeatureSpace.decide(other).kind == "raw"
+
+
+def test_a_column_that_no_file_holds_is_named_before_cells_are_made(
+    model: scDiffAug, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(DiffAugModule, "sample", lambda *_, **__: pytest.fail("made"))
+    cells = model.adata.copy()
+    cells.obs["seen"] = pd.Timestamp("2026-01-01")
+    with pytest.raises(TypeError, match=r"obs\['seen'\] is of type datetime64"):
+        model.augment(cells, path=tmp_path / "new.h5ad")
+    assert not list(tmp_path.iterdir())

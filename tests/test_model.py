@@ -460,3 +460,22 @@ def test_neighbors_of_scanpy_are_used(pbmc: AnnData) -> None:
     found = batches.walks.neighbors
     graph = pbmc.obsp["mine_distances"]
     assert all((graph[[cell], found[cell]] > 0).all() for cell in (0, 350, 699))
+
+
+def test_noise_on_counts_leaves_no_cell_empty(pbmc: AnnData) -> None:
+    model = scDiffAug(pbmc, diffusion="gaussian")
+    model.train(**QUICK)
+    depth = np.asarray(model.augment(depth=2, steps=2).X.sum(1))
+    assert depth.min() >= 1
+    assert np.median(np.asarray(model.augment(depth=500, steps=2).X.sum(1))) == pytest.approx(
+        500, rel=0.5
+    )
+
+
+@pytest.mark.parametrize(("diffusion", "is_said"), [("auto", True), ("none", False)])
+def test_values_with_zeros_that_are_no_counts_are_said(
+    pbmc: AnnData, caplog: pytest.LogCaptureFixture, diffusion: str, is_said: bool
+) -> None:
+    pbmc.X = pbmc.X * np.float32(0.97)
+    scDiffAug(pbmc, diffusion=diffusion)
+    assert ("new cells will have fewer zeros" in caplog.text) == is_said

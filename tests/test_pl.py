@@ -6,6 +6,7 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
+import scanpy as sc
 from anndata import AnnData
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
@@ -27,7 +28,9 @@ def _close_figures() -> Any:
 
 
 class Plane:
-    """A model whose plane is what the cells have in obsm."""
+    """A model of no features whose plane is what the cells have in obsm."""
+
+    _contract = SimpleNamespace(var_names=())
 
     def get_latent_representation(self, cells: AnnData, *, representation: str) -> np.ndarray:
         assert representation == "projection"
@@ -321,3 +324,22 @@ def test_plots_leave_their_data_unchanged() -> None:
     np.testing.assert_array_equal(adata.X, before.X)
     np.testing.assert_array_equal(adata.obsm["X_scdiffaug_2d"], before.obsm["X_scdiffaug_2d"])
     assert not adata.uns
+
+
+def test_a_gene_has_the_values_of_the_model_in_real_and_new_cells(pbmc: AnnData) -> None:
+    """X holds logarithms in the real cells, counts in the new ones."""
+    pbmc.layers["counts"] = pbmc.X.copy()
+    sc.pp.normalize_total(pbmc, target_sum=1e4)
+    sc.pp.log1p(pbmc)
+    scDiffAug.setup_anndata(pbmc, layer="counts")
+    model = scDiffAug(pbmc)
+    model.train(max_epochs=1, enable_progress_bar=False)
+    new = model.augment(steps=2)
+    gene = new.var_names[0]
+    ax = pl.augmentation(pbmc, new, model=model, color=gene, show=False)
+    bar = ax.collections[0].colorbar if ax.collections[0].colorbar else ax.figure.axes[1]
+    highest = np.asarray(pbmc[:, gene].X.max())
+    assert bar.get_ylim()[1] == pytest.approx(float(highest), rel=1e-5)
+    with pytest.raises(ValueError, match="adata holds 'log' values, and new 'counts' ones"):
+        pl.gene_agreement(pbmc, new, show=False)
+    pl.gene_agreement(pbmc, new, layer="counts", show=False)

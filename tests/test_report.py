@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scanpy as sc
 from anndata import AnnData
 
 import scdiffaug
@@ -156,8 +157,8 @@ def test_log_values_have_no_depth(pbmc: AnnData) -> None:
 
 
 def test_signed_values_have_no_zeros_to_count() -> None:
-    x = np.random.default_rng(0).normal(size=(120, 12)).astype(np.float32)
-    model = scDiffAug(AnnData(x))
+    x = np.random.default_rng(0).normal(np.linspace(-2, 2, 12), size=(120, 12))
+    model = scDiffAug(AnnData(x.astype(np.float32)))
     model.train(**QUICK)
     checks = model.augmentation_report(model.augment(steps=2))["checks"]
     assert set(checks) == UNLABELLED - {"depth", "zero_share", "detected_genes"}
@@ -228,3 +229,28 @@ def test_scores_that_cannot_be_had_are_skipped_with_the_reason() -> None:
     checks, skipped = report._judged(scores)
     assert checks.keys() == {"depth"}
     assert skipped == {"zeros": "too few cells", "mmd": "It is not defined for these cells."}
+
+
+def test_means_that_say_nothing_are_skipped(pbmc: AnnData) -> None:
+    """Of centred genes: halves of the cells have means that are not alike."""
+    sc.pp.normalize_total(pbmc)
+    sc.pp.log1p(pbmc)
+    pbmc.X = pbmc.X.toarray()
+    sc.pp.scale(pbmc)
+    model = scDiffAug(pbmc)
+    model.train(**QUICK)
+    found = model.augmentation_report(model.augment(), **FEW)
+    assert "gene_means" not in found["checks"]
+    assert "as where genes are centred" in found["skipped"]["gene_means"]
+
+
+def test_swapped_cells_are_refused(trained: scDiffAug, new: AnnData) -> None:
+    with pytest.raises(ValueError, match="pass the new cells first"):
+        trained.augmentation_report(trained.adata, new)
+
+
+def test_held_out_cells_that_are_known_are_said(
+    trained: scDiffAug, new: AnnData, caplog: pytest.LogCaptureFixture
+) -> None:
+    trained.augmentation_report(new, held_out=trained.adata[:40].copy(), **FEW)
+    assert "40 of 40 held-out cells have names of real cells" in caplog.text

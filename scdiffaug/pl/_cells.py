@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -113,7 +114,8 @@ def augmentation(
     model
         The trained model that made the new cells.
     color
-        Column of obs or name of a feature that both have; by default real cells are grey.
+        Column of obs that both have, or name of a feature, of which the model's values are
+        shown, counts as log1p of 10,000 per cell. By default real cells are grey.
     ax, show, return_fig, size, title
         As in :func:`embedding`.
 
@@ -145,6 +147,9 @@ def augmentation(
     check_cells("new", new)
     _check_look(ax, size)
     real, made = _projection(adata, model), _projection(new, model)
+    if color is not None and color not in adata.obs and color in model._contract.var_names:
+        # Values of X may be logarithms in one and counts in the other.
+        adata, new = (_with_feature(cells, str(color), model) for cells in (adata, new))
     colours = colouring(adata, color)
     rgba_made = colours.rgba(new, name="new") if color else HIGHLIGHT
     drawn = _square_axes() if ax is None else ax
@@ -179,6 +184,11 @@ def _projection(cells: AnnData, model: scDiffAug) -> Points:
     # What stands in obsm may be of another model, and both sides must be of this one.
     points = model.get_latent_representation(cells, representation="projection")
     return _first_two(points, "projection")
+
+
+def _with_feature(cells: AnnData, name: str, model: scDiffAug) -> AnnData:
+    values = model._contract.feature(cells, name)
+    return AnnData(obs=pd.DataFrame({name: values}, index=cells.obs_names))
 
 
 def _first_two(points: Points, name: str) -> Points:
