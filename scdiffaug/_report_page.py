@@ -163,7 +163,7 @@ def _picture(drawn: Drawn) -> str:
     if drawn.depths is None:
         axes[3].remove()
     else:
-        _draw_histogram(axes[3], drawn.depths, "reads per cell")
+        _draw_histogram(axes[3], drawn.depths, "counts per cell")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     data = base64.b64encode(buffer.getvalue()).decode()

@@ -105,10 +105,10 @@ SCALES = {
         limits=(0.02, 0.05),
     ),
     "depth": Scale(
-        title="Reads per cell",
+        title="Counts per cell",
         how_to_read="Kolmogorov-Smirnov distance to other real cells: 0 for the same "
         "distribution, 1 where no two cells overlap.",
-        good="New cells have as many reads as real ones.",
+        good="New cells have as many counts as real ones.",
         below="",
         above="New cells do not have the library sizes of real ones. That is right if you asked "
         "for it with depth=...; normalise before you compare cells.",
@@ -121,7 +121,7 @@ SCALES = {
         "distribution, 1 where no two cells overlap.",
         good="New cells express as many genes as real ones.",
         below="",
-        above="New cells express more or fewer genes than real ones: see zeros and reads, and do "
+        above="New cells express more or fewer genes than real ones: see zeros and counts, and do "
         "not filter both kinds of cells by one threshold.",
         excess=_above,
         limits=(0.1, 0.3),

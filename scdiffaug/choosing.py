@@ -48,12 +48,12 @@ class Choice:
             self._check_target()
         if not is_one_of(self.depth, ("source", "sampled")) and not _is_size(self.depth):
             raise ValueError(
-                f"depth={self.depth!r} must be 'source', 'sampled' or a whole number of reads, "
+                f"depth={self.depth!r} must be 'source', 'sampled' or a whole number of counts, "
                 "at least 1."
             )
         if self.depth != "source" and not space.is_counts:
             raise ValueError(
-                f"depth={self.depth!r} sets the reads of a cell, but this model holds "
+                f"depth={self.depth!r} sets the total counts of a cell, but this model holds "
                 f"{space.kind!r} values: leave depth='source', or train on raw counts."
             )
 

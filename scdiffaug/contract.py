@@ -58,7 +58,7 @@ class DataContract:
     n_neighbors, seed
         Neighbours of a cell in the graph; seed of their search and of the batches.
     depth
-        1st and 99th percentile of the training cells' total counts; None where values are none.
+        1st and 99th percentile of the sums of the training cells' values: of counts, their depth.
     """
 
     setup: Mapping[str, str | None]
@@ -107,7 +107,7 @@ class DataContract:
             label_names=tuple(sorted(set(labels))),
             n_neighbors=n_neighbors,
             seed=seed,
-            depth=_usual_depth(x) if space.is_counts else None,
+            depth=_usual_depth(x),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -146,21 +146,26 @@ class DataContract:
                 f"there ({str(error).split(':')[0]})."
             ) from error
         data.check_depth(x, cells.obs_names, self.space)
-        self._say_of_depth(x)
+        self._warn_of_depth(x)
         return cells, x
 
-    def _say_of_depth(self, x: Matrix | StoredMatrix) -> None:
-        """Warn of cells whose depth training hardly saw."""
+    def _warn_of_depth(self, x: Matrix | StoredMatrix) -> None:
+        """Warn of cells whose depth, or whose scale where values are no counts, is another."""
         if self.depth is None:
             return
         (low, high), median = self.depth, np.median(depths(x))
         if not low <= median <= high:
+            of, kind = (
+                ("counts", "depth") if self.space.is_counts else ("as sum of values", "scale")
+            )
             logger.warning(
-                "These cells have %g reads (median), those that the model learnt from %g to %g: "
-                "where they lie may say more of depth than of type.",
+                "These cells have %g %s (median), those that the model learnt from %g to %g: "
+                "where they lie may say more of %s than of type.",
                 median,
+                of,
                 low,
                 high,
+                kind,
             )
 
     def values(self, x: Matrix) -> Matrix:

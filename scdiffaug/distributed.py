@@ -163,7 +163,7 @@ def augment(
     n_per_cell, strength, sampler, steps, seed
         As in :meth:`scdiffaug.scDiffAug.augment`.
     depth
-        Reads of each new cell, of counts only: as many as its ``"source"``, or a number.
+        Total counts of a new cell, where the data are counts: its ``"source"``'s, or a number.
 
     Returns
     -------

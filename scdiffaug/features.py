@@ -87,7 +87,7 @@ class FeatureSpace:
 
     @property
     def is_counts(self) -> bool:
-        """Whether values are numbers of reads, of genes or of peaks."""
+        """Whether values are counts, of genes or of peaks."""
         return self.kind in ("counts", "peaks")
 
     def features(self, x: Matrix) -> Matrix:

@@ -60,12 +60,12 @@ class GeneratingModel(SavedModel):
             New cells per source cell, where there is no target.
         strength
             The paper's control of semantic deviation, in (0, 1]: near 0 the cell itself, at 1 from
-            pure noise. With counts, the share of the cell's reads that is drawn anew.
+            pure noise. Of counts, the share of the source's counts that are drawn anew.
         depth
-            Reads of each new cell, of counts only: as many as its ``"source"``; as many as a cell
-            of ``adata`` drawn at random (``"sampled"``), of the source's group with ``groupby``;
-            or a number. Exact where reads are thinned, approximate with Gaussian noise. Reads
-            that the source has not are drawn anew, whatever the strength.
+            Total counts of a new cell, where the data are counts: those of its ``"source"``; of a
+            cell of ``adata`` drawn at random (``"sampled"``), with ``groupby`` of the source's
+            group; or a number. Exact with thinning, approximate with Gaussian noise. Counts
+            beyond the source's own are drawn anew, whatever the strength.
         keep
             ``"consistent"`` rejects cells that left their source's place in the semantic
             embedding: with ``groupby``, those whose 15 nearest real cells (fewer in a group of
@@ -80,7 +80,7 @@ class GeneratingModel(SavedModel):
             Denoising steps; 8 by default.
         batch_size
             Cells made at once, by default 512, and up to 8192 on a GPU; half as many where memory
-            runs out.
+            runs out. Other sizes give other cells.
         seed
             Seed of the draws; by default the model's.
         path
@@ -198,7 +198,7 @@ class GeneratingModel(SavedModel):
         """Make cells on the way from one cell, or one group, to another.
 
         The generator is conditioned on ``(1 - s) y_source + s y_target``, y of the neighbourhoods
-        of the two, with s from 0 to 1 in even steps; the reads of a cell of counts go the same
+        of the two, with s from 0 to 1 in even steps; the total counts of a cell go the same
         way. Nothing but these is taken from the two cells.
 
         Parameters

@@ -45,7 +45,7 @@ class scDiffAug(RegisteringModel):
     adata
         Cells to learn from. Registered with defaults where :meth:`setup_anndata` was not called.
     feature_space
-        What the matrix holds. ``"counts"``: the networks see log1p of 10,000 reads per cell, and
+        What the matrix holds. ``"counts"``: the networks see log1p of 10,000 counts per cell, and
         augmented cells are counts. ``"peaks"``: counts of accessible regions; the encoder sees
         which are open (TF-IDF), and all else is as with counts. ``"log"``: non-negative
         logarithms, used as they are. ``"raw"``: any real values, by arcsinh with cofactor 5 where
@@ -74,7 +74,7 @@ class scDiffAug(RegisteringModel):
         What the generator is conditioned on. ``"labels"`` and ``"random"`` are the paper's
         ablations; only ``"labels"`` ever shows labels to training.
     diffusion
-        ``"counts"`` thins reads, ``"gaussian"`` adds noise (the paper's), ``"none"`` leaves the
+        ``"counts"`` thins counts, ``"gaussian"`` adds noise (the paper's), ``"none"`` leaves the
         generator out. ``"auto"`` takes thinning for counts and noise for all else.
     seed
         Seed of all that is random in the model and its training, and of new cells unless they

@@ -182,7 +182,12 @@ CASES: list[Case] = [
     ),
     ("a mask of no cell", lambda b: b.model.augment(indices=[False] * 60), V, "indices is empty"),
     ("a target and copies", _both, V, "target='max' decides .* n_per_cell=2"),
-    ("a depth of logarithms", lambda b: b.log.augment(depth=100), V, "depth=100 sets the reads"),
+    (
+        "a depth of logarithms",
+        lambda b: b.log.augment(depth=100),
+        V,
+        "depth=100 sets the total counts",
+    ),
     ("thickening logarithms", lambda b: b.log.augment(sampler="thicken"), V, "does not fit"),
     (
         "counts diffusion of logarithms",

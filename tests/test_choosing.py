@@ -180,7 +180,7 @@ def test_sampled_depths_are_those_of_the_group(trained: scDiffAug) -> None:
 
 
 def test_depth_of_log_values_is_refused(log_model: scDiffAug) -> None:
-    with pytest.raises(ValueError, match=r"depth=500 sets the reads .* holds 'log' values"):
+    with pytest.raises(ValueError, match=r"depth=500 sets the total counts .* holds 'log' values"):
         log_model.augment(depth=500)
 
 

@@ -30,18 +30,26 @@ def test_a_depth_that_training_did_not_see_is_said(
     said = [words for words in caplog.messages if "may say more of depth than of type" in words]
     assert bool(said) is is_said
     if said:
-        reads = np.median(query.X.sum(1))
+        depth = np.median(query.X.sum(1))
         low, high = np.percentile(bench.adata.X.toarray().sum(1), [1, 99])
         assert said[0].startswith(
-            f"These cells have {reads:g} reads (median), those that the model learnt from {low:g} "
-            f"to {high:g}:"
+            f"These cells have {depth:g} counts (median), those that the model learnt from "
+            f"{low:g} to {high:g}:"
         )
+
+
+def test_another_scale_is_said(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    query = bench.log.adata.copy()
+    bench.log.get_latent_representation(query)
+    assert "more of scale than of type" not in caplog.text
+    query.X = query.X * np.float32(3)
+    bench.log.get_latent_representation(query)
+    assert "more of scale than of type" in caplog.text
 
 
 def test_depth_is_remembered(bench: Bench) -> None:
     assert bench.loose._contract == bench.model._contract
     assert bench.loose._contract.depth is not None
-    assert bench.log._contract.depth is None
     assert DataContract.from_dict(bench.log._contract.to_dict()) == bench.log._contract
 
 

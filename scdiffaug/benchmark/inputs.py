@@ -83,7 +83,7 @@ def prepare(
 ) -> Dataset:
     """Read a dataset and write what the methods start from, once per content.
 
-    Counts are normalised to log1p of 10,000 reads per cell and the 2,000 most variable features
+    Counts are normalised to log1p of 10,000 counts per cell and the 2,000 most variable features
     taken. Methods start from their 50 principal components, as scanpy's tutorial does, or from
     those of the standardised features, as Seurat does and our own encoder. Of peaks they start
     from 30 components of TF-IDF, as Signac's guide does.

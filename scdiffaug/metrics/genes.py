@@ -176,7 +176,7 @@ def gene_gene_correlation_agreement(
 
 
 def depth_distance(real: Values, made: Values) -> float:
-    """Kolmogorov–Smirnov distance of reads per cell, in [0, 1].
+    """Kolmogorov–Smirnov distance of total counts per cell, in [0, 1].
 
     Parameters
     ----------

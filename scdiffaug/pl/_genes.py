@@ -59,7 +59,7 @@ def gene_agreement(
 
     A point a gene, equal on the grey line; the genes furthest from it are named, the furthest
     first. Titles have the Pearson correlation over genes or, for shares of zeros, the mean
-    difference. Counts are compared as log1p of 10,000 reads per cell, other values too as the
+    difference. Counts are compared as log1p of 10,000 counts per cell, other values too as the
     model sees them.
 
     Parameters

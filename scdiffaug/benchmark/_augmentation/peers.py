@@ -18,7 +18,7 @@ Rows = NDArray[np.int64]
 
 
 def log_normalised(counts: Values) -> Values:
-    """log1p of 10,000 reads per cell; cells without reads stay empty."""
+    """log1p of 10,000 counts per cell; cells without reads stay empty."""
     depth = np.maximum(depths(counts), 1)
     if not sparse.issparse(counts):
         return np.asarray(np.log1p(dense(counts) * (1e4 / depth[:, None])), dtype=np.float32)

@@ -43,7 +43,7 @@ shown the types of the cells it knows, and takes nothing but the type from a sou
 `real` further real training cells with their labels, as far as there are, a ceiling. \
 `scdiffaug_consistent` (`strength=0.8, keep="consistent"`) is told the types of the labelled \
 cells that it starts from, as a user would tell it, and draws again what is nearer to another type.
-- Counts are compared as log1p of 10,000 reads per cell, raw intensities by arcsinh.
+- Counts are compared as log1p of 10,000 counts per cell, raw intensities by arcsinh.
 - `gaussian`, `mixup` and `smote` make log-normalised values of counts, which have no depth.
 - Seconds and memory are those of a process: both trainings, and all draws of all its methods."""
 
@@ -228,7 +228,7 @@ def _draw_depths(ax: Axes, real: Picture, made: Picture) -> None:
     bins = edges.tolist()
     ax.hist(real.depths, bins, color="0.7", density=True)
     ax.hist(made.depths, bins, color="C1", density=True, histtype="step")
-    ax.set_xlabel("reads per cell: real grey, made orange", fontsize=6)
+    ax.set_xlabel("counts per cell: real grey, made orange", fontsize=6)
     ax.set_yticks([])
 
 
