@@ -67,7 +67,7 @@ class Sampling:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Order:
+class Request:
     """New cells to make, one for each row.
 
     Parameters
@@ -88,10 +88,10 @@ class Order:
     y: NDArray[np.float32] | None = None
     depth: NDArray[np.float32] | None = None
 
-    def block(self, rows: slice | Rows) -> Order:
+    def block(self, rows: slice | Rows) -> Request:
         """Some of the cells."""
         y, depth = (None if part is None else part[rows] for part in (self.y, self.depth))
-        return Order(source_of=self.source_of[rows], labels=self.labels[rows], y=y, depth=depth)
+        return Request(source_of=self.source_of[rows], labels=self.labels[rows], y=y, depth=depth)
 
 
 def made_at_once(module: DiffAugModule, contract: DataContract, batch_size: int | None) -> int:
@@ -161,12 +161,12 @@ def _by_blocks(
     return halved_once(min(batch_size, x.shape[0]), computed)
 
 
-def fill(
+def generate(
     module: DiffAugModule,
     contract: DataContract,
     x: Matrix,
     *,
-    order: Order,
+    request: Request,
     sampling: Sampling,
     batch_size: int,
 ) -> Matrix:
@@ -175,23 +175,23 @@ def fill(
     def filled(size: int) -> Matrix:
         rng = torch.Generator(module.device).manual_seed(seed_of(sampling.seed, "cells"))
         made = [
-            _make(module, contract, x, order=order.block(rows), sampling=sampling, rng=rng)
-            for rows in gen_batches(len(order.source_of), size)
+            _make(module, contract, x, request=request.block(rows), sampling=sampling, rng=rng)
+            for rows in gen_batches(len(request.source_of), size)
         ]
         return sparse.vstack(made, format="csr") if sparse.issparse(made[0]) else np.vstack(made)
 
-    at_once = min(batch_size, len(order.source_of))
+    at_once = min(batch_size, len(request.source_of))
     if module.makes_counts:
-        at_once = min(at_once, _most_at_once(x, order))
+        at_once = min(at_once, _most_at_once(x, request))
     return halved_once(at_once, filled)
 
 
-def _most_at_once(x: Matrix, order: Order) -> int:
+def _most_at_once(x: Matrix, request: Request) -> int:
     """Cells whose reads, drawn one by one, fit in memory together; estimated from some of them."""
-    some = order.source_of[:: 1 + len(order.source_of) // 1000]
+    some = request.source_of[:: 1 + len(request.source_of) // 1000]
     n_reads = depths(x[some]).mean()
-    if order.depth is not None:
-        n_reads = max(n_reads, order.depth.mean())
+    if request.depth is not None:
+        n_reads = max(n_reads, request.depth.mean())
     return max(1, int(_MOST_READS_AT_ONCE / max(1, n_reads)))
 
 
@@ -201,27 +201,27 @@ def _make(
     contract: DataContract,
     x: Matrix,
     *,
-    order: Order,
+    request: Request,
     sampling: Sampling,
     rng: torch.Generator,
 ) -> Matrix:
-    device, sources = module.device, x[order.source_of]
-    if order.y is None:
+    device, sources = module.device, x[request.source_of]
+    if request.y is None:
         seen = to_tensor(contract.features(sources), device)
         y = module.describe_neighborhoods(seen, rng=rng)
     else:
-        y = torch.from_numpy(order.y).to(device)
+        y = torch.from_numpy(request.y).to(device)
     bfloat16 = multiplies_bfloat16(device.type)
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bfloat16):
         made = module.sample(
             to_tensor(contract.values(sources), device),
             y,
-            torch.from_numpy(order.labels).to(device),
+            torch.from_numpy(request.labels).to(device),
             strength=sampling.strength,
             n_steps=sampling.steps,
             sampler=sampling.sampler,
             rng=rng,
-            depth=None if order.depth is None else torch.from_numpy(order.depth).to(device),
+            depth=None if request.depth is None else torch.from_numpy(request.depth).to(device),
         )
     values = contract.space.inverse(made)
     return to_csr(values) if sparse.issparse(x) else values.cpu().numpy()

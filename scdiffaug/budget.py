@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 
 from scdiffaug._checks import check_whole
-from scdiffaug.matrices import SKETCHED
+from scdiffaug.matrices import SUBSAMPLED
 from scdiffaug.pairs import LARGEST_GENERATOR_BATCH, batch_bounds
 
 logger = logging.getLogger("scdiffaug")
@@ -128,7 +128,7 @@ def n_trained_on(n_cells: int, max_cells: int | None, *, has_graph: bool) -> int
     """Cells of so many that are trained on; drawn ones would have lost neighbours in a graph."""
     if max_cells is not None:
         # As many are kept, in whose midst every cell is embedded.
-        max_cells = check_whole("max_cells", max_cells, at_least=SKETCHED)
+        max_cells = check_whole("max_cells", max_cells, at_least=SUBSAMPLED)
     if max_cells is None or max_cells >= n_cells or has_graph:
         return n_cells
     logger.info("Training on %d of %d cells, drawn at random.", max_cells, n_cells)

@@ -27,7 +27,7 @@ from scdiffaug.matrices import (
     depths,
     drawn_rows,
     row_blocks,
-    sketch,
+    subsample,
     taken,
     to_dense,
 )
@@ -93,10 +93,10 @@ class DataContract:
         space = FeatureSpace.decide(x, feature_space, names=adata.var_names)
         data.check_depth(x, adata.obs_names, space)
         if feature_space == "auto" and not space.is_counts:
-            data.say_of_counts_beside(adata)
+            data.warn_of_counts_beside(adata)
         neighbors.check_enough(adata.n_obs, n_neighbors)
         labels = adata.obs[setup["labels_key"]].astype(str) if needs_labels else []
-        rows, few = sketch(x)
+        rows, few = subsample(x)
         batch = None if setup["batch_key"] is None else adata.obs[setup["batch_key"]].iloc[rows]
         selected = select_features(few, space, n_top=n_top_features, batch=batch)
         return cls(
@@ -215,7 +215,7 @@ class DataContract:
         if n_cells is not None and n_cells < cells.n_obs:
             rows = drawn_rows(cells.n_obs, n_cells, seed=seed_of(self.seed, "training cells"))
             cells, x = cells[rows], taken(x, rows)
-        few = self.features(sketch(x)[1])
+        few = self.features(subsample(x)[1])
         seed = seed_of(self.seed, "components")
         axes = PrincipalAxes.fit(
             few, n_components=n_components, seed=seed, tf_idf=self.space.kind == "peaks"
@@ -239,7 +239,7 @@ class DataContract:
             batch_size=batch_size,
             generator_batch=generator_batch,
             # Of more cells each is seen too seldom to be learnt by heart.
-            mixes=self.space.is_counts and x.shape[0] <= matrices.SKETCHED,
+            mixes=self.space.is_counts and x.shape[0] <= matrices.SUBSAMPLED,
             rng=np.random.default_rng(seed_of(self.seed, "batches")),
             n_processes=n_processes,
         )

@@ -144,7 +144,7 @@ def check_graph(adata: AnnData, neighbors_key: str | None) -> None:
         )
 
 
-def say_of_counts_beside(adata: AnnData) -> None:
+def warn_of_counts_beside(adata: AnnData) -> None:
     """Warn where counts stand beside values that are none: the generator would want them."""
     if adata.isbacked:
         return

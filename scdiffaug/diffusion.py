@@ -150,7 +150,7 @@ class CountThinning:
         thinned = whole.new_zeros(x.shape)
         thinned[row, column] = kept
         logits, dispersion = network(thinned, depth, condition)
-        logits = expect_bursts(logits, dispersion, thinned)
+        logits = expected_log_rates(logits, dispersion, thinned)
         return losses.missing_reads_nll(logits, (row, column, whole - kept))
 
     def sample(
@@ -177,7 +177,7 @@ class CountThinning:
             share = (start + (1 - start) * (step / n_steps)).square()
             n_wanted = (share * depth).round()
             logits, dispersion = network(x, depth, condition)
-            rates = draw_bursts(logits, dispersion, x, rng=rng)
+            rates = draw_rates(logits, dispersion, x, rng=rng)
             place = draw_reads(rates, n_wanted - n_kept, rng)
             x.put_(place, x.new_ones(()).expand(len(place)), accumulate=True)
             n_kept = n_wanted
@@ -244,7 +244,7 @@ def keep_reads(x: Tensor, n_reads: Tensor, rng: torch.Generator) -> Tensor:
     return torch.bincount(hits, minlength=n * d).view(n, d).to(x.dtype)
 
 
-def expect_bursts(logits: Tensor, dispersion: Tensor, kept: Tensor) -> Tensor:
+def expected_log_rates(logits: Tensor, dispersion: Tensor, kept: Tensor) -> Tensor:
     r"""Log-profile of the reads still missing, given those kept, shape ``(n, d)``.
 
     A gene's reads are Poisson about its profile times a rate of mean 1 and variance
@@ -266,14 +266,14 @@ def expect_bursts(logits: Tensor, dispersion: Tensor, kept: Tensor) -> Tensor:
     return logits + torch.log1p(dispersion * kept) - torch.log1p(dispersion * expected)
 
 
-def draw_bursts(
+def draw_rates(
     logits: Tensor, dispersion: Tensor, kept: Tensor, *, rng: torch.Generator
 ) -> Tensor:
     """Rates at which a cell's next reads fall on its genes, drawn, shape ``(n, d)``.
 
-    Of the gamma distribution whose mean :func:`expect_bursts` gives, by its cube root, which is
-    nearly normal (Wilson & Hilferty 1931): exact draws would take longer than the network. So
-    many reads may be drawn in one step.
+    Of the gamma distribution whose mean :func:`expected_log_rates` gives, by its cube root, which
+    is nearly normal (Wilson & Hilferty 1931): exact draws would take longer than the network. So
+    a step may draw many reads.
     """
     heard = torch.addcmul(kept.new_ones(()), kept, dispersion)
     rates = torch.softmax(logits, dim=1, dtype=torch.float32)

@@ -16,8 +16,8 @@ from sklearn.utils import gen_batches
 Matrix: TypeAlias = NDArray[np.float32] | sparse.csr_matrix
 Rows: TypeAlias = NDArray[np.int64]
 
-# A matrix of no more rows is its own sketch, so that it is read whole.
-SKETCHED = 20_000
+# A matrix of no more rows is its own subsample, so that it is read whole.
+SUBSAMPLED = 20_000
 _ROWS_AT_ONCE = 4096
 # Training reads runs of so many rows, and mixes so many rows at once.
 _RUN, _MIXED = 256, 16_384
@@ -201,13 +201,13 @@ def opened(source: Any, rows: Rows, columns: Rows | None, *, place: str) -> Matr
     ValueError
         If values are NaN or infinite, or too many cells are stored by columns (CSC).
     """
-    if len(rows) > SKETCHED and getattr(source, "format", None) == "csc":
+    if len(rows) > SUBSAMPLED and getattr(source, "format", None) == "csc":
         raise ValueError(
             f"{place} is stored by columns (CSC), of which no rows can be read alone: write it as "
             "CSR, e.g. with anndata.experimental.write_elem, or read it into memory first."
         )
     found = StoredMatrix(source=source, rows=rows, columns=columns, place=place)
-    return found.surveyed() if len(rows) > SKETCHED else found[:]
+    return found.surveyed() if len(rows) > SUBSAMPLED else found[:]
 
 
 def _stacked(parts: list[Matrix]) -> Matrix:
@@ -233,11 +233,11 @@ def row_blocks(x: Matrix | StoredMatrix) -> list[slice]:
     return list(gen_batches(x.shape[0], _ROWS_AT_ONCE))
 
 
-def sketch(x: Matrix | StoredMatrix) -> tuple[Rows, Matrix]:
+def subsample(x: Matrix | StoredMatrix) -> tuple[Rows, Matrix]:
     """Positions of rows that stand for all, 20,000 of a stored matrix, else all; these rows."""
     if not isinstance(x, StoredMatrix):
         return np.arange(x.shape[0]), x
-    rows = drawn_rows(x.shape[0], SKETCHED)
+    rows = drawn_rows(x.shape[0], SUBSAMPLED)
     return rows, x[rows]
 
 
@@ -249,7 +249,7 @@ def taken(x: Matrix | StoredMatrix, rows: Rows) -> Matrix | StoredMatrix:
     """
     if not isinstance(x, StoredMatrix):
         return x[rows]
-    return x[rows] if len(rows) <= SKETCHED or sparse.issparse(x[:1]) else x.take(rows)
+    return x[rows] if len(rows) <= SUBSAMPLED or sparse.issparse(x[:1]) else x.take(rows)
 
 
 def drawn_rows(n_rows: int, n_drawn: int, *, seed: int = 0) -> Rows:

@@ -18,11 +18,11 @@ from scdiffaug._checks import check_choice, check_flag, check_number, check_seed
 from scdiffaug.budget import Budget, n_trained_on
 from scdiffaug.checkpoint import Checkpoints, check_place, described
 from scdiffaug.contract import DataContract
-from scdiffaug.matrices import SKETCHED, sketch
+from scdiffaug.matrices import SUBSAMPLED, subsample
 from scdiffaug.module import Condition, choose_diffusion
 from scdiffaug.objectives import ObjectiveName
 from scdiffaug.pairs import PairBatches
-from scdiffaug.processes import Place, Strategy
+from scdiffaug.processes import Hardware, Strategy
 from scdiffaug.registering import RegisteringModel
 from scdiffaug.repulsion import USUAL_BALANCE, USUAL_RELATEDNESS
 from scdiffaug.training import Precision, Schedule, TrainingOptions, best_precision, fit
@@ -158,7 +158,7 @@ class scDiffAug(RegisteringModel):
         """An untrained module for the cells at hand, which a loaded model was not trained on."""
         n_cells, self.is_trained_ = self.adata.n_obs, False
         n_components = min(config["n_components"], n_cells - 1)
-        fitted = {"n_components": n_components, "n_references": min(n_cells, SKETCHED)}
+        fitted = {"n_components": n_components, "n_references": min(n_cells, SUBSAMPLED)}
         self._build(contract, config | fitted)
 
     def train(
@@ -266,7 +266,7 @@ class scDiffAug(RegisteringModel):
         relatedness = check_number("relatedness", relatedness, at_least=0, at_most=1)
         check_flag("enable_progress_bar", enable_progress_bar)
         check_place(checkpoint_dir, resume=resume)
-        place = Place.chosen(
+        hardware = Hardware.chosen(
             accelerator,
             devices,
             strategy=strategy,
@@ -275,7 +275,7 @@ class scDiffAug(RegisteringModel):
         )
         budget = Budget.chosen(
             n_trained,
-            n_processes=place.n_processes,
+            n_processes=hardware.n_processes,
             batch_size=batch_size,
             max_epochs=max_epochs,
             generates=self.module.process is not None,
@@ -294,11 +294,11 @@ class scDiffAug(RegisteringModel):
         budget.warn_of_little()
         self._build_anew(self._contract, self._module_config)
         batches = self._training_cells(budget, balance=balance, relatedness=relatedness)
-        precision = best_precision(place.accelerator) if precision == "auto" else precision
+        precision = best_precision(hardware.accelerator) if precision == "auto" else precision
         checkpoints = None
         if checkpoint_dir is not None:
             settings = {**self._module_config, **asdict(options), "max_epochs": budget.max_epochs}
-            settings |= {"accelerator": place.accelerator, "n_processes": place.n_processes}
+            settings |= {"accelerator": hardware.accelerator, "n_processes": hardware.n_processes}
             settings |= {"precision": precision, "balance": balance, "relatedness": relatedness}
             run = described(self._contract, batches, settings)
             checkpoints = Checkpoints(Path(checkpoint_dir), run)
@@ -307,12 +307,12 @@ class scDiffAug(RegisteringModel):
             batches,
             options,
             max_epochs=budget.max_epochs,
-            place=place,
+            hardware=hardware,
             precision=precision,
             enable_progress_bar=enable_progress_bar,
             checkpoints=checkpoints,
         )
-        place.share(self.module)
+        hardware.share(self.module)
         self.is_trained_ = True
 
     def _training_cells(
@@ -330,7 +330,7 @@ class scDiffAug(RegisteringModel):
             generator_batch=budget.generator_batch,
             n_processes=budget.n_processes,
         )
-        self.module.fit_cells(sketch(batches.x)[1], batches.inputs, axes)
+        self.module.fit_cells(subsample(batches.x)[1], batches.inputs, axes)
         return batches
 
     @torch.inference_mode()

@@ -17,12 +17,12 @@ from scipy import sparse
 from scdiffaug import choosing
 from scdiffaug._randomness import seed_of
 from scdiffaug.augmentation import (
-    Order,
+    Request,
     Sampling,
     as_anndata,
     describe_neighborhoods,
     encode,
-    fill,
+    generate,
 )
 from scdiffaug.choosing import Choice, Names
 from scdiffaug.contract import DataContract
@@ -101,36 +101,36 @@ class Plan:
         if isinstance(x, StoredMatrix):
             x, rows = x[rows], np.arange(len(rows))
         labels = self.contract.label_codes(self.cells)[self.source_of]
-        order = Order(source_of=rows, labels=labels, depth=self.depth)
+        request = Request(source_of=rows, labels=labels, depth=self.depth)
         if self.choice.keep == "all":
-            return self._fill(x, order, self.sampling.seed), np.arange(len(rows)), self.said
-        made, kept, share = self._consistent(x, order)
+            return self._generate(x, request, self.sampling.seed), np.arange(len(rows)), self.said
+        made, kept, share = self._consistent(x, request)
         groups = None if self.groups is None else self.groups[self.source_of]
-        _say_of_kept(kept, share, groups, n_asked=len(rows))
+        _warn_of_rejected(kept, share, groups, n_asked=len(rows))
         return made, kept, {**self.said, "kept_share": share}
 
-    def _fill(self, x: Matrix, order: Order, seed: int) -> Matrix:
-        return fill(
+    def _generate(self, x: Matrix, request: Request, seed: int) -> Matrix:
+        return generate(
             self.module,
             self.contract,
             x,
-            order=order,
+            request=request,
             sampling=replace(self.sampling, seed=seed),
             batch_size=self.batch_size,
         )
 
-    def _consistent(self, x: Matrix, order: Order) -> tuple[Matrix, Rows, float]:
+    def _consistent(self, x: Matrix, request: Request) -> tuple[Matrix, Rows, float]:
         """Draw cells that are rejected again, up to ten times in all.
 
         Returns
         -------
-        The cells kept, in the order's order; their rows in the order; share of all draws kept.
+        The cells kept, in the request's order; their rows in it; share of all draws kept.
         """
         seed, rng = self.sampling.seed, np.random.default_rng(seed_of(self.sampling.seed, "tries"))
-        open_rows, n_drawn = np.arange(len(order.source_of)), 0
+        open_rows, n_drawn = np.arange(len(request.source_of)), 0
         cells, rows = [], []
         for _ in range(MOST_TRIES):
-            made = self._fill(x, order.block(open_rows), seed)
+            made = self._generate(x, request.block(open_rows), seed)
             y_made, _ = encode(self.module, self.contract, made)
             source_of = self.source_of[open_rows]
             kept = choosing.consistent(self.y_real(), y_made, source_of, groups=self.groups)
@@ -224,17 +224,17 @@ class Interpolation:
         # Of cells on disk these alone are read, and once.
         begin, end = self.x[source], self.x[target]
         y_source, y_target = (describe_neighborhoods(module, contract, x) for x in (begin, end))
-        order = Order(
+        request = Request(
             source_of=np.arange(self.n),
             y=y_source + share[:, None] * (y_target - y_source),
             labels=np.zeros(self.n, dtype=np.int64),
             depth=_depths_between(contract, begin, end, share=share),
         )
-        made = fill(
+        made = generate(
             module,
             contract,
             begin,
-            order=order,
+            request=request,
             sampling=self.sampling,
             batch_size=self.batch_size,
         )
@@ -287,7 +287,9 @@ def _made_table(sources: pd.Index, copy_of: Rows, *, strength: float) -> pd.Data
     return pd.DataFrame(values, index=names)
 
 
-def _say_of_kept(rows: Rows, share: float, groups_asked: Names | None, *, n_asked: int) -> None:
+def _warn_of_rejected(
+    rows: Rows, share: float, groups_asked: Names | None, *, n_asked: int
+) -> None:
     logger.info("Kept %.1f%% of the cells drawn.", 100 * share)
     if len(rows) == n_asked:
         return

@@ -17,7 +17,7 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class Hardware:
     """Devices and nodes of a training run, which has a process for each device.
 
     Parameters
@@ -40,7 +40,7 @@ class Place:
         strategy: Strategy,
         num_nodes: int,
         alternates: bool,
-    ) -> Place:
+    ) -> Hardware:
         """Resolve the automatic choices.
 
         Parameters
@@ -65,10 +65,10 @@ class Place:
                 "a part of them: pass strategy='auto'."
             )
         kind, found, _ = parse_device_args(accelerator, devices, return_device="torch")
-        place = cls(accelerator=kind, devices=found, strategy=strategy, num_nodes=num_nodes)
-        if strategy != "auto" or place.n_processes == 1:
-            return place
-        return replace(place, strategy="ddp_find_unused_parameters_true" if alternates else "ddp")
+        chosen = cls(accelerator=kind, devices=found, strategy=strategy, num_nodes=num_nodes)
+        if strategy != "auto" or chosen.n_processes == 1:
+            return chosen
+        return replace(chosen, strategy="ddp_find_unused_parameters_true" if alternates else "ddp")
 
     @property
     def n_processes(self) -> int:

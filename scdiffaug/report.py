@@ -126,7 +126,7 @@ def split(
     link = _links(real[0], new[0])
     if is_linked := bool((link >= 0).any()):
         candidates = rng.permutation(np.unique(link[link >= 0]))
-        _say_of_unknown(link)
+        _warn_of_unknown(link)
     else:
         candidates = rng.permutation(real[0].n_obs)
     if held_out is None:
@@ -197,7 +197,7 @@ def _check_sides(real: AnnData, new: AnnData, held_out: Cells | None) -> None:
         )
 
 
-def _say_of_unknown(link: Rows) -> None:
+def _warn_of_unknown(link: Rows) -> None:
     if n_unknown := int((link < 0).sum()):
         logger.warning(
             "The source_obs_name of %d of %d new cells names none of the real cells: pass those "

@@ -29,7 +29,7 @@ from scdiffaug.checkpoint import Checkpoints, Progress
 from scdiffaug.module import DiffAugModule, Tensors
 from scdiffaug.nn import multiplies_bfloat16
 from scdiffaug.pairs import PairBatches
-from scdiffaug.processes import Place, SameCells, averaged
+from scdiffaug.processes import Hardware, SameCells, averaged
 from scdiffaug.schedules import layout_weight, one_cycle
 
 Schedule = Literal["joint", "alternating"]
@@ -321,7 +321,7 @@ def fit(
     options: TrainingOptions,
     *,
     max_epochs: int,
-    place: Place,
+    hardware: Hardware,
     precision: Literal["32-true", "bf16-mixed"],
     enable_progress_bar: bool,
     checkpoints: Checkpoints | None,
@@ -330,17 +330,17 @@ def fit(
 
     The module ends on the device of its process.
     """
-    plan = DiffAugPlan(module, options, n_processes=place.n_processes)
+    plan = DiffAugPlan(module, options, n_processes=hardware.n_processes)
     callbacks: list[pl.Callback] = []
     if checkpoints is not None:
         _go_on(plan, batches, checkpoints)
         callbacks.append(_Keeping(plan, batches.rng, checkpoints))
-    if place.n_processes > 1:
+    if hardware.n_processes > 1:
         callbacks += [SameCells(batches.digest()), EndingTogether()]
     with without_chatter():
         trainer = Trainer(
             max_epochs=max_epochs - len(plan.records),
-            **asdict(place),
+            **asdict(hardware),
             precision=precision,
             benchmark=False,
             logger=False,

@@ -43,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few cells are many: what is true of a million is true of three hundred."""
-    monkeypatch.setattr(matrices, "SKETCHED", 100)
+    monkeypatch.setattr(matrices, "SUBSAMPLED", 100)
     monkeypatch.setattr(matrices, "_ROWS_AT_ONCE", 64)
     monkeypatch.setattr(matrices, "_RUN", 8)
     monkeypatch.setattr(matrices, "_MIXED", 64)
@@ -157,7 +157,7 @@ def test_axes_and_inputs_are_close_to_those_of_all_cells(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     contract = _contract(_in_memory(folder))
-    monkeypatch.setattr(matrices, "SKETCHED", N_CELLS - 1)
+    monkeypatch.setattr(matrices, "SUBSAMPLED", N_CELLS - 1)
     stored = contract.training_cells(_backed(folder), n_components=3, batch_size=32)[0]
     known = contract.training_cells(_in_memory(folder), n_components=3, batch_size=32)[0]
     signs = np.sign((stored.inputs * known.inputs).sum(0))
@@ -207,7 +207,7 @@ def test_never_more_than_some_blocks_are_read_at_once(
     model.train(max_epochs=2, batch_size=32, enable_progress_bar=False)
     model.get_latent_representation(batch_size=64)
     model.augment(steps=2, path=tmp_path / "new.h5ad")
-    # The sketch; all else are blocks.
+    # The subsample; all else are blocks.
     assert max(read) == 100
     assert sorted(set(read) - {100})[-1] <= 70
 
@@ -231,13 +231,13 @@ def test_a_backed_model_does_what_one_in_memory_does(folder: Path) -> None:
 
 
 @pytest.fixture
-def small_sketch(monkeypatch: pytest.MonkeyPatch) -> None:
+def small_subsample(monkeypatch: pytest.MonkeyPatch) -> None:
     """A hundred cells are enough to be embedded among."""
     for module in (scdiffaug.budget, scdiffaug.model):
-        monkeypatch.setattr(module, "SKETCHED", 100)
+        monkeypatch.setattr(module, "SUBSAMPLED", 100)
 
 
-@pytest.mark.usefixtures("small_blocks", "small_sketch")
+@pytest.mark.usefixtures("small_blocks", "small_subsample")
 def test_of_too_many_cells_some_are_trained_on_and_all_embedded(folder: Path) -> None:
     adata, known = _backed(folder), _in_memory(folder)
     for cells in (adata, known):
@@ -284,7 +284,7 @@ def test_few_drawn_cells_come_into_memory(folder: Path, monkeypatch: pytest.Monk
     assert not read
 
 
-@pytest.mark.usefixtures("small_sketch")
+@pytest.mark.usefixtures("small_subsample")
 @pytest.mark.parametrize(
     ("max_cells", "neighbors_key", "n_trained"),
     [(150, None, 150), (None, None, N_CELLS), (N_CELLS, None, N_CELLS), (150, "mine", N_CELLS)],

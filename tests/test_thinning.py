@@ -13,9 +13,9 @@ from scdiffaug.diffusion import (
     CountNetwork,
     CountThinning,
     Network,
-    draw_bursts,
+    draw_rates,
     draw_reads,
-    expect_bursts,
+    expected_log_rates,
     thin,
 )
 
@@ -371,7 +371,7 @@ def test_what_bursts_lead_to_expect_is_the_mean_of_what_follows() -> None:
     for n_seen in (0.0, 3.0, 9.0):
         chosen = (kept[:, 0] == n_seen) & (kept.sum(1) == 10)
         follows = (whole - kept)[chosen].mean(0)
-        log_rates = expect_bursts(
+        log_rates = expected_log_rates(
             PROFILE.log().expand(int(chosen.sum()), 4), DISPERSION, kept[chosen]
         )
         expected = log_rates[:, 0].exp().mean() * 10
@@ -385,7 +385,7 @@ def test_reads_drawn_at_once_are_as_dispersed_as_their_genes(
     n, d = 1000, 400
     dispersion = torch.linspace(0, 3, d)
     none = torch.zeros(n, d)
-    rates = draw_bursts(torch.zeros(n, d), dispersion, none, rng=rng)
+    rates = draw_rates(torch.zeros(n, d), dispersion, none, rng=rng)
     reads = drawn(rates, torch.full((n,), float(n_reads * d)), rng)
     mean, variance = reads.mean(0), reads.var(0)
     wanted = mean * (1 + dispersion * mean)
@@ -400,9 +400,9 @@ def test_reads_drawn_at_once_are_as_dispersed_as_their_genes(
 
 def test_without_dispersion_the_profile_alone_is_drawn_from(rng: torch.Generator) -> None:
     logits, kept = torch.randn(5, 4, generator=rng), torch.full((5, 4), 7.0)
-    rates = draw_bursts(logits, torch.zeros(4), kept, rng=rng)
+    rates = draw_rates(logits, torch.zeros(4), kept, rng=rng)
     torch.testing.assert_close(rates, logits.softmax(1))
-    torch.testing.assert_close(expect_bursts(logits, torch.zeros(4), kept), logits)
+    torch.testing.assert_close(expected_log_rates(logits, torch.zeros(4), kept), logits)
 
 
 def test_count_loss_is_lowest_at_the_dispersion_of_the_cells() -> None:
@@ -419,6 +419,6 @@ def test_count_loss_is_lowest_at_the_dispersion_of_the_cells() -> None:
 
 def test_reads_of_few_genes_in_great_bursts_fall_somewhere(rng: torch.Generator) -> None:
     none = torch.zeros(500, 2)
-    rates = draw_bursts(none, torch.full((2,), 100.0), none, rng=rng)
+    rates = draw_rates(none, torch.full((2,), 100.0), none, rng=rng)
     reads = drawn(rates, torch.full((500,), 20.0), rng)
     torch.testing.assert_close(reads.sum(1), torch.full((500,), 20.0), rtol=0, atol=0)

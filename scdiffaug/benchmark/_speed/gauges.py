@@ -135,7 +135,7 @@ def train_scdiffaug(size: Size) -> Measured:
     """Encoder and generator by Lightning, batches drawn from memory included."""
     from scdiffaug import training
     from scdiffaug.budget import Budget
-    from scdiffaug.processes import Place
+    from scdiffaug.processes import Hardware
 
     model, batches = _ours(size)
 
@@ -155,7 +155,7 @@ def train_scdiffaug(size: Size) -> Measured:
             batches,
             usual(epochs),
             max_epochs=epochs,
-            place=Place.chosen(
+            hardware=Hardware.chosen(
                 size.accelerator, 1, strategy="auto", num_nodes=1, alternates=False
             ),
             precision=training.best_precision(size.accelerator),
