@@ -11,30 +11,19 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from scdiffaug import data, matrices, neighbors
-from scdiffaug._randomness import seed_of
-from scdiffaug._threads import torch_threads_kept
-from scdiffaug.features import FeatureSpace, PrincipalAxes, select_features
-from scdiffaug.layouts import community_layout
+from scdiffaug import data, neighbors
+from scdiffaug.features import FeatureSpace, select_features
 from scdiffaug.matrices import (
     Matrix,
-    Rows,
     StoredMatrix,
     depths,
-    drawn_rows,
     row_blocks,
     subsample,
-    taken,
     to_dense,
 )
-from scdiffaug.neighborhood import neighbor_weights
-from scdiffaug.neighbors import NeighborWalks
-from scdiffaug.pairs import LARGEST_GENERATOR_BATCH, PairBatches
-from scdiffaug.repulsion import USUAL_BALANCE, USUAL_RELATEDNESS, Repulsion
 
 logger = logging.getLogger("scdiffaug")
 
@@ -172,9 +161,6 @@ class DataContract:
         """All features as the generator sees them: counts as counts, else transformed."""
         return x if self.space.is_counts else self.space.transform(x)
 
-    def _values_of_all(self, x: Matrix | StoredMatrix) -> Matrix | StoredMatrix:
-        return x.map(self.values) if isinstance(x, StoredMatrix) else self.values(x)
-
     def features(self, x: Matrix) -> Matrix:
         """Selected features as the encoder's components are made of them, shape ``(n, k)``."""
         return self.space.features(x)[:, list(self.selected)]
@@ -194,97 +180,10 @@ class DataContract:
         data.check_known(names, self.label_names, argument="labels_key")
         return pd.Categorical(names, categories=self.label_names).codes.astype(np.int64)
 
-    def training_cells(
-        self,
-        adata: AnnData,
-        *,
-        n_components: int,
-        batch_size: int,
-        n_cells: int | None = None,
-        balance: float = USUAL_BALANCE,
-        relatedness: float = USUAL_RELATEDNESS,
-        n_projection: int = 2,
-        generator_batch: int = LARGEST_GENERATOR_BATCH,
-        n_processes: int = 1,
-    ) -> tuple[PairBatches, PrincipalAxes]:
-        """Batches of cells with a near one each, and the axes of the encoder's inputs.
-
-        ``n_cells``: how many are drawn to be trained on; all by default.
-        """
-        cells, x = self.read(adata)
-        if n_cells is not None and n_cells < cells.n_obs:
-            rows = drawn_rows(cells.n_obs, n_cells, seed=seed_of(self.seed, "training cells"))
-            cells, x = cells[rows], taken(x, rows)
-        few = self.features(subsample(x)[1])
-        seed = seed_of(self.seed, "components")
-        axes = PrincipalAxes.fit(
-            few, n_components=n_components, seed=seed, tf_idf=self.space.kind == "peaks"
-        )
-        blocks = [axes.transform(self.features(x[rows])) for rows in row_blocks(x)]
-        inputs = np.concatenate(blocks)
-        near = self._neighbors(cells, axes.search_space(inputs))
-        walks = NeighborWalks(near)
-        communities = walks.communities(seed=seed_of(self.seed, "communities"))
-        repulsion = Repulsion.fit(inputs, communities, balance=balance, relatedness=relatedness)
-        pairs = PairBatches(
-            x=self._values_of_all(x),
-            inputs=inputs,
-            walks=walks,
-            neighbor_weights=_weights_of(inputs, near, n_features=few.shape[1]),
-            repulsion=repulsion,
-            places=self._places(
-                walks, repulsion, batch_size=batch_size, n_projection=n_projection
-            ),
-            labels=self.label_codes(cells),
-            batch_size=batch_size,
-            generator_batch=generator_batch,
-            # Of more cells each is seen too seldom to be learnt by heart.
-            mixes=self.space.is_counts and x.shape[0] <= matrices.SUBSAMPLED,
-            rng=np.random.default_rng(seed_of(self.seed, "batches")),
-            n_processes=n_processes,
-        )
-        return pairs, axes
-
-    def _places(
-        self, walks: NeighborWalks, repulsion: Repulsion, *, batch_size: int, n_projection: int
-    ) -> NDArray[np.float32]:
-        """Where each cell begins in the plane, shape ``(n, n_projection)``."""
-        communities = repulsion.communities
-        layout = community_layout(
-            walks.crossings(communities, seed=seed_of(self.seed, "crossings")),
-            repulsion.weights,
-            repulsion.sizes,
-            batch_size=batch_size,
-            n_dimensions=n_projection,
-            seed=seed_of(self.seed, "layout"),
-        )
-        return layout[communities]
-
-    def _neighbors(self, cells: AnnData, points: NDArray[np.float32]) -> NDArray[np.int64]:
-        key = self.setup["neighbors_key"]
-        if key is not None:
-            data.check_graph(cells, key)
-            graph = cells.obsp[cells.uns[key]["distances_key"]]
-            return neighbors.knn_from_graph(graph, self.n_neighbors)
-        seed = seed_of(self.seed, "neighbors")
-        with torch_threads_kept():
-            return neighbors.knn_indices(points, self.n_neighbors, seed=seed)
-
 
 def _usual_depth(x: Matrix | StoredMatrix) -> tuple[float, float]:
     low, high = np.percentile(depths(x), [1, 99])
     return float(low), float(high)
-
-
-def _weights_of(
-    inputs: NDArray[np.float32], near: Rows, *, n_features: int
-) -> NDArray[np.float32]:
-    """What each neighbour counts for in a cell's neighbourhood, shape ``(n, n_neighbors)``."""
-    x, weights = torch.from_numpy(inputs), np.empty(near.shape, dtype=np.float32)
-    for rows in row_blocks(inputs):
-        around = x[torch.from_numpy(near[rows])]
-        weights[rows] = neighbor_weights(x[rows], around, n_features=n_features).numpy()
-    return weights
 
 
 def _digest(names: Sequence[str]) -> str:

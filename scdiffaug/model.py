@@ -22,6 +22,7 @@ from scdiffaug.matrices import SUBSAMPLED, subsample
 from scdiffaug.module import Condition, choose_diffusion
 from scdiffaug.objectives import ObjectiveName
 from scdiffaug.pairs import PairBatches
+from scdiffaug.preparing import training_cells
 from scdiffaug.processes import Hardware, Strategy
 from scdiffaug.registering import RegisteringModel
 from scdiffaug.repulsion import USUAL_BALANCE, USUAL_RELATEDNESS
@@ -319,7 +320,8 @@ class scDiffAug(RegisteringModel):
         self, budget: Budget, *, balance: float, relatedness: float
     ) -> PairBatches:
         """Batches of the cells that are trained on, to which the module is fitted."""
-        batches, axes = self._contract.training_cells(
+        batches, axes = training_cells(
+            self._contract,
             self.adata,
             n_components=self._module_config["n_components"],
             batch_size=budget.batch_size,

@@ -22,6 +22,7 @@ from scdiffaug.contract import DataContract
 from scdiffaug.features import FeatureSpace
 from scdiffaug.matrices import StoredMatrix
 from scdiffaug.module import DiffAugModule
+from scdiffaug.preparing import training_cells
 
 N_CELLS = 300
 
@@ -137,7 +138,7 @@ def test_views_are_not_read_whole(folder: Path, store: str) -> None:
 def test_a_batch_holds_its_cells_and_an_epoch_all(folder: Path, name: str) -> None:
     known, adata = _in_memory(folder, name), _backed(folder, name)
     contract = _contract(adata)
-    batches, _ = contract.training_cells(adata, n_components=10, batch_size=32)
+    batches, _ = training_cells(contract, adata, n_components=10, batch_size=32)
     values = _dense(contract.values(known.X))
     drawn = list(batches)
     assert len(drawn) == len(batches) == 10
@@ -158,8 +159,8 @@ def test_axes_and_inputs_are_close_to_those_of_all_cells(
 ) -> None:
     contract = _contract(_in_memory(folder))
     monkeypatch.setattr(matrices, "SUBSAMPLED", N_CELLS - 1)
-    stored = contract.training_cells(_backed(folder), n_components=3, batch_size=32)[0]
-    known = contract.training_cells(_in_memory(folder), n_components=3, batch_size=32)[0]
+    stored = training_cells(contract, _backed(folder), n_components=3, batch_size=32)[0]
+    known = training_cells(contract, _in_memory(folder), n_components=3, batch_size=32)[0]
     signs = np.sign((stored.inputs * known.inputs).sum(0))
     np.testing.assert_allclose(stored.inputs * signs, known.inputs, atol=0.2)
     assert stored.digest() != known.digest()
@@ -257,8 +258,8 @@ def test_drawn_cells_are_all_that_batches_hold(
     known, adata = _in_memory(folder, name), _backed(folder, name)
     held, read = [], _counted_reads(monkeypatch)
     for cells in (known, adata):
-        batches, _ = _contract(adata).training_cells(
-            cells, n_components=10, batch_size=32, n_cells=150
+        batches, _ = training_cells(
+            _contract(adata), cells, n_components=10, batch_size=32, n_cells=150
         )
         read.clear()
         x = np.concatenate([batch["x"].to_dense().numpy() for batch in batches])
@@ -276,8 +277,8 @@ def test_drawn_cells_are_all_that_batches_hold(
 @pytest.mark.usefixtures("small_blocks")
 def test_few_drawn_cells_come_into_memory(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     adata, read = _backed(folder, "dense"), _counted_reads(monkeypatch)
-    batches, _ = _contract(adata).training_cells(
-        adata, n_components=10, batch_size=32, n_cells=100
+    batches, _ = training_cells(
+        _contract(adata), adata, n_components=10, batch_size=32, n_cells=100
     )
     read.clear()
     assert sum(len(batch["inputs"]) for batch in batches) == 100
@@ -296,14 +297,14 @@ def test_how_many_cells_are_trained_on(
     neighbors_key: str | None,
     n_trained: int,
 ) -> None:
-    adata, real, numbers = _in_memory(folder), DataContract.training_cells, []
+    adata, numbers = _in_memory(folder), []
 
-    def training_cells(contract: DataContract, cells: AnnData, **how: Any) -> Any:
-        found = real(contract, cells, **how)
+    def watched(contract: DataContract, cells: AnnData, **how: Any) -> Any:
+        found = training_cells(contract, cells, **how)
         numbers.append(len(found[0].inputs))
         return found
 
-    monkeypatch.setattr(DataContract, "training_cells", training_cells)
+    monkeypatch.setattr(scdiffaug.model, "training_cells", watched)
     if neighbors_key is not None:
         sc.pp.neighbors(adata, n_neighbors=6, use_rep="X", key_added=neighbors_key)
         scDiffAug.setup_anndata(adata, neighbors_key=neighbors_key)

@@ -15,6 +15,7 @@ from scipy.stats import t as student
 from scdiffaug import scDiffAug
 from scdiffaug.layouts import community_layout
 from scdiffaug.neighbors import NeighborWalks
+from scdiffaug.preparing import training_cells
 
 BATCH = 64
 
@@ -118,8 +119,8 @@ def test_longer_walks_cross_more_often() -> None:
 @pytest.mark.parametrize("n_projection", [2, 3])
 def test_cells_begin_at_the_places_of_their_communities(pbmc: AnnData, n_projection: int) -> None:
     model = scDiffAug(pbmc, diffusion="none", n_projection=n_projection)
-    batches, _ = model._contract.training_cells(
-        pbmc, n_components=50, batch_size=100, n_projection=n_projection
+    batches, _ = training_cells(
+        model._contract, pbmc, n_components=50, batch_size=100, n_projection=n_projection
     )
     communities = batches.repulsion.communities
     assert batches.places.shape == (700, n_projection)

@@ -7,6 +7,7 @@ from scipy import sparse
 
 from scdiffaug import matrices, scDiffAug
 from scdiffaug.matrices import mixed_reads, to_dense
+from scdiffaug.preparing import training_cells
 
 
 def reads(n: int = 400, d: int = 30, *, rate: float) -> sparse.csr_matrix:
@@ -44,7 +45,7 @@ def test_the_generator_learns_from_mixtures_of_few_cells_of_counts(
 ) -> None:
     def learnt() -> set[bytes]:
         model = scDiffAug(pbmc, feature_space=space)
-        batches, _ = model._contract.training_cells(model.adata, n_components=10, batch_size=350)
+        batches, _ = training_cells(model._contract, model.adata, n_components=10, batch_size=350)
         rows = [batch["x"].to_dense().numpy() for batch in batches]
         return {row.tobytes() for row in np.concatenate(rows)}
 

@@ -13,6 +13,7 @@ from sklearn.neighbors import NearestNeighbors
 
 import scdiffaug
 from scdiffaug import augmentation, scDiffAug
+from scdiffaug.preparing import training_cells
 
 QUICK = {"max_epochs": 3, "enable_progress_bar": False}
 
@@ -456,7 +457,7 @@ def test_neighbors_of_scanpy_are_used(pbmc: AnnData) -> None:
     pbmc.uns["mine"] = {"distances_key": "mine_distances"}
     scDiffAug.setup_anndata(pbmc, neighbors_key="mine")
     model = scDiffAug(pbmc)
-    batches, _ = model._contract.training_cells(pbmc, n_components=50, batch_size=64)
+    batches, _ = training_cells(model._contract, pbmc, n_components=50, batch_size=64)
     found = batches.walks.neighbors
     graph = pbmc.obsp["mine_distances"]
     assert all((graph[[cell], found[cell]] > 0).all() for cell in (0, 350, 699))

@@ -14,6 +14,7 @@ from sklearn.decomposition import PCA
 from scdiffaug import scDiffAug
 from scdiffaug.benchmark.inputs import prepare_cells
 from scdiffaug.features import FeatureSpace, PrincipalAxes, select_features
+from scdiffaug.preparing import training_cells
 
 N_CELLS, N_PEAKS = 240, 400
 # Three kinds of cells, each with regions of its own that are open more often.
@@ -137,6 +138,6 @@ def test_real_peaks_are_told_from_genes_and_their_types_are_near(data_dir: Path)
     types = adata.obs["cell_type"].to_numpy()
     shares = []
     for each in (model, as_genes):
-        batches, _ = each._contract.training_cells(adata, n_components=50, batch_size=512)
+        batches, _ = training_cells(each._contract, adata, n_components=50, batch_size=512)
         shares.append((types[batches.walks.neighbors] == types[:, None]).mean())
     assert shares[0] > shares[1] + 0.02

@@ -17,13 +17,14 @@ from scdiffaug import scDiffAug
 from scdiffaug.budget import Budget
 from scdiffaug.module import DiffAugModule
 from scdiffaug.neighborhood import neighbor_mean
+from scdiffaug.preparing import training_cells
 from scdiffaug.training import best_precision
 
 
 def _batch(model: scDiffAug, size: int = 400) -> dict[str, torch.Tensor]:
     n_components = model._module_config["n_components"]
-    batches, axes = model._contract.training_cells(
-        model.adata, n_components=n_components, batch_size=size
+    batches, axes = training_cells(
+        model._contract, model.adata, n_components=n_components, batch_size=size
     )
     model.module.fit_axes(axes)
     return next(iter(batches))
@@ -166,7 +167,7 @@ def test_the_generator_is_conditioned_on_the_neighbors_of_a_cell_not_on_itself(
     around = batch["neighborhood"]
     torch.testing.assert_close(given["y"], module.encoder.semantic(around)[:256])
     assert not given["y"].requires_grad
-    batches, _ = model._contract.training_cells(pbmc, n_components=50, batch_size=700)
+    batches, _ = training_cells(model._contract, pbmc, n_components=50, batch_size=700)
     neighbors, drawn = batches.walks.neighbors, next(iter(batches))
     rows = [
         int(np.flatnonzero((batches.inputs == cell.numpy()).all(1))[0]) for cell in drawn["inputs"]
@@ -184,7 +185,7 @@ def test_the_generator_is_conditioned_on_the_neighbors_of_a_cell_not_on_itself(
 def test_new_cells_are_conditioned_as_those_of_training(pbmc: AnnData) -> None:
     """Neighbours found among the references are those of the graph, the cell itself left out."""
     model = scDiffAug(pbmc)
-    batches, axes = model._contract.training_cells(pbmc, n_components=50, batch_size=700)
+    batches, axes = training_cells(model._contract, pbmc, n_components=50, batch_size=700)
     model.module.fit_axes(axes)
     model.module.fit_references(batches.inputs)
     inputs = torch.from_numpy(batches.inputs)
@@ -194,7 +195,7 @@ def test_new_cells_are_conditioned_as_those_of_training(pbmc: AnnData) -> None:
 
 def test_the_mean_of_neighbors_is_another_one_each_time(pbmc: AnnData) -> None:
     """And on the whole the one that new cells are made by."""
-    batches, _ = scDiffAug(pbmc)._contract.training_cells(pbmc, n_components=50, batch_size=700)
+    batches, _ = training_cells(scDiffAug(pbmc)._contract, pbmc, n_components=50, batch_size=700)
     cells, rng = np.arange(700), np.random.default_rng(0)
     drawn = np.stack([batches._neighborhoods(cells, rng) for _ in range(200)])
     near = torch.from_numpy(batches.inputs[batches.walks.neighbors])

@@ -173,9 +173,14 @@ def train_scdiffaug(size: Size) -> Measured:
 
 
 def _ours(size: Size) -> tuple[Any, Any]:
+    from scdiffaug.preparing import training_cells
+
     model = _model(size)
-    batches, axes = model._contract.training_cells(
-        model.adata, n_components=model._module_config["n_components"], batch_size=512
+    batches, axes = training_cells(
+        model._contract,
+        model.adata,
+        n_components=model._module_config["n_components"],
+        batch_size=512,
     )
     model.module.fit_cells(batches.x, batches.inputs, axes)
     return model, batches

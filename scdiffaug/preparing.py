@@ -1,0 +1,125 @@
+"""What training starts from: the cells drawn, their inputs, neighbours and communities."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from anndata import AnnData
+from numpy.typing import NDArray
+
+from scdiffaug import data, matrices, neighbors
+from scdiffaug._randomness import seed_of
+from scdiffaug._threads import torch_threads_kept
+from scdiffaug.contract import DataContract
+from scdiffaug.features import PrincipalAxes
+from scdiffaug.layouts import community_layout
+from scdiffaug.matrices import Matrix, Rows, StoredMatrix, drawn_rows, row_blocks, subsample, taken
+from scdiffaug.neighborhood import neighbor_weights
+from scdiffaug.neighbors import NeighborWalks
+from scdiffaug.pairs import LARGEST_GENERATOR_BATCH, PairBatches
+from scdiffaug.repulsion import USUAL_BALANCE, USUAL_RELATEDNESS, Repulsion
+
+
+def training_cells(
+    contract: DataContract,
+    adata: AnnData,
+    *,
+    n_components: int,
+    batch_size: int,
+    n_cells: int | None = None,
+    balance: float = USUAL_BALANCE,
+    relatedness: float = USUAL_RELATEDNESS,
+    n_projection: int = 2,
+    generator_batch: int = LARGEST_GENERATOR_BATCH,
+    n_processes: int = 1,
+) -> tuple[PairBatches, PrincipalAxes]:
+    """Batches of cells with a near one each, and the axes of the encoder's inputs.
+
+    ``n_cells``: how many are drawn to be trained on; all by default.
+    """
+    cells, x = contract.read(adata)
+    if n_cells is not None and n_cells < cells.n_obs:
+        rows = drawn_rows(cells.n_obs, n_cells, seed=seed_of(contract.seed, "training cells"))
+        cells, x = cells[rows], taken(x, rows)
+    inputs, axes = _encoder_inputs(contract, x, n_components=n_components)
+    near = _neighbors(contract, cells, axes.search_space(inputs))
+    walks = NeighborWalks(near)
+    communities = walks.communities(seed=seed_of(contract.seed, "communities"))
+    repulsion = Repulsion.fit(inputs, communities, balance=balance, relatedness=relatedness)
+    pairs = PairBatches(
+        x=x.map(contract.values) if isinstance(x, StoredMatrix) else contract.values(x),
+        inputs=inputs,
+        walks=walks,
+        neighbor_weights=_weights_of(inputs, near, n_features=len(contract.selected)),
+        repulsion=repulsion,
+        places=_places(
+            contract, walks, repulsion, batch_size=batch_size, n_projection=n_projection
+        ),
+        labels=contract.label_codes(cells),
+        batch_size=batch_size,
+        generator_batch=generator_batch,
+        # Of more cells each is seen too seldom to be learnt by heart.
+        mixes=contract.space.is_counts and x.shape[0] <= matrices.SUBSAMPLED,
+        rng=np.random.default_rng(seed_of(contract.seed, "batches")),
+        n_processes=n_processes,
+    )
+    return pairs, axes
+
+
+def _encoder_inputs(
+    contract: DataContract, x: Matrix | StoredMatrix, *, n_components: int
+) -> tuple[NDArray[np.float32], PrincipalAxes]:
+    """Principal components of all cells, shape ``(n, n_components)``, and their axes."""
+    axes = PrincipalAxes.fit(
+        contract.features(subsample(x)[1]),
+        n_components=n_components,
+        seed=seed_of(contract.seed, "components"),
+        tf_idf=contract.space.kind == "peaks",
+    )
+    blocks = [axes.transform(contract.features(x[rows])) for rows in row_blocks(x)]
+    return np.concatenate(blocks), axes
+
+
+def _places(
+    contract: DataContract,
+    walks: NeighborWalks,
+    repulsion: Repulsion,
+    *,
+    batch_size: int,
+    n_projection: int,
+) -> NDArray[np.float32]:
+    """Where each cell begins in the plane, shape ``(n, n_projection)``."""
+    communities = repulsion.communities
+    layout = community_layout(
+        walks.crossings(communities, seed=seed_of(contract.seed, "crossings")),
+        repulsion.weights,
+        repulsion.sizes,
+        batch_size=batch_size,
+        n_dimensions=n_projection,
+        seed=seed_of(contract.seed, "layout"),
+    )
+    return layout[communities]
+
+
+def _neighbors(
+    contract: DataContract, cells: AnnData, points: NDArray[np.float32]
+) -> NDArray[np.int64]:
+    key = contract.setup["neighbors_key"]
+    if key is not None:
+        data.check_graph(cells, key)
+        graph = cells.obsp[cells.uns[key]["distances_key"]]
+        return neighbors.knn_from_graph(graph, contract.n_neighbors)
+    seed = seed_of(contract.seed, "neighbors")
+    with torch_threads_kept():
+        return neighbors.knn_indices(points, contract.n_neighbors, seed=seed)
+
+
+def _weights_of(
+    inputs: NDArray[np.float32], near: Rows, *, n_features: int
+) -> NDArray[np.float32]:
+    """What each neighbour counts for in a cell's neighbourhood, shape ``(n, n_neighbors)``."""
+    x, weights = torch.from_numpy(inputs), np.empty(near.shape, dtype=np.float32)
+    for rows in row_blocks(inputs):
+        around = x[torch.from_numpy(near[rows])]
+        weights[rows] = neighbor_weights(x[rows], around, n_features=n_features).numpy()
+    return weights
