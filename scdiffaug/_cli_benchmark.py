@@ -221,7 +221,8 @@ def paper(
         Path | None, typer.Option(file_okay=False, help="Folder. Default: paper_WHAT.")
     ] = None,
     seeds: Annotated[
-        int | None, typer.Option(min=1, help="Runs of each method. Default: 3; 1 of figure3.")
+        int | None,
+        typer.Option(min=1, help="Runs of each. Default: 3; figure3 1, figure4 5."),
     ] = None,
     max_cells: Annotated[
         int, typer.Option(help="Draw as many cells from larger datasets.")

@@ -15,6 +15,8 @@ from anndata.io import read_elem, sparse_dataset, write_elem
 from numpy.typing import NDArray
 from scipy import sparse
 
+from scdiffaug._checks import check_path
+
 
 def read_names(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Tables of the cells and of the features, whole."""
@@ -49,6 +51,26 @@ def read_block(
         )
         kept = {"X": x} if layer is None else {"layers": {layer: x}}
         return AnnData(obs=obs, var=read_elem(store["var"]), **kept)
+
+
+def check_new(argument: str, path: str | Path) -> None:
+    """Raise where an .h5ad file could not be written.
+
+    Raises
+    ------
+    FileExistsError
+        If there is something.
+    TypeError
+        If it is no path; the message names the argument.
+    ValueError
+        If it does not end in .h5ad.
+    """
+    check_path(argument, path)
+    place = Path(path)
+    if place.suffix != ".h5ad":
+        raise ValueError(f"{argument}={str(path)!r} must end in .h5ad.")
+    if place.exists():
+        raise FileExistsError(f"{place} exists already: remove it, or name another file.")
 
 
 def check_writable_obs(obs: pd.DataFrame) -> None:

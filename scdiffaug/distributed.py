@@ -241,12 +241,8 @@ def _job(
 
 def _run(job: _Job, out: str | Path, client: Client | str | None) -> None:
     """Make all blocks, then one file of them."""
-    check_path("out", out)
+    block_files.check_new("out", out)
     out = Path(out).resolve()
-    if out.suffix != ".h5ad":
-        raise ValueError(f"{out} must end in .h5ad.")
-    if out.exists():
-        raise FileExistsError(f"{out} exists already: remove it, or name another file.")
     obs = _checked_obs(Path(job.cells))
     waiting = job.waiting_beside(out)
     waiting.mkdir(parents=True, exist_ok=True)

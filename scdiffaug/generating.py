@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from anndata import AnnData
 
-from scdiffaug import choosing, data, report, streaming
+from scdiffaug import block_files, choosing, data, report, streaming
 from scdiffaug._checks import check_path, check_seed, check_whole
 from scdiffaug.augmentation import Sampling, made_at_once
 from scdiffaug.choosing import Choice, Depth, Keep, Target
@@ -169,7 +169,7 @@ class GeneratingModel(SavedModel):
             self.module, strength=strength, sampler=sampler, steps=steps, seed=self._seed(seed)
         )
         if path is not None:
-            streaming.check_place(path)
+            block_files.check_new("path", path)
         cells, x, rows = self._sources(adata, indices, choice)
         return planned(
             self.module,

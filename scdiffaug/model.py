@@ -361,6 +361,8 @@ class scDiffAug(RegisteringModel):
 
         Raises
         ------
+        KeyError
+            If the layer of the model is missing.
         RuntimeError
             If the model is not trained.
         TypeError

@@ -24,7 +24,7 @@ class RegisteringModel(GeneratingModel):
 
     @classmethod
     def _manager_in(cls, adata: AnnData) -> AnnDataManager | None:
-        """The registration whose mark adata carries, be it its own or an original's."""
+        """The manager registered for adata, or for the AnnData that it was copied from."""
         return cls._setup_adata_manager_store.get(adata.uns.get(_SCVI_UUID_KEY))
 
     @classmethod

@@ -59,6 +59,8 @@ class SavedModel(BaseModelClass):
         ------
         FileExistsError
             If the folder exists and may not be replaced.
+        PermissionError
+            If nothing can be written there.
         TypeError
             If an argument is of the wrong type.
         ValueError
@@ -118,6 +120,8 @@ class SavedModel(BaseModelClass):
         ------
         FileNotFoundError
             If the folder holds no model.
+        KeyError
+            If the layer of the model is missing in ``adata``.
         TypeError
             If an argument is of the wrong type.
         ValueError

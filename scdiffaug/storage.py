@@ -279,7 +279,7 @@ def written_aside(folder: Path) -> Iterator[Path]:
 
 
 def standing(folder: Path) -> Path:
-    """The folder; where a save was killed just before it took its place, the one it replaces."""
+    """The folder of a model, or the one before it where overwriting was killed midway."""
     if folder.exists():
         return folder
     waiting = _waiting(folder)

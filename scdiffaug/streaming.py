@@ -18,7 +18,6 @@ from anndata import AnnData
 from sklearn.utils import gen_batches
 
 from scdiffaug import block_files, matrices
-from scdiffaug._checks import check_path
 from scdiffaug._randomness import seed_of
 from scdiffaug.augmentation import made_uns
 from scdiffaug.planning import MADE, MOST_TRIES, Plan, source_obs
@@ -27,26 +26,6 @@ from scdiffaug.storage import write_whole
 logger = logging.getLogger("scdiffaug")
 
 _CELLS_OF_A_BLOCK = 8192
-
-
-def check_place(path: str | Path) -> None:
-    """Raise where new cells could not be written.
-
-    Raises
-    ------
-    FileExistsError
-        If there is something.
-    TypeError
-        If it is no path.
-    ValueError
-        If it does not end in .h5ad.
-    """
-    check_path("path", path)
-    place = Path(path)
-    if place.suffix != ".h5ad":
-        raise ValueError(f"path={str(path)!r} must end in .h5ad.")
-    if place.exists():
-        raise FileExistsError(f"{place} exists already: remove it, or name another file.")
 
 
 def write_new_cells(path: Path, plan: Plan) -> AnnData:

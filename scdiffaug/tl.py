@@ -26,8 +26,8 @@ def embed(
         Cells to embed, with the model's features in any order.
     model
         A trained model; by default one is trained on ``adata`` with default settings but without
-        the generator, which would be thrown away: its cells do not move the plane and draw types
-        together in y by little (``benchmarks/results/alpha``), more so where cells are few.
+        the generator, whose cells change the embedding little (``benchmarks/results/alpha``),
+        somewhat more where cells are few.
     key_added
         Key of ``.obsm`` for the semantic embedding; the projection's ends in ``_2d``.
 
@@ -38,6 +38,10 @@ def embed(
 
     Raises
     ------
+    KeyError
+        If the layer of the model is missing.
+    RuntimeError
+        If the model that is passed is not trained.
     TypeError
         If an argument is of the wrong type.
     ValueError
@@ -94,8 +98,12 @@ def augment(
     ------
     FileExistsError
         If there is a file at the path.
+    IndexError
+        If there is no cell at an index.
     KeyError
-        If the column of obs is missing.
+        If the column of obs is missing, or a group that the target names.
+    RuntimeError
+        If the model that is passed is not trained.
     TypeError
         If an argument is of the wrong type.
     ValueError
@@ -165,6 +173,8 @@ def interpolate(
     ------
     KeyError
         If the column, a cell or a group is missing.
+    RuntimeError
+        If the model that is passed is not trained.
     TypeError
         If an argument is of the wrong type.
     ValueError

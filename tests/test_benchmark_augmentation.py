@@ -94,7 +94,8 @@ def test_mixup_partners_are_known_near_neighbours_and_never_the_cell_itself(tria
 )
 def test_every_simple_peer_makes_a_cell_for_each_source_near_its_type(trial, name):
     made, draw = made_by(name, trial)
-    seen = made if benchmark.GENERATORS[name].makes == "seen" else peers.log_normalised(made)
+    is_seen = benchmark.GENERATORS[name].makes == "seen"
+    seen = made if is_seen else peers.as_compared(made, trial.space)
     train = trial.halves[0]
     kept = quality.types_kept(
         trial.cells.seen[train],

@@ -16,8 +16,9 @@ from scdiffaug.features import FeatureSpace
 def test_log_normalised_cells_have_ten_thousand_reads_and_empty_ones_stay_empty():
     counts = np.array([[1, 3], [0, 0]], dtype=np.float32)
     expected = np.log1p([[2500, 7500], [0, 0]])
-    np.testing.assert_allclose(peers.log_normalised(counts), expected, rtol=1e-6)
-    seen = peers.log_normalised(sparse.csr_matrix(counts))
+    space = FeatureSpace("counts")
+    np.testing.assert_allclose(peers.as_compared(counts, space), expected, rtol=1e-6)
+    seen = peers.as_compared(sparse.csr_matrix(counts), space)
     np.testing.assert_allclose(seen.toarray(), expected, rtol=1e-6)
 
 

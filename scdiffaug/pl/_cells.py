@@ -129,8 +129,10 @@ def augmentation(
         If ``color`` is missing in either.
     RuntimeError
         If the model is not trained.
+    TypeError
+        If an argument is of the wrong type.
     ValueError
-        If features of the model are missing.
+        If features of the model are missing, or ``size`` is not above 0.
 
     Examples
     --------

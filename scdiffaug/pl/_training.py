@@ -50,6 +50,8 @@ def history(
         If a key is missing.
     RuntimeError
         If the model is not trained.
+    TypeError
+        If an argument is of the wrong type.
     ValueError
         If there are not as many axes as curves.
 

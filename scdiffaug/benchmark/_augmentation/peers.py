@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -17,17 +18,14 @@ from scdiffaug.metrics._spaces import dense
 Rows = NDArray[np.int64]
 
 
-def log_normalised(counts: Values) -> Values:
-    """log1p of 10,000 counts per cell; cells without reads stay empty."""
-    depth = np.maximum(depths(counts), 1)
-    if not sparse.issparse(counts):
-        return np.asarray(np.log1p(dense(counts) * (1e4 / depth[:, None])), dtype=np.float32)
-    return (sparse.diags(1e4 / depth) @ sparse.csr_matrix(counts)).log1p().tocsr()
-
-
 def as_compared(values: Values, space: FeatureSpace) -> Values:
-    """Log-normalised counts, arcsinh of raw intensities, other values as they are."""
-    return log_normalised(values) if space.is_counts else space.transform(values)
+    """Log-normalised counts, arcsinh of raw intensities, other values as they are.
+
+    Made cells may be empty, and stay so.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Some cells have zero counts")
+        return space.transform(values)
 
 
 def duplicate(sources: Values) -> Values:
