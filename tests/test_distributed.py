@@ -156,7 +156,7 @@ def test_without_dask_it_says_what_to_install(
         ({"depth": "sampled"}, ValueError, "depth='sampled' would look beyond"),
         ({"cells": "absent.h5ad"}, FileNotFoundError, "absent.h5ad does not exist"),
         ({"dir_path": "absent"}, FileNotFoundError, "absent holds no saved"),
-        ({"out": "new.zarr"}, ValueError, r"new\.zarr must end in \.h5ad"),
+        ({"out": "new.zarr"}, ValueError, r"new\.zarr' must end in \.h5ad"),
         ({"out": "there.h5ad"}, FileExistsError, r"there\.h5ad exists already"),
         ({"block_size": 0}, ValueError, "block_size=0 must be at least 1"),
         ({"seed": -1}, ValueError, "seed=-1 must be"),
