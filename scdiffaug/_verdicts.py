@@ -178,6 +178,16 @@ SCALES = {
         excess=_above,
         limits=(0.001, 0.01),
     ),
+    "repeats": Scale(
+        title="Repeats",
+        how_to_read="Share of all new cells that equal another of them in every value.",
+        good="New cells do not repeat each other.",
+        below="",
+        above="Some new cells are the same as others: calls with one seed give the same cells. "
+        "Leave the repeats out, or make more by n_per_cell or another seed.",
+        excess=_above,
+        limits=(0.001, 0.01),
+    ),
     "own_source": Scale(
         title="Nearest to their own source",
         how_to_read="Share of new cells whose nearest source cell is the one they were made "

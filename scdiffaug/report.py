@@ -23,7 +23,7 @@ from scdiffaug.augmentation import encode
 from scdiffaug.choosing import Names, group_names
 from scdiffaug.contract import DataContract
 from scdiffaug.features import FeatureSpace
-from scdiffaug.matrices import Matrix, Rows, StoredMatrix, depths
+from scdiffaug.matrices import Matrix, Rows, StoredMatrix, depths, subsample
 from scdiffaug.metrics._spaces import pca_of
 from scdiffaug.metrics.genes import means
 from scdiffaug.module import DiffAugModule
@@ -81,6 +81,8 @@ class Sides:
         Real cells that they were not made from.
     own
         Row in ``sources`` of each new cell's source, if known.
+    repeats
+        Shares of all new cells, and of all real ones, that equal another.
     seed
         Seed of all that is drawn.
     said
@@ -91,6 +93,7 @@ class Sides:
     sources: Side
     others: Side
     own: Rows | None
+    repeats: tuple[float, float]
     seed: int
     said: dict[str, Any]
 
@@ -145,6 +148,7 @@ def split(
         sources=side(real, sources[:n]),
         others=side(place, others[:n]),
         own=np.arange(n) if is_linked else None,
+        repeats=(_repeats(new[1]), _repeats(real[1])),
         seed=seed,
         said=dict(new[0].uns.get("scdiffaug", {})),
     )
@@ -214,6 +218,10 @@ def _links(real: AnnData, new: AnnData) -> Rows:
     return real.obs_names.get_indexer(new.obs["source_obs_name"].astype(str))
 
 
+def _repeats(x: Matrix | StoredMatrix) -> float:
+    return metrics.repeat_share(subsample(x)[1])
+
+
 def _one_of_each(made: Rows, link: Rows, sources: Rows) -> Rows:
     """The first of the new cells of each source, in the order of the sources."""
     first = pd.Series(made, index=link[made])
@@ -239,6 +247,7 @@ def _scores(sides: Sides, space: FeatureSpace) -> Scores:
     scores: Scores = {
         "two_sample_auc": lambda: (forest(made), forest(sources)),
         "gene_means": lambda: _same_means(others, made, sources),
+        "repeats": lambda: sides.repeats,
         "gene_variances": lambda: (spread(others, made), spread(others, sources)),
         **_count_scores(sides, space),
         **_novelty_scores(sides),

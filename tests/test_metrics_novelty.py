@@ -130,3 +130,11 @@ def test_sources_are_rows_of_training(
     cells = counts(rng)
     with pytest.raises(ValueError, match=message):
         metrics.own_source_share(cells, cells[:3], sources=sources)
+
+
+def test_repeats_are_counted_with_the_cell_that_they_repeat() -> None:
+    cells = np.random.default_rng(0).integers(0, 3, (60, 3)).astype(float)
+    is_repeated = [(cells == cell).all(1).sum() > 1 for cell in cells]
+    assert 0 < np.mean(is_repeated) < 1
+    assert metrics.repeat_share(cells) == pytest.approx(np.mean(is_repeated))
+    assert metrics.repeat_share(sparse.csc_matrix(cells)) == metrics.repeat_share(cells)

@@ -19,7 +19,7 @@ QUICK = {"max_epochs": 3, "enable_progress_bar": False}
 FEW = {"max_cells": 100}
 UNLABELLED = {
     *("two_sample_auc", "gene_means", "gene_variances", "zero_share", "detected_genes", "depth"),
-    *("nearest_distance", "near_copies", "exact_copies", "own_source"),
+    *("nearest_distance", "near_copies", "exact_copies", "own_source", "repeats"),
 }
 
 
@@ -242,6 +242,15 @@ def test_means_that_say_nothing_are_skipped(pbmc: AnnData) -> None:
     found = model.augmentation_report(model.augment(), **FEW)
     assert "gene_means" not in found["checks"]
     assert "as where genes are centred" in found["skipped"]["gene_means"]
+
+
+def test_repeats_are_found_wherever_they_come_from(trained: scDiffAug, new: AnnData) -> None:
+    twice = sc.concat([new, trained.augment()], index_unique="-")
+    check = trained.augmentation_report(twice, **FEW)["checks"]["repeats"]
+    assert (check["value"], check["verdict"]) == (1, "worry")
+    other = sc.concat([new, trained.augment(seed=1)], index_unique="-")
+    check = trained.augmentation_report(other, **FEW)["checks"]["repeats"]
+    assert check["verdict"] == "good"
 
 
 def test_swapped_cells_are_refused(trained: scDiffAug, new: AnnData) -> None:

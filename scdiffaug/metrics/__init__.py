@@ -33,6 +33,7 @@ from scdiffaug.metrics.novelty import (
     membership_auc,
     nearest_training_distance_ratio,
     own_source_share,
+    repeat_share,
 )
 from scdiffaug.metrics.structure import continuity, random_triplet_accuracy, trustworthiness
 
@@ -60,6 +61,7 @@ __all__ = [
     "own_source_share",
     "precision_recall_density_coverage",
     "random_triplet_accuracy",
+    "repeat_share",
     "silhouette",
     "trustworthiness",
     "two_sample_auc",

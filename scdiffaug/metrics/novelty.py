@@ -7,6 +7,7 @@ components that were fitted on them.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import NearestNeighbors
 
 from scdiffaug._checks import check_number
-from scdiffaug.metrics._inputs import Values, require_cells, require_same_features
+from scdiffaug.metrics._inputs import Values, require_cells, require_matrix, require_same_features
 from scdiffaug.metrics._spaces import pca_of
 
 
@@ -98,6 +99,26 @@ def duplicate_share(
         "exact": float(np.mean([row in known for row in _row_keys(made)])),
         "near": float((of_made <= np.quantile(of_held_out, quantile)).mean()),
     }
+
+
+def repeat_share(cells: Values) -> float:
+    """Share of cells that equal another one of them in every feature.
+
+    Parameters
+    ----------
+    cells
+        Shape ``(n, d)``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scdiffaug.metrics import repeat_share
+    >>> repeat_share(np.array([[1, 2], [1, 2], [0, 2], [3, 0]]))
+    0.5
+    """
+    require_matrix(cells, "cells")
+    sizes = np.array(list(Counter(_row_keys(cells)).values()))
+    return float(sizes[sizes > 1].sum() / sizes.sum())
 
 
 def own_source_share(
