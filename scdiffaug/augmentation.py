@@ -24,7 +24,7 @@ from scdiffaug._randomness import seed_of
 from scdiffaug.contract import DataContract
 from scdiffaug.data import to_csr, to_tensor
 from scdiffaug.diffusion import DEFAULT_STEPS, Sampler
-from scdiffaug.matrices import Matrix, Rows, StoredMatrix, depths
+from scdiffaug.matrices import Matrix, Rows, StoredMatrix, depths, stacked
 from scdiffaug.module import DiffAugModule
 from scdiffaug.nn import multiplies_bfloat16
 
@@ -178,7 +178,7 @@ def generate(
             _make(module, contract, x, request=request.block(rows), sampling=sampling, rng=rng)
             for rows in gen_batches(len(request.source_of), size)
         ]
-        return sparse.vstack(made, format="csr") if sparse.issparse(made[0]) else np.vstack(made)
+        return stacked(made)
 
     at_once = min(batch_size, len(request.source_of))
     if module.makes_counts:

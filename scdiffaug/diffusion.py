@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -72,7 +72,7 @@ class GaussianDiffusion:
 
     sigma_min: float = 0.02
     sigma_max: float = 80.0
-    samplers: tuple[Sampler, ...] = ("dpmpp_2m", "ddim", "ddpm")
+    samplers: ClassVar[tuple[Sampler, ...]] = ("dpmpp_2m", "ddim", "ddpm")
 
     def denoise(self, network: Network, x: Tensor, sigma: Tensor, *, condition: Tensor) -> Tensor:
         """Expected clean cells given noised ones, both shape ``(n, d)``; sigma ``(n,)``."""
@@ -122,7 +122,6 @@ class GaussianDiffusion:
         return self.sigma_min * (self.sigma_max / self.sigma_min) ** strength
 
 
-@dataclass(frozen=True)
 class CountThinning:
     """Binomial thinning of counts, and its reverse (Chen & Zhou 2023, "Learning to Jump").
 
@@ -133,7 +132,7 @@ class CountThinning:
     network sees then is a thinned cell, and zeros, integers and depth hold by construction.
     """
 
-    samplers: tuple[Sampler, ...] = ("thicken",)
+    samplers: ClassVar[tuple[Sampler, ...]] = ("thicken",)
 
     def loss(
         self, network: CountNetwork, x: Tensor, condition: Tensor, *, rng: torch.Generator

@@ -149,7 +149,7 @@ class StoredMatrix:
 
     def __getitem__(self, rows: slice | NDArray[np.integer[Any]]) -> Matrix:
         wanted, place = np.unique(self.rows[rows], return_inverse=True)
-        x = _stacked([self._read(part) for part in _runs(wanted)])
+        x = stacked([self._read(part) for part in _runs(wanted)])
         if not np.array_equal(place, np.arange(len(wanted))):
             x = x[place]
         return x if self.seen is None else self.seen(x)
@@ -210,7 +210,8 @@ def opened(source: Any, rows: Rows, columns: Rows | None, *, place: str) -> Matr
     return found.surveyed() if len(rows) > SUBSAMPLED else found[:]
 
 
-def _stacked(parts: list[Matrix]) -> Matrix:
+def stacked(parts: Sequence[Matrix]) -> Matrix:
+    """Matrices below one another, sparse where they are."""
     if len(parts) == 1:
         return parts[0]
     return sparse.vstack(parts, "csr") if sparse.issparse(parts[0]) else np.concatenate(parts)

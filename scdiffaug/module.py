@@ -326,8 +326,9 @@ class DiffAugModule(BaseModuleClass):
             rng=rng,
             depth=depth,
         )
-        depth = x.sum(1) if depth is None else depth
-        return made if self.makes_counts else self._unstandardise(made, depth=depth)
+        if self.makes_counts:
+            return made
+        return self._unstandardise(made, depth=x.sum(1) if depth is None else depth)
 
     def parameter_groups(self) -> list[list[nn.Parameter]]:
         """Trained parameters: the encoder's side, then the generator's where there is one."""

@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
-from scipy import sparse
 
 from scdiffaug import choosing
 from scdiffaug._randomness import seed_of
@@ -26,7 +25,7 @@ from scdiffaug.augmentation import (
 )
 from scdiffaug.choosing import Choice, Names
 from scdiffaug.contract import DataContract
-from scdiffaug.matrices import Matrix, Rows, StoredMatrix, depths
+from scdiffaug.matrices import Matrix, Rows, StoredMatrix, depths, stacked
 from scdiffaug.module import DiffAugModule
 
 logger = logging.getLogger("scdiffaug")
@@ -142,9 +141,8 @@ class Plan:
                 break
             seed = int(rng.integers(2**31))
         found = np.concatenate(rows)
-        stacked = sparse.vstack(cells, format="csr") if sparse.issparse(x) else np.vstack(cells)
         in_order = np.argsort(found)
-        return stacked[in_order], found[in_order], len(found) / n_drawn
+        return stacked(cells)[in_order], found[in_order], len(found) / n_drawn
 
 
 def planned(
