@@ -6,7 +6,7 @@ import math
 import os
 import platform
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -57,9 +57,16 @@ def interval(low: float, high: float) -> str:
     return "–" if math.isnan(low) else f"{low:+.1f} to {high:+.1f}"
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all."""
-    write_whole(path, lambda aside: aside.write_text(text, encoding="utf-8"))
+def write(out: Path, results: pd.DataFrame, *, summary: str) -> None:
+    """Write the table and the report of a study into a folder, each whole or not at all."""
+    out.mkdir(parents=True, exist_ok=True)
+    write_whole(out / "results.csv", lambda aside: results.to_csv(aside, index=False))
+    write_whole(out / "summary.md", lambda aside: aside.write_text(summary, encoding="utf-8"))
+
+
+def joined(parts: Iterable[str]) -> str:
+    """Parts of a report in Markdown, a blank line between them."""
+    return "\n\n".join(parts) + "\n"
 
 
 def save(figure: Figure, path: Path) -> None:

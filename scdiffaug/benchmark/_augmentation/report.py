@@ -71,9 +71,7 @@ def write(
     command
         What made all this.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    pages.write_text(out / "results.csv", results.to_csv(index=False))
-    pages.write_text(out / "summary.md", summary(results, datasets, command=command))
+    pages.write(out, results, summary=summary(results, datasets, command=command))
     for dataset in datasets:
         own = {method: each for (name, method), each in pictures.items() if name == dataset.name}
         for name, figure in _figures(own).items():
@@ -97,7 +95,7 @@ def summary(results: pd.DataFrame, datasets: Sequence[Dataset], *, command: str)
         parts += [f"## {name}", *_dataset_tables(of_dataset)]
     if "versions" in results and (results["versions"].fillna("") != "").any():
         parts += ["## Versions", pages.versions(results)]
-    return "\n\n".join([*parts, *pages.failures(results)]) + "\n"
+    return pages.joined([*parts, *pages.failures(results)])
 
 
 def _dataset_tables(results: pd.DataFrame) -> list[str]:

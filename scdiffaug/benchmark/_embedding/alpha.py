@@ -167,9 +167,6 @@ def differences(results: pd.DataFrame, panel: Panel) -> pd.Series:
 
 
 def _write(out: Path, results: pd.DataFrame, *, notes: Sequence[str], command: str) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    pages.write_text(out / "results.csv", results.to_csv(index=False))
-    pages.save(differences_figure(results), out / "differences.png")
     parts = [
         "# Does diffusion help?",
         f"Made by `{command}` on {pages.hardware()}.",
@@ -182,7 +179,8 @@ def _write(out: Path, results: pd.DataFrame, *, notes: Sequence[str], command: s
         pages.versions(results),
         *pages.failures(results),
     ]
-    pages.write_text(out / "summary.md", "\n\n".join(parts) + "\n")
+    pages.write(out, results, summary=pages.joined(parts))
+    pages.save(differences_figure(results), out / "differences.png")
 
 
 def _verdicts(results: pd.DataFrame) -> pd.DataFrame:

@@ -97,9 +97,7 @@ def write(
     page
         What the report says beside its numbers.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    pages.write_text(out / "results.csv", results.to_csv(index=False))
-    pages.write_text(out / "summary.md", summary(results, datasets, page=page))
+    pages.write(out, results, summary=summary(results, datasets, page=page))
     figure = embeddings_figure(pictures, datasets, names=page.names)
     pages.save(figure, out / page.picture)
     pages.save(ranks_figure(results, names=page.names), out / "ranks.png")
@@ -121,7 +119,7 @@ def summary(results: pd.DataFrame, datasets: Sequence[Dataset], *, page: Page) -
     if results["value"].notna().any():
         parts += ["## All metrics, mean over datasets", _all_metrics(results)]
         parts += ["## Versions", pages.versions(results)]
-    return "\n\n".join([*parts, *pages.failures(results)]) + "\n"
+    return pages.joined([*parts, *pages.failures(results)])
 
 
 def _headline_metrics(results: pd.DataFrame) -> list[str]:

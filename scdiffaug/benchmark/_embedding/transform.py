@@ -140,9 +140,7 @@ def transform(
 
 def _write(out: Path, results: pd.DataFrame, firsts: Sequence[Job], *, command: str) -> None:
     """Files of the results so far; ``firsts`` are the jobs of the first seed."""
-    out.mkdir(parents=True, exist_ok=True)
-    pages.write_text(out / "results.csv", results.to_csv(index=False))
-    pages.write_text(out / "summary.md", summary(results, firsts, command=command))
+    pages.write(out, results, summary=summary(results, firsts, command=command))
     found = {(job.dataset.name, job.name): runs.embeddings(job) for job in firsts}
     drawn = {key: each for key, each in found.items() if "2d_new" in each}
     names = {name: name for name in METHODS}
@@ -175,7 +173,7 @@ def summary(results: pd.DataFrame, firsts: Sequence[Job], *, command: str) -> st
         if not scores.empty:
             parts += [f"## {title} (%)", _score_table(scores), _change_table(scores)]
     parts += ["## Versions", pages.versions(results), *pages.failures(results)]
-    return "\n\n".join(parts) + "\n"
+    return pages.joined(parts)
 
 
 def both_scores(results: pd.DataFrame, metric: str) -> pd.DataFrame:

@@ -35,9 +35,6 @@ def figure(
         job = at_alpha(plan, dataset, alpha, seed=seed)
         rows += [{**row, "alpha": alpha} for row in runs.rows(job, runs.run(job))]
     results = pd.DataFrame(rows, columns=[*runs.COLUMNS, "alpha"])
-    out.mkdir(parents=True, exist_ok=True)
-    pages.write_text(out / "results.csv", results.to_csv(index=False))
-    pages.save(boxes(results, [dataset.name for dataset in datasets]), out / "figure4.png")
     parts = [
         "# Figure 4: the share of generated positives",
         f"Made by `{command}` on {pages.hardware()}. Means over {pages.n_seeds(results)}, ± "
@@ -47,7 +44,8 @@ def figure(
         *(text for panel in PANELS for text in _table(results, panel)),
         *pages.failures(results),
     ]
-    pages.write_text(out / "summary.md", "\n\n".join(parts) + "\n")
+    pages.write(out, results, summary=pages.joined(parts))
+    pages.save(boxes(results, [dataset.name for dataset in datasets]), out / "figure4.png")
     return results
 
 

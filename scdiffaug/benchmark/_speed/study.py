@@ -157,8 +157,6 @@ def _ends(values: pd.Series) -> tuple[float, float]:
 
 
 def _write(out: Path, results: pd.DataFrame, *, command: str, is_gpu: bool) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    pages.write_text(out / "results.csv", results.to_csv(index=False))
     failed = results[results["note"] != ""][["gauge", "note"]].drop_duplicates()
     parts = [
         "# Speed",
@@ -172,7 +170,7 @@ def _write(out: Path, results: pd.DataFrame, *, command: str, is_gpu: bool) -> N
         pages.markdown(_loading(results)),
         *([] if failed.empty else ["## Without a result", pages.markdown(failed)]),
     ]
-    pages.write_text(out / "summary.md", "\n\n".join(parts) + "\n")
+    pages.write(out, results, summary=pages.joined(parts))
 
 
 def _beside_scvi(results: pd.DataFrame) -> pd.DataFrame:
