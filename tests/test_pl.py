@@ -340,6 +340,6 @@ def test_a_gene_has_the_values_of_the_model_in_real_and_new_cells(pbmc: AnnData)
     bar = ax.collections[0].colorbar if ax.collections[0].colorbar else ax.figure.axes[1]
     highest = np.asarray(pbmc[:, gene].X.max())
     assert bar.get_ylim()[1] == pytest.approx(float(highest), rel=1e-5)
-    with pytest.raises(ValueError, match="adata holds 'log' values, and new 'counts' ones"):
+    with pytest.raises(ValueError, match="adata holds 'log' values, and new counts"):
         pl.gene_agreement(pbmc, new, show=False)
     pl.gene_agreement(pbmc, new, layer="counts", show=False)

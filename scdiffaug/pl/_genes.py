@@ -128,11 +128,11 @@ def _as_seen(adata: AnnData, new: AnnData, layer: str | None) -> tuple[Matrix, M
         check_cells(name, cells)
     real = data.read_matrix(adata, layer)
     made = data.read_matrix(data.align_features(new, adata.var_names), layer)
-    space, of_made = FeatureSpace.decide(real), FeatureSpace.decide(made)
-    if space.is_counts != of_made.is_counts:
+    space = FeatureSpace.decide(real)
+    if not space.is_counts and FeatureSpace.decide(made).is_counts:
         raise ValueError(
-            f"adata holds {space.kind!r} values, and new {of_made.kind!r} ones: name the layer "
-            "that has counts in both (layer=...)."
+            f"adata holds {space.kind!r} values, and new counts: name the layer that has counts "
+            "in both (layer=...)."
         )
     FeatureSpace.decide(made, space.kind)
     return space.transform(real), space.transform(made)
