@@ -73,8 +73,8 @@ class Training:
         options = [f"--{name.replace('_', '-')}" for name in given if getattr(self, name)]
         if self.is_saved and options:
             raise ValueError(
-                f"{self.folder} is not empty: the training of a model that is saved there, "
-                f"{', '.join(options)} cannot change. Leave that out, or name another folder for "
+                f"{self.folder} is not empty, so that its model is loaded, which "
+                f"{', '.join(options)} cannot change: leave that out, or name another folder for "
                 "--model."
             )
 
