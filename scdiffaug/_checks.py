@@ -80,13 +80,18 @@ def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
 
 
 def check_name(argument: str, name: object) -> None:
-    """Check a name; TypeError where it is something else, ValueError where none can be written."""
+    """Check a name; TypeError where it is something else, ValueError where it is empty."""
     if not isinstance(name, str):
         raise TypeError(f"{argument}={name!r} must be one name, a str, not {type(name).__name__}.")
     if not name:
         raise ValueError(f"{argument} is empty: pass a name.")
-    if argument == "key_added" and "/" in name:
-        raise ValueError(f"{argument}={name!r} has a slash, which no file can hold: leave it out.")
+
+
+def check_key_added(key: object) -> None:
+    """Check a key of obsm that is written; errors as in :func:`check_name`, and of a slash."""
+    check_name("key_added", key)
+    if "/" in str(key):
+        raise ValueError(f"key_added={key!r} has a slash, which no file can hold: leave it out.")
 
 
 def check_flag(name: str, value: object) -> None:

@@ -16,7 +16,7 @@ from anndata.io import write_elem
 from numpy.typing import NDArray
 
 from scdiffaug import tl
-from scdiffaug._checks import check_name
+from scdiffaug._checks import check_key_added
 from scdiffaug.choosing import Depth, Keep, Target, group_names
 from scdiffaug.model import scDiffAug
 from scdiffaug.storage import check_writable, write_whole
@@ -137,7 +137,7 @@ def embed(
 ) -> Summary:
     """Write the cells with both embeddings; ``backed``: their matrix is read by blocks."""
     _check_place(out, ".h5ad", overwrite=overwrite)
-    check_name("key_added", key_added)
+    check_key_added(key_added)
     training.check()
     adata = _read(cells, backed=backed)
     # A generator that is not saved would be thrown away.

@@ -20,7 +20,7 @@ import pandas as pd
 from anndata import AnnData
 
 from scdiffaug import block_files, data, storage
-from scdiffaug._checks import check_is, check_name, check_path, check_seed, check_whole
+from scdiffaug._checks import check_is, check_key_added, check_path, check_seed, check_whole
 from scdiffaug._randomness import seed_of
 from scdiffaug.diffusion import Sampler
 from scdiffaug.model import scDiffAug
@@ -125,7 +125,7 @@ def embed(
     >>> anndata.read_h5ad("embedded.h5ad").obsm["X_scdiffaug_2d"].shape
     (700, 2)
     """
-    check_name("key_added", key_added)
+    check_key_added(key_added)
     job = _job(
         "embed",
         dir_path,

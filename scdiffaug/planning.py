@@ -37,8 +37,8 @@ MADE = ["source_obs_name", "augmentation_strength", "is_augmented"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
-    """New cells that are wanted, and all that they are made from.
+class _NewCells:
+    """What new cells of either kind are made by.
 
     Parameters
     ----------
@@ -46,8 +46,38 @@ class Plan:
         Of a trained model.
     cells, x
         Real cells and their values, as :meth:`DataContract.read` gives them.
-    choice, sampling, batch_size
-        Which new cells are wanted, how they are drawn, and how many at once.
+    sampling, batch_size
+        How new cells are drawn, and how many at once.
+    """
+
+    module: DiffAugModule
+    contract: DataContract
+    cells: AnnData
+    x: Matrix | StoredMatrix
+    sampling: Sampling
+    batch_size: int
+
+    def _generate(self, x: Matrix, request: Request, seed: int) -> Matrix:
+        return generate(
+            self.module,
+            self.contract,
+            x,
+            request=request,
+            sampling=replace(self.sampling, seed=seed),
+            batch_size=self.batch_size,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan(_NewCells):
+    """New cells that are wanted of real ones, and all that they are made from.
+
+    Parameters
+    ----------
+    module, contract, cells, x, sampling, batch_size
+        What makes them, from what, and how.
+    choice
+        Which new cells are wanted.
     groups
         Group of each real cell, if a column is named.
     y_real
@@ -58,13 +88,7 @@ class Plan:
         same, and reads; by default the source's.
     """
 
-    module: DiffAugModule
-    contract: DataContract
-    cells: AnnData
-    x: Matrix | StoredMatrix
     choice: Choice
-    sampling: Sampling
-    batch_size: int
     groups: Names | None
     y_real: Callable[[], NDArray[np.float32]]
     source_of: Rows
@@ -107,16 +131,6 @@ class Plan:
         groups = None if self.groups is None else self.groups[self.source_of]
         _warn_of_rejected(kept, share, groups, n_asked=len(rows))
         return made, kept, {**self.said, "kept_share": share}
-
-    def _generate(self, x: Matrix, request: Request, seed: int) -> Matrix:
-        return generate(
-            self.module,
-            self.contract,
-            x,
-            request=request,
-            sampling=replace(self.sampling, seed=seed),
-            batch_size=self.batch_size,
-        )
 
     def _consistent(self, x: Matrix, request: Request) -> tuple[Matrix, Rows, float]:
         """Draw cells that are rejected again, up to ten times in all.
@@ -186,31 +200,23 @@ def planned(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Interpolation:
+class Interpolation(_NewCells):
     """New cells that are wanted between pairs of cells.
 
     Parameters
     ----------
-    module, contract
-        Of a trained model.
-    cells, x
-        Real cells and their values, as :meth:`DataContract.read` gives them.
+    module, contract, cells, x, sampling, batch_size
+        What makes them, from what, and how.
     ends
         Rows of the cells at either end, of which each new cell has one pair.
-    n, sampling, batch_size
-        New cells, how they are drawn, and how many at once.
+    n
+        How many new cells.
     said
         What else provenance says.
     """
 
-    module: DiffAugModule
-    contract: DataContract
-    cells: AnnData
-    x: Matrix | StoredMatrix
     ends: tuple[Rows, Rows]
     n: int
-    sampling: Sampling
-    batch_size: int
     said: Mapping[str, Any]
 
     def make(self) -> AnnData:
@@ -228,14 +234,7 @@ class Interpolation:
             labels=np.zeros(self.n, dtype=np.int64),
             depth=_depths_between(contract, begin, end, share=share),
         )
-        made = generate(
-            module,
-            contract,
-            begin,
-            request=request,
-            sampling=self.sampling,
-            batch_size=self.batch_size,
-        )
+        made = self._generate(begin, request, self.sampling.seed)
         obs = _between_obs(self.cells, source, target, share=share)
         said = {**asdict(self.sampling), **self.said}
         return as_anndata(made, self.cells, obs, contract=contract, said=said)

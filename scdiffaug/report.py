@@ -23,7 +23,7 @@ from scdiffaug.augmentation import encode
 from scdiffaug.choosing import Names, group_names
 from scdiffaug.contract import DataContract
 from scdiffaug.features import FeatureSpace
-from scdiffaug.matrices import Matrix, Rows, StoredMatrix, depths, subsample
+from scdiffaug.matrices import SUBSAMPLED, Matrix, Rows, StoredMatrix, depths, drawn_rows
 from scdiffaug.metrics._spaces import pca_of
 from scdiffaug.metrics.genes import means
 from scdiffaug.module import DiffAugModule
@@ -82,7 +82,8 @@ class Sides:
     own
         Row in ``sources`` of each new cell's source, if known.
     repeats
-        Shares of all new cells, and of all real ones, that equal another.
+        Shares of all new cells, and of all real ones, that equal another; of 20,000 drawn where
+        there are more.
     seed
         Seed of all that is drawn.
     said
@@ -219,7 +220,7 @@ def _links(real: AnnData, new: AnnData) -> Rows:
 
 
 def _repeats(x: Matrix | StoredMatrix) -> float:
-    return metrics.repeat_share(subsample(x)[1])
+    return metrics.repeat_share(x[drawn_rows(x.shape[0], SUBSAMPLED)])
 
 
 def _one_of_each(made: Rows, link: Rows, sources: Rows) -> Rows:

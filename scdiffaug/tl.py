@@ -9,7 +9,7 @@ from typing import Any, Literal
 from anndata import AnnData
 
 from scdiffaug import data
-from scdiffaug._checks import check_is, check_name
+from scdiffaug._checks import check_is, check_key_added
 from scdiffaug.choosing import Depth, Keep, Target
 from scdiffaug.diffusion import Sampler
 from scdiffaug.model import scDiffAug
@@ -57,7 +57,7 @@ def embed(
     >>> adata.obsm["X_scdiffaug_2d"].shape
     (700, 2)
     """
-    check_name("key_added", key_added)
+    check_key_added(key_added)
     data.check_no_view_on_disk(adata)
     model = _trained(adata, model, diffusion="none")
     adata.obsm[key_added], adata.obsm[f"{key_added}_2d"] = model._embed(adata)

@@ -262,7 +262,7 @@ def embedding_scores(
     max_cells_svm
         ``max_cells`` of :func:`linear_svm_accuracy`; the other scores are of all cells.
     seed
-        Seed of the folds, of k-means, of which all its scores are, and of the draws.
+        Seed of the folds, of k-means (one clustering serves all its scores) and of the draws.
 
     Examples
     --------
