@@ -10,6 +10,7 @@ from scdiffaug._checks import check_choice, check_flag, check_number, check_seed
 from scdiffaug.contract import DataContract
 from scdiffaug.features import Kind
 from scdiffaug.module import Condition, Diffusion
+from scdiffaug.normalized import Scale
 from scdiffaug.objectives import ObjectiveName
 
 _LARGEST_WIDTH = 65_536
@@ -81,8 +82,10 @@ def _check_contract(contract: Any) -> None:
     for name, value in contract["setup"].items():
         if not isinstance(value, str | None):
             raise TypeError(f"setup.{name}={value!r} must be a name or null")
-    _check_fields("space", contract["space"], ("kind", "cofactor"))
+    _check_fields("space", contract["space"], ("kind", "cofactor", "scale"))
     check_choice("space.kind", contract["space"]["kind"], get_args(Kind))
+    if contract["space"]["scale"] is not None:
+        check_choice("space.scale", contract["space"]["scale"], get_args(Scale))
     if contract["space"]["cofactor"] is not None:
         check_number("space.cofactor", contract["space"]["cofactor"], above=0)
     for name, kind in (("var_names", str), ("selected", int), ("label_names", str)):

@@ -27,6 +27,7 @@ from scdiffaug.diffusion import DEFAULT_STEPS, Sampler
 from scdiffaug.matrices import Matrix, Rows, StoredMatrix, depths, stacked
 from scdiffaug.module import DiffAugModule
 from scdiffaug.nn import multiplies_bfloat16
+from scdiffaug.normalized import normalize
 
 _CELLS_AT_ONCE = 4096
 _MADE_AT_ONCE = 512
@@ -234,16 +235,24 @@ def as_anndata(
     *,
     contract: DataContract,
     said: Mapping[str, Any],
+    totals: NDArray[np.float32] | None = None,
 ) -> AnnData:
-    """New cells beside the features of the real ones, and how they were made."""
-    new = AnnData(x, obs=obs, var=cells.var.copy(), uns=made_uns(cells, obs, said=said))
+    """New cells beside the features of the real ones, and how they were made.
+
+    ``totals``: what their counts are to be normalised to, shape ``(n,)``, where those of the real
+    ones are; by default to their own sums, so not at all.
+    """
+    scale = contract.space.scale
+    held = x if scale is None else normalize(x, depths(x) if totals is None else totals, scale)
+    new = AnnData(held, obs=obs, var=cells.var.copy(), uns=made_uns(cells, obs, said=said))
     layer = contract.setup["layer"]
     if layer is not None:
         new.layers[layer] = new.X.copy()
     if contract.space.is_counts:
         # scanpy fails on an AnnData without cells.
-        seen = contract.space.transform(new.X) if new.n_obs else new.X.copy()
-        new.layers["log1p_norm"] = seen
+        new.layers["log1p_norm"] = contract.space.transform(x) if new.n_obs else x.copy()
+    if scale is not None:
+        new.layers.setdefault("counts", x)
     return new
 
 

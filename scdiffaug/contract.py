@@ -14,7 +14,7 @@ import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from scdiffaug import data, neighbors
+from scdiffaug import data, neighbors, normalized
 from scdiffaug.features import FeatureSpace, select_features
 from scdiffaug.matrices import (
     Matrix,
@@ -80,6 +80,7 @@ class DataContract:
         """
         x = data.read_matrix(adata, setup["layer"])
         space = FeatureSpace.decide(x, feature_space, names=adata.var_names)
+        x = space.read(x)
         data.check_depth(x, adata.obs_names, space)
         if feature_space == "auto" and not space.is_counts:
             data.warn_of_counts_beside(adata)
@@ -128,15 +129,24 @@ class DataContract:
         place = "adata.X" if self.setup["layer"] is None else f"layer {self.setup['layer']!r}"
         try:
             # Fractions given to a counts model are an error, not an embedding.
-            FeatureSpace.decide(x, self.space.kind)
+            x = self.space.read(x)
         except ValueError as error:
             raise ValueError(
-                f"The model learnt from {self.space.kind!r} values in {place}: put such values "
+                f"The model learnt from {self.space.said!r} values in {place}: put such values "
                 f"there ({str(error).split(':')[0]})."
             ) from error
         data.check_depth(x, cells.obs_names, self.space)
         self._warn_of_depth(x)
         return cells, x
+
+    def totals(self, cells: AnnData, x: Matrix | StoredMatrix) -> NDArray[np.float32] | None:
+        """What the counts ``x`` of cells were normalised to, shape ``(n,)``, where they were."""
+        if self.space.scale is None:
+            return None
+        held = data.read_matrix(cells, self.setup["layer"])
+        parts = [normalized.totals(held[rows], self.space.scale) for rows in row_blocks(held)]
+        totals = np.concatenate(parts)
+        return None if np.allclose(totals, depths(x), rtol=1e-3) else totals
 
     def _warn_of_depth(self, x: Matrix | StoredMatrix) -> None:
         """Warn of cells whose depth, or whose scale where values are no counts, is another."""

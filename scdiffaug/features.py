@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -24,6 +25,7 @@ from scdiffaug._threads import torch_threads_kept
 from scdiffaug.matrices import Bounds, Matrix, StoredMatrix, row_blocks, stored_values, to_dense
 from scdiffaug.neighborhood import search_space
 from scdiffaug.nn import MOST_DEVIATIONS
+from scdiffaug.normalized import Scale, find_scale, recover_counts
 
 Kind = Literal["counts", "peaks", "log", "raw"]
 
@@ -55,10 +57,13 @@ class FeatureSpace:
         they are. ``"raw"``: any real values, seen as they are or by arcsinh.
     cofactor
         Divides raw intensities before arcsinh; ``None`` leaves the values alone.
+    scale
+        On which the AnnData holds normalised counts in place of counts, if it does.
     """
 
     kind: Kind
     cofactor: float | None = None
+    scale: Scale | None = None
 
     @classmethod
     def decide(
@@ -69,12 +74,17 @@ class FeatureSpace:
         Raises
         ------
         ValueError
-            If the request is unknown, or ``"counts"`` or ``"peaks"`` where values are not whole
-            numbers, or any but ``"raw"`` where values are negative, or ``"log"`` where they are
-            too large.
+            If the request is unknown, or ``"counts"`` or ``"peaks"`` where values are neither
+            whole numbers nor these normalised, or any but ``"raw"`` where values are negative,
+            or ``"log"`` where they are too large.
         """
         check_choice("feature_space", requested, ("auto", *get_args(Kind)))
-        found = x.bounds if isinstance(x, StoredMatrix) else Bounds.of(x)
+        found = _bounds(x)
+        if requested in ("auto", "counts", "peaks") and _guess(found) == "log":
+            some = x[row_blocks(x)[0]] if isinstance(x, StoredMatrix) else x
+            if (scale := find_scale(some)) is not None:
+                counts = recover_counts(some, scale)
+                return replace(cls.decide(counts, requested, names=names), scale=scale)
         if requested == "auto":
             requested = _guess(found)
             if requested == "counts" and _are_peaks(x, names):
@@ -84,6 +94,27 @@ class FeatureSpace:
             requested == "raw" and found.lowest >= 0 and found.highest > _LARGEST_LOG_VALUE
         )
         return cls(requested, _ARCSINH_COFACTOR if is_intensity else None)  # type: ignore[arg-type]
+
+    @property
+    def said(self) -> str:
+        """The kind, for messages."""
+        return self.kind if self.scale is None else f"{self.kind} normalised as {self.scale}"
+
+    def read(self, x: Matrix | StoredMatrix) -> Matrix | StoredMatrix:
+        """Values of the kind out of those that an AnnData holds, checked.
+
+        Raises
+        ------
+        ValueError
+            If these are others than the space was chosen for.
+        """
+        if self.scale is None:
+            _check_fits(self.kind, _bounds(x))
+            return x
+        if _guess(_bounds(x)) != "log":
+            raise ValueError(f"found {_guess(_bounds(x))!r} values")
+        recover = partial(recover_counts, scale=self.scale)
+        return x.map(recover).surveyed() if isinstance(x, StoredMatrix) else recover(x)
 
     @property
     def is_counts(self) -> bool:
@@ -132,6 +163,10 @@ class FeatureSpace:
         if self.kind == "log":
             return x.clamp_min(0)
         return x if self.cofactor is None else x.sinh() * self.cofactor
+
+
+def _bounds(x: Matrix | StoredMatrix) -> Bounds:
+    return x.bounds if isinstance(x, StoredMatrix) else Bounds.of(x)
 
 
 def _guess(found: Bounds) -> Kind:

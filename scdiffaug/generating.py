@@ -91,9 +91,9 @@ class GeneratingModel(SavedModel):
 
         Returns
         -------
-        AnnData of the new cells alone, with the model's features; counts from a counts model,
-        with log1p of 10,000 per cell in ``.layers["log1p_norm"]``, else values in the data's own
-        space; a layer that setup named is there too. ``.obs`` is that of the source cells with
+        AnnData of the new cells alone, with the model's features and values on the scale of the
+        data's own; of counts also log1p of 10,000 per cell in ``.layers["log1p_norm"]``, of
+        normalised ones the counts in ``.layers["counts"]``. ``.obs`` is that of the sources with
         ``source_obs_name``, ``augmentation_strength`` and ``is_augmented``, its names being
         ``NAME-aug0``, ``NAME-aug1``, ...; ``.uns["scdiffaug"]`` says how they were made and, with
         ``keep="consistent"``, the ``kept_share``.
@@ -286,6 +286,7 @@ class GeneratingModel(SavedModel):
             contract=self._contract,
             cells=cells,
             x=x,
+            totals=lambda: self._contract.totals(cells, x),
             ends=(
                 choosing.end_rows(cells, source, groups=groups, argument="source"),
                 choosing.end_rows(cells, target, groups=groups, argument="target"),

@@ -129,7 +129,7 @@ class StoredMatrix:
 
     def surveyed(self) -> Self:
         """The same matrix, all rows read once and checked; errors as in :func:`as_float32`."""
-        bounds, sums = self.bounds, np.zeros(len(self.rows), np.float32)
+        bounds, sums = _OF_NOTHING, np.zeros(len(self.rows), np.float32)
         for block in row_blocks(self):
             x = self[block]
             bounds = bounds.widened(Bounds.of(x))
@@ -166,8 +166,9 @@ class StoredMatrix:
         return replace(self, rows=self.rows[rows], sums=sums)
 
     def map(self, seen: Callable[[Matrix], Matrix]) -> Self:
-        """The same matrix, its rows seen through a function of rows."""
-        return replace(self, seen=seen)
+        """The same matrix, its rows seen through one more function of rows."""
+        first = self.seen
+        return replace(self, seen=seen if first is None else lambda rows: seen(first(rows)))
 
     def _read(self, wanted: Rows) -> Matrix:
         """Sorted rows of the source, by one read of those from the first to the last."""

@@ -47,11 +47,12 @@ class scDiffAug(RegisteringModel):
         Cells to learn from. Registered with defaults where :meth:`setup_anndata` was not called.
     feature_space
         What the matrix holds. ``"counts"``: the networks see log1p of 10,000 counts per cell, and
-        augmented cells are counts. ``"peaks"``: counts of accessible regions; the encoder sees
-        which are open (TF-IDF), and all else is as with counts. ``"log"``: non-negative
-        logarithms, used as they are. ``"raw"``: any real values, by arcsinh with cofactor 5 where
-        none is negative and the largest is above 30. ``"auto"`` takes negative values for raw,
-        whole numbers for counts, values of at most 30 for logarithms, and all else for raw;
+        augmented cells are counts; log-normalised ones are recovered, and new cells normalised as
+        their sources. ``"peaks"``: counts of accessible regions; the encoder sees which are open
+        (TF-IDF), and all else is as with counts. ``"log"``: non-negative logarithms, used as they
+        are. ``"raw"``: any real values, by arcsinh with cofactor 5 where none is negative and the
+        largest is above 30. ``"auto"`` takes negative values for raw, whole numbers and
+        log-normalised ones for counts, others of at most 30 for logarithms, all else for raw;
         counts for peaks where most features are named as regions (``chr1:9776-10668``), or where
         most values are zero and, of the others, 2 is more frequent than 1 (a fragment has two
         ends) or all are 1.
@@ -141,7 +142,7 @@ class scDiffAug(RegisteringModel):
             needs_labels=needs_labels,
             seed=seed,
         )
-        logger.info("Feature space: %s (%s requested).", contract.space.kind, feature_space)
+        logger.info("Feature space: %s (%s requested).", contract.space.said, feature_space)
         process = choose_diffusion(diffusion, contract.space)
         if process == "gaussian" and not contract.space.is_counts:
             data.warn_of_sparse_values(data.read_matrix(adata[:1000], contract.setup["layer"]))

@@ -46,6 +46,8 @@ class _NewCells:
         Of a trained model.
     cells, x
         Real cells and their values, as :meth:`DataContract.read` gives them.
+    totals
+        Gives what counts of the real cells were normalised to, shape ``(n,)``, if they were.
     sampling, batch_size
         How new cells are drawn, and how many at once.
     """
@@ -54,6 +56,7 @@ class _NewCells:
     contract: DataContract
     cells: AnnData
     x: Matrix | StoredMatrix
+    totals: Callable[[], NDArray[np.float32] | None]
     sampling: Sampling
     batch_size: int
 
@@ -74,7 +77,7 @@ class Plan(_NewCells):
 
     Parameters
     ----------
-    module, contract, cells, x, sampling, batch_size
+    module, contract, cells, x, totals, sampling, batch_size
         What makes them, from what, and how.
     choice
         Which new cells are wanted.
@@ -115,8 +118,15 @@ class Plan(_NewCells):
         made, rows, said = self._made()
         sources = self.cells.obs_names[self.source_of[rows]]
         table = _made_table(sources, self.copy_of[rows], strength=self.sampling.strength)
-        obs = source_obs(self.cells.obs, table)
-        return as_anndata(made, self.cells, obs, contract=self.contract, said=said)
+        obs, totals = source_obs(self.cells.obs, table), self.totals()
+        return as_anndata(
+            made,
+            self.cells,
+            obs,
+            contract=self.contract,
+            said=said,
+            totals=None if totals is None else totals[self.source_of[rows]],
+        )
 
     def _made(self) -> tuple[Matrix, Rows, dict[str, Any]]:
         """Values of the new cells, which of those wanted they are, and what provenance says."""
@@ -188,6 +198,7 @@ def planned(
         contract=contract,
         cells=cells,
         x=x,
+        totals=cache(lambda: contract.totals(cells, x)),
         choice=choice,
         sampling=sampling,
         batch_size=batch_size,
@@ -205,7 +216,7 @@ class Interpolation(_NewCells):
 
     Parameters
     ----------
-    module, contract, cells, x, sampling, batch_size
+    module, contract, cells, x, totals, sampling, batch_size
         What makes them, from what, and how.
     ends
         Rows of the cells at either end, of which each new cell has one pair.
@@ -235,9 +246,15 @@ class Interpolation(_NewCells):
             depth=_depths_between(contract, begin, end, share=share),
         )
         made = self._generate(begin, request, self.sampling.seed)
-        obs = _between_obs(self.cells, source, target, share=share)
-        said = {**asdict(self.sampling), **self.said}
-        return as_anndata(made, self.cells, obs, contract=contract, said=said)
+        totals = self.totals()
+        return as_anndata(
+            made,
+            self.cells,
+            _between_obs(self.cells, source, target, share=share),
+            contract=contract,
+            said={**asdict(self.sampling), **self.said},
+            totals=None if totals is None else _between(totals[source], totals[target], share),
+        )
 
 
 def _depths_between(
@@ -245,8 +262,13 @@ def _depths_between(
 ) -> NDArray[np.float32] | None:
     if not contract.space.is_counts:
         return None
-    one, other = depths(source), depths(target)
-    return np.rint(one + share * (other - one))
+    return np.rint(_between(depths(source), depths(target), share))
+
+
+def _between(
+    source: NDArray[np.float32], target: NDArray[np.float32], share: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    return source + share * (target - source)
 
 
 def _between_obs(

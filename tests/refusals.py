@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from small_cells import logs_of_no_counts
 
 from scdiffaug import datasets, scDiffAug
 
@@ -36,7 +37,7 @@ class Bench:
         self.labels = np.repeat(["a", "b"], 30)
 
     def _log_model(self) -> scDiffAug:
-        model = scDiffAug(AnnData(np.log1p(self.adata.X.toarray())), n_semantic=8)
+        model = scDiffAug(AnnData(logs_of_no_counts(self.adata.X.toarray())), n_semantic=8)
         model.train(max_epochs=1, enable_progress_bar=False)
         return model
 

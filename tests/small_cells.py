@@ -24,6 +24,14 @@ def counts(rng: np.random.Generator, *, n: int = 60, d: int = 12) -> Array:
     return rng.poisson(programme).astype(float)
 
 
+def logs_of_no_counts(counts: Any) -> Any:
+    """Logarithms of counts per kilobase of transcript: no multiples of a read any more."""
+    lengths = np.random.default_rng(0).uniform(0.5, 5, counts.shape[1])
+    if sparse.issparse(counts):
+        return (counts @ sparse.diags(1 / lengths)).log1p().tocsr().astype(np.float32)
+    return np.log1p(counts / lengths).astype(np.float32)
+
+
 def blobs(rng: np.random.Generator, *, spread: float, n: int = 120) -> tuple[Array, NDArray[Any]]:
     """Cells of four types in the plane, of which two lie close together."""
     centres = np.array([[0.0, 0.0], [4.0, 0.0], [0.0, 4.0], [1.0, 5.0]])

@@ -11,6 +11,7 @@ import pytest
 import scanpy as sc
 import torch
 from anndata import AnnData
+from small_cells import logs_of_no_counts
 
 import scdiffaug
 from scdiffaug import augmentation, choosing, diffusion, scDiffAug
@@ -29,8 +30,7 @@ def trained() -> scDiffAug:
 @pytest.fixture(scope="module")
 def log_model() -> scDiffAug:
     adata = scdiffaug.datasets.pbmc68k_reduced()
-    sc.pp.normalize_total(adata, target_sum=1e4)
-    sc.pp.log1p(adata)
+    adata.X = logs_of_no_counts(adata.X)
     model = scDiffAug(adata)
     model.train(**QUICK)
     return model

@@ -13,7 +13,7 @@ import scanpy as sc
 from anndata import AnnData
 from anndata.io import sparse_dataset
 from scipy import sparse
-from small_cells import write_counts
+from small_cells import logs_of_no_counts, write_counts
 
 import scdiffaug
 from scdiffaug import augmentation, choosing, matrices, neighbors, scDiffAug, streaming
@@ -36,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     dense = AnnData(cells.X.toarray(), cells.obs, cells.var)
     dense.write_h5ad(folder / "dense.h5ad")
     AnnData(cells.X.tocsc(), cells.obs, cells.var).write_h5ad(folder / "csc.h5ad")
-    logs = AnnData(np.log1p(dense.X), cells.obs, cells.var)
+    logs = AnnData(logs_of_no_counts(dense.X), cells.obs, cells.var)
     logs.write_h5ad(folder / "logs.h5ad")
     return folder
 

@@ -12,6 +12,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.colors import same_color, to_rgba
 from matplotlib.figure import Figure
+from small_cells import logs_of_no_counts
 
 from scdiffaug import pl, scDiffAug
 from scdiffaug._colours import GREY, OKABE_ITO
@@ -327,7 +328,7 @@ def test_plots_leave_their_data_unchanged() -> None:
 
 
 def test_a_gene_has_the_values_of_the_model_in_real_and_new_cells(pbmc: AnnData) -> None:
-    """X holds logarithms in the real cells, counts in the new ones."""
+    """X holds logarithms in the real cells, counts in the new ones: both are told."""
     pbmc.layers["counts"] = pbmc.X.copy()
     sc.pp.normalize_total(pbmc, target_sum=1e4)
     sc.pp.log1p(pbmc)
@@ -340,6 +341,9 @@ def test_a_gene_has_the_values_of_the_model_in_real_and_new_cells(pbmc: AnnData)
     bar = ax.collections[0].colorbar if ax.collections[0].colorbar else ax.figure.axes[1]
     highest = np.asarray(pbmc[:, gene].X.max())
     assert bar.get_ylim()[1] == pytest.approx(float(highest), rel=1e-5)
+    titles = [ax.get_title() for ax in pl.gene_agreement(pbmc, new, show=False)]
+    of_counts = pl.gene_agreement(pbmc, new, layer="counts", show=False)
+    assert titles == [ax.get_title() for ax in of_counts]
+    pbmc.X = logs_of_no_counts(pbmc.layers["counts"])
     with pytest.raises(ValueError, match="adata holds 'log' values, and new counts"):
         pl.gene_agreement(pbmc, new, show=False)
-    pl.gene_agreement(pbmc, new, layer="counts", show=False)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from anndata import AnnData
 from refusals import Bench
+from small_cells import logs_of_no_counts
 
 from scdiffaug import datasets, scDiffAug
 from scdiffaug.budget import Budget
@@ -83,7 +84,10 @@ def test_counts_that_are_not_used_are_said(caplog: pytest.LogCaptureFixture) -> 
     adata.layers["reads"], adata.raw = adata.X.copy(), adata
     scDiffAug(adata.copy())
     assert "counts" not in caplog.text
-    adata.X = np.log1p(adata.X.toarray())
+    adata.X = adata.X.log1p()
+    scDiffAug(adata.copy())
+    assert "holds counts" not in caplog.text
+    adata.X = logs_of_no_counts(adata.layers["reads"])
     scDiffAug(adata)
     assert "setup_anndata(adata, layer='reads')" in caplog.text
     assert "adata.raw.to_adata()" in caplog.text

@@ -128,14 +128,15 @@ def _as_seen(adata: AnnData, new: AnnData, layer: str | None) -> tuple[Matrix, M
         check_cells(name, cells)
     real = data.read_matrix(adata, layer)
     made = data.read_matrix(data.align_features(new, adata.var_names), layer)
-    space = FeatureSpace.decide(real)
-    if not space.is_counts and FeatureSpace.decide(made).is_counts:
+    space, other = FeatureSpace.decide(real), FeatureSpace.decide(made)
+    if other.is_counts and not space.is_counts:
         raise ValueError(
             f"adata holds {space.kind!r} values, and new counts: name the layer that has counts "
             "in both (layer=...)."
         )
-    FeatureSpace.decide(made, space.kind)
-    return space.transform(real), space.transform(made)
+    # One side may hold counts, the other these normalised.
+    other = other if other.is_counts else space
+    return space.transform(space.read(real)), space.transform(other.read(made))
 
 
 def _name_furthest(

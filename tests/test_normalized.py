@@ -1,0 +1,182 @@
+"""Counts that are held normalised: told, recovered, learnt from, made."""
+
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pytest
+import scanpy as sc
+from anndata import AnnData
+from scipy import sparse
+from small_cells import logs_of_no_counts
+
+from scdiffaug import matrices, scDiffAug
+from scdiffaug.features import FeatureSpace
+from scdiffaug.normalized import find_scale, normalize, recover_counts, totals
+
+QUICK = {"max_epochs": 2, "enable_progress_bar": False}
+BASES = {"log1p": np.e, "log2": 2, "log10": 10}
+
+
+def _normalized(adata: AnnData, *, base: float = np.e, target_sum: float = 1e4) -> AnnData:
+    cells = adata.copy()
+    sc.pp.normalize_total(cells, target_sum=target_sum)
+    sc.pp.log1p(cells, base=base)
+    del cells.uns["log1p"]
+    return cells
+
+
+@pytest.mark.parametrize("scale", BASES)
+@pytest.mark.parametrize("target_sum", [30.0, 1e4, 1e6])
+@pytest.mark.parametrize("is_dense", [True, False])
+def test_counts_come_back(pbmc: AnnData, scale: str, target_sum: float, is_dense: bool) -> None:
+    logs = _normalized(pbmc, base=BASES[scale], target_sum=target_sum).X
+    logs = logs.toarray() if is_dense else logs
+    assert find_scale(logs) == scale
+    counts = recover_counts(logs, scale)
+    assert type(counts) is type(logs)
+    assert counts.dtype == np.float32
+    assert not (counts != (pbmc.X.toarray() if is_dense else pbmc.X)).sum()
+    np.testing.assert_allclose(totals(logs, scale), target_sum, rtol=1e-4)
+    again = normalize(counts, totals(logs, scale), scale)
+    assert type(again) is type(logs)
+    np.testing.assert_allclose(np.asarray((again - logs).sum(1)), 0, atol=1e-2)
+
+
+def test_values_of_three_decimals_hold_counts() -> None:
+    """As scanpy ships these 700 cells."""
+    logs = sparse.csr_matrix(sc.datasets.pbmc68k_reduced().raw.X)
+    assert find_scale(logs) == "log1p"
+
+
+def test_the_smallest_value_may_stand_for_several_reads() -> None:
+    counts = np.random.default_rng(0).poisson(9, size=(50, 30)).astype(np.float32)
+    counts[:, 0], counts[counts < 3] = 3, 0
+    counts[7] = 0
+    np.testing.assert_array_equal(recover_counts(np.log1p(counts / 7), "log1p"), counts)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        logs_of_no_counts,
+        lambda counts: np.log1p(counts + 0.3137),
+        lambda counts: np.log1p(counts.astype(float) ** 0.9),
+        lambda counts: np.arcsinh(counts / 5),
+        lambda counts: np.sqrt(counts),
+        lambda counts: np.log1p(counts)[:3, :20],
+    ],
+)
+def test_other_values_hold_none(pbmc: AnnData, spoil: object) -> None:
+    values = np.asarray(spoil(pbmc.X.toarray()), dtype=np.float32)
+    assert find_scale(values) is None
+    assert FeatureSpace.decide(values).kind == "log"
+
+
+def test_one_cell_that_holds_none_decides(pbmc: AnnData) -> None:
+    logs = _normalized(pbmc).X.tolil()
+    logs[650] = logs[650] * 1.1
+    assert find_scale(logs.tocsr()) is None
+    with pytest.raises(ValueError, match=r"1 cells hold no .*'log1p', the first of them cell 650"):
+        recover_counts(logs.tocsr(), "log1p")
+
+
+def test_the_model_is_that_of_the_counts(pbmc: AnnData) -> None:
+    models = []
+    for cells in (pbmc, _normalized(pbmc)):
+        models.append(scDiffAug(cells))
+        models[-1].train(**QUICK)
+    one, other = models
+    assert other.feature_space == "counts"
+    np.testing.assert_array_equal(
+        one.get_latent_representation(), other.get_latent_representation()
+    )
+    new = other.augment(steps=2)
+    assert not (new.layers["counts"] != one.augment(steps=2).X).sum()
+    assert not (new.layers["log1p_norm"] != one.augment(steps=2).layers["log1p_norm"]).sum()
+    np.testing.assert_allclose(np.expm1(new.X.toarray()).sum(1), 1e4, rtol=1e-4)
+    report = other.augmentation_report(new, max_cells=60)
+    assert report["checks"]["depth"]["verdict"] == "good"
+
+
+def test_new_cells_are_normalised_as_their_sources(pbmc: AnnData) -> None:
+    """As where variable genes were kept after all genes were normalised."""
+    cells = _normalized(pbmc)[:, :400].copy()
+    model = scDiffAug(cells)
+    model.train(**QUICK)
+    total = dict(zip(cells.obs_names, np.expm1(cells.X.toarray()).sum(1), strict=True))
+    assert np.std(list(total.values())) > 100
+    for options in ({"n_per_cell": 2}, {"depth": 90}, {"indices": [5, 3], "keep": "consistent"}):
+        new = model.augment(steps=2, **options)
+        of_source = [total[name] for name in new.obs["source_obs_name"]]
+        np.testing.assert_allclose(np.expm1(new.X.toarray()).sum(1), of_source, rtol=1e-4)
+    between = model.interpolate(source=0, target=5, n=3, steps=2)
+    found = np.expm1(between.X.toarray()).sum(1)
+    ends = total[cells.obs_names[0]], total[cells.obs_names[5]]
+    np.testing.assert_allclose(found, [ends[0], np.mean(ends), ends[1]], rtol=1e-4)
+
+
+def test_counts_that_were_not_normalised_are_not(pbmc: AnnData) -> None:
+    pbmc.X = pbmc.X.log1p()
+    model = scDiffAug(pbmc)
+    model.train(**QUICK)
+    new = model.augment(depth=90, steps=2)
+    np.testing.assert_allclose(new.X.expm1().sum(1), 90, rtol=1e-5)
+
+
+@pytest.mark.parametrize("layer", ["norm", "counts"])
+def test_a_layer_may_hold_them(pbmc: AnnData, layer: str) -> None:
+    pbmc.layers[layer] = _normalized(pbmc).X
+    scDiffAug.setup_anndata(pbmc, layer=layer)
+    model = scDiffAug(pbmc)
+    model.train(**QUICK)
+    new = model.augment(steps=2)
+    np.testing.assert_array_equal(new.layers[layer].toarray(), new.X.toarray())
+
+
+def test_another_scale_is_refused(pbmc: AnnData, tmp_path: Path) -> None:
+    logs = _normalized(pbmc)
+    model = scDiffAug(logs)
+    model.train(**QUICK)
+    model.save(tmp_path / "model")
+    loaded = scDiffAug.load(tmp_path / "model")
+    known = model.get_latent_representation()
+    np.testing.assert_array_equal(loaded.get_latent_representation(logs), known)
+    learnt = r"learnt from 'counts normalised as log1p' values in adata\.X: put such values there"
+    for other in (pbmc, _normalized(pbmc, base=2), AnnData(pbmc.X * -0.5, var=pbmc.var)):
+        with pytest.raises(ValueError, match=learnt):
+            loaded.get_latent_representation(other)
+
+
+def test_logarithms_may_be_wanted(pbmc: AnnData) -> None:
+    model = scDiffAug(_normalized(pbmc), feature_space="log")
+    assert model.feature_space == "log"
+    assert scDiffAug(_normalized(pbmc), feature_space="counts").feature_space == "counts"
+
+
+def test_open_peaks_are_told(rng: np.random.Generator) -> None:
+    peaks = AnnData(sparse.csr_matrix(rng.random((90, 200)) < 0.1, dtype=np.float32))
+    assert scDiffAug(_normalized(peaks)).feature_space == "peaks"
+
+
+def test_cells_on_disk_hold_them(
+    pbmc: AnnData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(matrices, "SUBSAMPLED", 100)
+    monkeypatch.setattr(matrices, "_ROWS_AT_ONCE", 64)
+    logs = _normalized(pbmc[:200])
+    logs.write_h5ad(tmp_path / "logs.h5ad")
+    models = []
+    for cells in (pbmc[:200].copy(), ad.read_h5ad(tmp_path / "logs.h5ad", backed="r")):
+        models.append(scDiffAug(cells))
+        models[-1].train(**QUICK, max_cells=None)
+    one, other = (model.augment(steps=2) for model in models)
+    assert models[1].feature_space == "counts"
+    np.testing.assert_allclose(np.expm1(other.X.toarray()).sum(1), 1e4, rtol=1e-4)
+    written = models[1].augment(steps=2, path=tmp_path / "new.h5ad")
+    np.testing.assert_allclose(np.expm1(written.X[:].toarray()).sum(1), 1e4, rtol=1e-4)
+    assert other.layers["counts"].sum() == one.X.sum()
+    logs.X[150] *= 1.1
+    logs.write_h5ad(tmp_path / "bad.h5ad")
+    with pytest.raises(ValueError, match="1 cells hold no normalised counts"):
+        scDiffAug(ad.read_h5ad(tmp_path / "bad.h5ad", backed="r"))
