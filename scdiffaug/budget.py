@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from scdiffaug._checks import check_whole
 from scdiffaug.matrices import SUBSAMPLED
-from scdiffaug.pairs import LARGEST_GENERATOR_BATCH, batch_bounds
+from scdiffaug.pairs import batch_bounds
 
 logger = logging.getLogger("scdiffaug")
 
@@ -80,15 +80,15 @@ class Budget:
 
     @property
     def generator_batch(self) -> int:
-        """Cells of a batch that the generator learns from: 256, or fewer where it sees them often.
+        """Cells of a batch that the generator learns from: all, or fewer where it sees them often.
 
-        It needs more steps than the encoder, not more cells in each; after some 75 passes over
-        the cells it begins to learn them by heart (benchmarks/NOTES.md, experiment 19).
+        After some 75 passes over few cells it begins to learn them by heart; with less many are
+        not learnt (benchmarks/NOTES.md, experiments 19 and 46).
         """
         if not self.generates:
             return 0
         n_seen = _GENERATOR_PASSES * self._n_cells_of_a_process
-        return min(LARGEST_GENERATOR_BATCH, math.ceil(n_seen / self.n_steps))
+        return min(self.batch_size, math.ceil(n_seen / self.n_steps))
 
     @property
     def generator_epsilon(self) -> float:

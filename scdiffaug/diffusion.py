@@ -137,11 +137,11 @@ class CountThinning:
     def loss(
         self, network: CountNetwork, x: Tensor, condition: Tensor, *, rng: torch.Generator
     ) -> Tensor:
-        """Negative log-likelihood per missing read at a uniform share kept.
+        """Negative log-likelihood per missing read, of cells thinned as sampling meets them.
 
         ``x`` may be sparse, in coordinate form.
         """
-        share = torch.rand(len(x), generator=rng, device=x.device)
+        share = _shares_met(len(x), rng)
         row, column, whole = _reads(x)
         none = torch.zeros_like(share)
         depth = none.index_add(0, row, whole)
@@ -181,6 +181,17 @@ class CountThinning:
             x.put_(place, x.new_ones(()).expand(len(place)), accumulate=True)
             n_kept = n_wanted
         return x
+
+
+def _shares_met(n_cells: int, rng: torch.Generator) -> Tensor:
+    """Shares of reads kept, drawn as the steps of :meth:`CountThinning.sample` have them.
+
+    None where it begins, else the square of a step. Of uniform shares those of a cell of many
+    reads would hardly ever be few reads, on which all later ones hang (benchmarks/NOTES.md, 46).
+    """
+    first = 1 / DEFAULT_STEPS
+    steps = torch.rand(n_cells, generator=rng, device=rng.device) * (1 + first) - first
+    return steps.clamp_min_(0).square_()
 
 
 def _reads(x: Tensor) -> losses.Reads:

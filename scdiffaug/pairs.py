@@ -17,8 +17,6 @@ from scdiffaug.matrices import Matrix, Rows, StoredMatrix, batches, mixed_reads,
 from scdiffaug.neighbors import NeighborWalks
 from scdiffaug.repulsion import Repulsion
 
-LARGEST_GENERATOR_BATCH = 256
-
 
 def batch_bounds(n_cells: int, batch_size: int) -> list[int]:
     """Where batches begin, and where the last one ends."""
@@ -50,8 +48,8 @@ class PairBatches:
     labels
         Integer labels, for the supervised ablation only; zeros otherwise.
     batch_size, generator_batch
-        Cells of a batch, and those of them that the generator learns from. Where there is no
-        generator (0), batches bring neither cells nor neighbourhoods, and nothing is read.
+        Cells of a batch, and those of them that the generator learns from, by default all. Where
+        there is none (0), batches bring neither cells nor neighbourhoods, and nothing is read.
     mixes
         Whether the generator learns from cells of which half have reads of the cell near them
         (:func:`~scdiffaug.matrices.mixed_reads`), so that it meets few twice.
@@ -77,15 +75,18 @@ class PairBatches:
         labels: NDArray[np.integer[Any]],
         batch_size: int,
         rng: np.random.Generator,
-        generator_batch: int = LARGEST_GENERATOR_BATCH,
+        generator_batch: int | None = None,
         mixes: bool = False,
         n_processes: int = 1,
     ) -> None:
         self.x, self.inputs, self.labels, self.rng = x, inputs, labels, rng
         self.walks, self.neighbor_weights, self.repulsion = walks, neighbor_weights, repulsion
-        self.places, self.batch_size, self.generator_batch = places, batch_size, generator_batch
-        self.n_processes, self.mixes = n_processes, mixes and generator_batch > 0
-        self._read = x if generator_batch else sparse.csr_matrix((x.shape[0], 0), dtype=np.float32)
+        self.places, self.batch_size = places, batch_size
+        self.generator_batch = batch_size if generator_batch is None else generator_batch
+        self.n_processes, self.mixes = n_processes, mixes and self.generator_batch > 0
+        self._read = (
+            x if self.generator_batch else sparse.csr_matrix((x.shape[0], 0), dtype=np.float32)
+        )
 
     def __len__(self) -> int:
         return len(batch_bounds(self.x.shape[0] // self.n_processes, self.batch_size)) - 1

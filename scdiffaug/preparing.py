@@ -16,7 +16,7 @@ from scdiffaug.layouts import community_layout
 from scdiffaug.matrices import Matrix, Rows, StoredMatrix, drawn_rows, row_blocks, subsample, taken
 from scdiffaug.neighborhood import neighbor_weights
 from scdiffaug.neighbors import NeighborWalks
-from scdiffaug.pairs import LARGEST_GENERATOR_BATCH, PairBatches
+from scdiffaug.pairs import PairBatches
 from scdiffaug.repulsion import USUAL_BALANCE, USUAL_RELATEDNESS, Repulsion
 
 
@@ -30,7 +30,7 @@ def training_cells(
     balance: float = USUAL_BALANCE,
     relatedness: float = USUAL_RELATEDNESS,
     n_projection: int = 2,
-    generator_batch: int = LARGEST_GENERATOR_BATCH,
+    generator_batch: int | None = None,
     n_processes: int = 1,
 ) -> tuple[PairBatches, PrincipalAxes]:
     """Batches of cells with a near one each, and the axes of the encoder's inputs.

@@ -324,6 +324,22 @@ def test_count_loss_is_lowest_for_the_exact_network(rng: torch.Generator) -> Non
     assert loss(exact_network) < loss(tilted) - 0.01
 
 
+def test_training_thins_cells_as_sampling_meets_them() -> None:
+    """Of a cell of many reads, too, none are seen as often as in the first of eight steps."""
+    x, seen = torch.full((9000, 2), 5000.0), []
+
+    def network(kept: Tensor, *_: Tensor) -> Tensor:
+        seen.append(kept.sum(1) / 10_000)
+        return torch.zeros_like(kept)
+
+    COUNTS.loss(burstless(network), x, torch.zeros(len(x), 1), rng=seeded(0))
+    (share,) = seen
+    assert (share == 0).float().mean().item() == pytest.approx(1 / 9, abs=0.015)
+    quantiles = torch.tensor([0.25, 0.5, 0.75])
+    found = share[share > 0].quantile(quantiles)
+    torch.testing.assert_close(found, quantiles.square(), rtol=0, atol=0.03)
+
+
 def test_count_loss_of_sparse_cells_is_that_of_dense_ones(rng: torch.Generator) -> None:
     x = counts(rng)
     weights = torch.randn(9, 9, generator=rng)
