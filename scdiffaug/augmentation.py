@@ -250,9 +250,12 @@ def as_anndata(
         new.layers[layer] = new.X.copy()
     if contract.space.is_counts:
         # scanpy fails on an AnnData without cells.
-        new.layers["log1p_norm"] = contract.space.transform(x) if new.n_obs else x.copy()
+        seen = contract.space.transform(x) if new.n_obs else x.copy()
+        new.layers.setdefault("log1p_norm", seen)
     if scale is not None:
         new.layers.setdefault("counts", x)
+        if layer is None and "log1p" in cells.uns:
+            new.uns["log1p"] = copy(cells.uns["log1p"])
     return new
 
 

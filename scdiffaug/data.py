@@ -102,7 +102,7 @@ def check_depth(x: Matrix | StoredMatrix, obs_names: pd.Index, space: FeatureSpa
         raise ValueError(
             f"{int(empty.sum())} cells have no counts, e.g. {obs_names[empty][0]!r}, in the "
             f"{x.shape[1]} features of the model: remove them, with "
-            "sc.pp.filter_cells(adata, min_counts=1) where adata has these features alone."
+            "sc.pp.filter_cells(adata, min_genes=1) where adata has these features alone."
         )
 
 

@@ -80,11 +80,10 @@ class FeatureSpace:
         """
         check_choice("feature_space", requested, ("auto", *get_args(Kind)))
         found = _bounds(x)
-        if requested in ("auto", "counts", "peaks") and _guess(found) == "log":
-            some = x[row_blocks(x)[0]] if isinstance(x, StoredMatrix) else x
-            if (scale := find_scale(some)) is not None:
-                counts = recover_counts(some, scale)
-                return replace(cls.decide(counts, requested, names=names), scale=scale)
+        may_be_counts = requested in ("auto", "counts", "peaks") and _guess(found) == "log"
+        if may_be_counts and (scale := find_scale(x)) is not None:
+            some = recover_counts(x[row_blocks(x)[0]], scale)
+            return replace(cls.decide(some, requested, names=names), scale=scale)
         if requested == "auto":
             requested = _guess(found)
             if requested == "counts" and _are_peaks(x, names):

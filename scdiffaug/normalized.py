@@ -13,22 +13,24 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from scdiffaug.matrices import Matrix, depths, row_blocks, stacked
+from scdiffaug.matrices import Matrix, StoredMatrix, depths, row_blocks, stacked
 
 Scale = Literal["log1p", "log2", "log10"]
 
 _LOG_OF_BASE: dict[Scale, float] = {"log1p": 1.0, "log2": math.log(2), "log10": math.log(10)}
-# Reads that the smallest value of a cell may stand for.
-_MOST_OF_THE_SMALLEST = 5
-# Mean distance of a cell's multiples from whole numbers; at random it is a quarter. Files of
-# values with three decimals have some hundredths.
-_TOLERANCE = 0.05
-# Of fewer values beside the smallest of each cell all may be whole by chance.
-_FEWEST_VALUES = 100
+# Reads that a cell's smallest value may stand for, where the scale is to be found, and where it
+# is known: new cells may be of few genes and many reads.
+_MOST_READS, _MOST_READS_OF_NEW = 5, 100
+# Values beside the smallest, in the mean of cells: of few, all may be even by chance.
+_FEWEST_VALUES = 10
 _LOOKED_AT_FIRST = 100
+# A logarithm's distance from that of a multiple, in float32 mostly some 1e-7 of it.
+_TOLERANCE = 1e-5
+# Files of text have rounded values, which say something where they are so many steps and more.
+_DECIMALS, _FEWEST_STEPS = (1e-3, 1e-4, 1e-5), 500
 
 
-def find_scale(x: Matrix) -> Scale | None:
+def find_scale(x: Matrix | StoredMatrix) -> Scale | None:
     """How logarithms hold normalised counts; None where they do not in every cell.
 
     Parameters
@@ -37,16 +39,15 @@ def find_scale(x: Matrix) -> Scale | None:
         Values from 0 to 30, shape ``(n, d)``.
     """
     blocks = row_blocks(x)
-    first = _nonzero(x[blocks[0]])
-    n_beside = first.nnz - np.count_nonzero(np.diff(first.indptr))
-    if n_beside < _FEWEST_VALUES:
+    n_values = np.diff(_nonzero(x[blocks[0]]).indptr)
+    if np.maximum(n_values - 1, 0).mean() < _FEWEST_VALUES:
         return None
     # What is not so is mostly seen at once.
     blocks.insert(0, slice(0, _LOOKED_AT_FIRST))
-    fit = (
-        scale for scale in _LOG_OF_BASE if all(_counts(x[rows], scale)[1].all() for rows in blocks)
-    )
-    return next(fit, None)
+    for scale in _LOG_OF_BASE:
+        if all(_counts(x[rows], scale, _MOST_READS)[1].all() for rows in blocks):
+            return scale
+    return None
 
 
 def recover_counts(x: Matrix, scale: Scale) -> Matrix:
@@ -57,13 +58,13 @@ def recover_counts(x: Matrix, scale: Scale) -> Matrix:
     ValueError
         If some cells do not hold such.
     """
-    parts, whole = zip(*(_counts(x[rows], scale) for rows in row_blocks(x)), strict=True)
-    is_whole = np.concatenate(whole)
-    if not is_whole.all():
-        raise ValueError(
-            f"{np.count_nonzero(~is_whole)} cells hold no normalised counts on the scale "
-            f"{scale!r}, the first of them cell {is_whole.argmin()}"
-        )
+    parts = []
+    for rows in row_blocks(x):
+        counts, is_whole = _counts(x[rows], scale, _MOST_READS_OF_NEW)
+        if not is_whole.all():
+            n_others = np.count_nonzero(~is_whole)
+            raise ValueError(f"{n_others} cells hold no {scale} of normalised counts")
+        parts.append(counts)
     return stacked(parts)
 
 
@@ -99,20 +100,37 @@ def _linear(values: NDArray[np.float32], scale: Scale) -> NDArray[np.float64]:
     return np.expm1(values.astype(np.float64) * _LOG_OF_BASE[scale])
 
 
-def _counts(x: Matrix, scale: Scale) -> tuple[Matrix, NDArray[np.bool_]]:
-    """Values as multiples of a read of their cell, and in which cells these are whole."""
+def _counts(x: Matrix, scale: Scale, most: int) -> tuple[Matrix, NDArray[np.bool_]]:
+    """Values as multiples of a read of their cell, and in which cells all are whole.
+
+    ``most``: reads that the smallest value of a cell may stand for.
+    """
     values = _nonzero(x)
-    n_values = np.diff(values.indptr)
-    # A reduction has no empty parts.
-    cells = np.flatnonzero(n_values)
-    starts, lengths = values.indptr[cells], n_values[cells]
-    reads = _linear(values.data, scale)
-    reads /= np.repeat(np.minimum.reduceat(reads, starts), lengths)
-    smallest = np.zeros(len(cells))
-    for multiple in range(_MOST_OF_THE_SMALLEST, 0, -1):
-        off = np.abs(reads * multiple - np.rint(reads * multiple))
-        smallest[np.add.reduceat(off, starts) < _TOLERANCE * lengths] = multiple
-    is_whole = n_values == 0
-    is_whole[cells] = smallest > 0
-    values.data = np.rint(reads * np.repeat(smallest, lengths)).astype(np.float32)
+    logs, linear = values.data, _linear(values.data, scale)
+    row = np.repeat(np.arange(x.shape[0]), np.diff(values.indptr))
+    smallest = np.full(x.shape[0], np.inf)
+    np.minimum.at(smallest, row, linear)
+    tolerance = _TOLERANCE * logs + 2 * _step(logs)
+    counts, open_at = np.zeros_like(logs), np.arange(len(logs))
+    for n_reads in range(1, most + 1):
+        read = smallest[row[open_at]] / n_reads
+        n = np.rint(linear[open_at] / read)
+        off = np.abs(np.log1p(n * read) / _LOG_OF_BASE[scale] - logs[open_at])
+        n_off = np.bincount(row[open_at], off > tolerance[open_at], minlength=x.shape[0])
+        is_open = n_off[row[open_at]] > 0
+        counts[open_at[~is_open]] = n[~is_open]
+        open_at = open_at[is_open]
+    is_whole = np.ones(x.shape[0], dtype=bool)
+    is_whole[row[open_at]] = False
+    values.data = counts
     return _as(x, values), is_whole
+
+
+def _step(logs: NDArray[np.float32]) -> float:
+    """Of the decimals that values were rounded to; 0 where they have as many as float32 has."""
+    for step in _DECIMALS if len(logs) else ():
+        decimals = logs / step
+        is_rounded = np.abs(decimals - np.rint(decimals)) < np.maximum(3e-7 * decimals, 1e-3)
+        if decimals.min() >= _FEWEST_STEPS and is_rounded.all():
+            return step
+    return 0.0

@@ -10,7 +10,7 @@ from anndata import AnnData
 from scipy import sparse
 from small_cells import logs_of_no_counts
 
-from scdiffaug import matrices, scDiffAug
+from scdiffaug import matrices, pl, scDiffAug
 from scdiffaug.features import FeatureSpace
 from scdiffaug.normalized import find_scale, normalize, recover_counts, totals
 
@@ -65,6 +65,17 @@ def test_the_smallest_value_may_stand_for_several_reads() -> None:
         lambda counts: np.arcsinh(counts / 5),
         lambda counts: np.sqrt(counts),
         lambda counts: np.log1p(counts)[:3, :20],
+        # Of few genes a cell's smallest count is often two.
+        lambda counts: np.log1p(counts)[:, :20],
+        lambda counts: np.minimum(np.log1p(counts), 1.5),
+        lambda counts: np.log1p(counts) * np.where(np.arange(765) < 15, 1.3, 1),
+        # Normalised, but no logarithms.
+        lambda counts: counts / counts.sum(1, keepdims=True),
+        lambda counts: counts / counts.sum(1, keepdims=True) * 10,
+        # Grids.
+        lambda counts: np.minimum(counts, 2) / 2,
+        lambda counts: np.minimum(counts, 255) / 255,
+        lambda counts: np.minimum(counts, 255) / 1000,
     ],
 )
 def test_other_values_hold_none(pbmc: AnnData, spoil: object) -> None:
@@ -77,7 +88,7 @@ def test_one_cell_that_holds_none_decides(pbmc: AnnData) -> None:
     logs = _normalized(pbmc).X.tolil()
     logs[650] = logs[650] * 1.1
     assert find_scale(logs.tocsr()) is None
-    with pytest.raises(ValueError, match=r"1 cells hold no .*'log1p', the first of them cell 650"):
+    with pytest.raises(ValueError, match="1 cells hold no log1p of normalised counts"):
         recover_counts(logs.tocsr(), "log1p")
 
 
@@ -116,6 +127,15 @@ def test_new_cells_are_normalised_as_their_sources(pbmc: AnnData) -> None:
     np.testing.assert_allclose(found, [ends[0], np.mean(ends), ends[1]], rtol=1e-4)
 
 
+def test_the_report_reads_new_cells_of_few_genes_and_many_reads(pbmc: AnnData) -> None:
+    cells = _normalized(pbmc)[:, :60].copy()
+    model = scDiffAug(cells)
+    model.train(**QUICK)
+    new = model.augment(steps=2, depth=3000)
+    assert new.layers["counts"].toarray().max(1).min() > 50
+    assert model.augmentation_report(new, max_cells=60)["n_cells"]
+
+
 def test_counts_that_were_not_normalised_are_not(pbmc: AnnData) -> None:
     pbmc.X = pbmc.X.log1p()
     model = scDiffAug(pbmc)
@@ -124,7 +144,7 @@ def test_counts_that_were_not_normalised_are_not(pbmc: AnnData) -> None:
     np.testing.assert_allclose(new.X.expm1().sum(1), 90, rtol=1e-5)
 
 
-@pytest.mark.parametrize("layer", ["norm", "counts"])
+@pytest.mark.parametrize("layer", ["norm", "counts", "log1p_norm"])
 def test_a_layer_may_hold_them(pbmc: AnnData, layer: str) -> None:
     pbmc.layers[layer] = _normalized(pbmc).X
     scDiffAug.setup_anndata(pbmc, layer=layer)
@@ -149,8 +169,11 @@ def test_another_scale_is_refused(pbmc: AnnData, tmp_path: Path) -> None:
 
 
 def test_logarithms_may_be_wanted(pbmc: AnnData) -> None:
-    model = scDiffAug(_normalized(pbmc), feature_space="log")
+    cells = _normalized(pbmc)
+    model = scDiffAug(cells, feature_space="log")
     assert model.feature_space == "log"
+    model.train(**QUICK)
+    pl.gene_agreement(cells, model.augment(steps=2), show=False)
     assert scDiffAug(_normalized(pbmc), feature_space="counts").feature_space == "counts"
 
 
@@ -178,5 +201,7 @@ def test_cells_on_disk_hold_them(
     assert other.layers["counts"].sum() == one.X.sum()
     logs.X[150] *= 1.1
     logs.write_h5ad(tmp_path / "bad.h5ad")
-    with pytest.raises(ValueError, match="1 cells hold no normalised counts"):
-        scDiffAug(ad.read_h5ad(tmp_path / "bad.h5ad", backed="r"))
+    bad = ad.read_h5ad(tmp_path / "bad.h5ad", backed="r")
+    assert scDiffAug(bad).feature_space == "log"
+    with pytest.raises(ValueError, match="1 cells hold no log1p of normalised counts"):
+        models[1].get_latent_representation(bad)

@@ -129,6 +129,9 @@ def _as_seen(adata: AnnData, new: AnnData, layer: str | None) -> tuple[Matrix, M
     real = data.read_matrix(adata, layer)
     made = data.read_matrix(data.align_features(new, adata.var_names), layer)
     space, other = FeatureSpace.decide(real), FeatureSpace.decide(made)
+    if (space.scale or other.scale) and not (space.is_counts and other.is_counts):
+        # Of one side too little is known to recover counts.
+        space = other = FeatureSpace.decide(real, "log")
     if other.is_counts and not space.is_counts:
         raise ValueError(
             f"adata holds {space.kind!r} values, and new counts: name the layer that has counts "
