@@ -81,12 +81,10 @@ class PairBatches:
     ) -> None:
         self.x, self.inputs, self.labels, self.rng = x, inputs, labels, rng
         self.walks, self.neighbor_weights, self.repulsion = walks, neighbor_weights, repulsion
-        self.places, self.batch_size = places, batch_size
-        self.generator_batch = batch_size if generator_batch is None else generator_batch
-        self.n_processes, self.mixes = n_processes, mixes and self.generator_batch > 0
-        self._read = (
-            x if self.generator_batch else sparse.csr_matrix((x.shape[0], 0), dtype=np.float32)
-        )
+        self.places, self.batch_size, self.generator_batch = places, batch_size, generator_batch
+        self.n_processes, self.generates = n_processes, generator_batch != 0
+        self.mixes = mixes and self.generates
+        self._read = x if self.generates else sparse.csr_matrix((x.shape[0], 0), dtype=np.float32)
 
     def __len__(self) -> int:
         return len(batch_bounds(self.x.shape[0] // self.n_processes, self.batch_size)) - 1
@@ -102,7 +100,7 @@ class PairBatches:
         bounds = batch_bounds(len(order), self.batch_size)
         for cells, x in batches(self._read, order, bounds, rng=rng):
             near = self.walks.draw(cells, rng)
-            around = cells if self.generator_batch else cells[:0]
+            around = cells if self.generates else cells[:0]
             yield {
                 "x": to_sparse_tensor(self._learnt(x[: self.generator_batch], near, rng)),
                 "depth": torch.from_numpy(np.asarray(x.sum(1)).ravel()),
