@@ -84,6 +84,8 @@ class DataContract:
         data.check_depth(x, adata.obs_names, space)
         if feature_space == "auto" and not space.is_counts:
             data.warn_of_counts_beside(adata)
+        if feature_space == "auto" and space.kind == "log":
+            data.warn_of_odd_cells(x[:1000], adata.obs_names)
         neighbors.check_enough(adata.n_obs, n_neighbors)
         labels = adata.obs[setup["labels_key"]].astype(str) if needs_labels else []
         rows, few = subsample(x)

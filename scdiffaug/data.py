@@ -27,6 +27,7 @@ from scdiffaug.matrices import (
     stored_values,
     to_dense,
 )
+from scdiffaug.normalized import hold_counts
 
 logger = logging.getLogger("scdiffaug")
 
@@ -154,6 +155,19 @@ def warn_of_counts_beside(adata: AnnData) -> None:
             logger.warning("Layer %r holds counts: %s to learn from them.", name, advice)
     if adata.raw is not None and _are_counts(adata.raw.X):
         logger.warning("adata.raw holds counts: pass adata.raw.to_adata() to learn from them.")
+
+
+def warn_of_odd_cells(x: Matrix, obs_names: pd.Index) -> None:
+    """Warn where most of these cells hold log-normalised counts, and some do not."""
+    holds = hold_counts(x)
+    if 1 / 2 < holds.mean() < 1:
+        logger.warning(
+            "%d of the first %d cells hold log1p of normalised counts, but %r does not: leave "
+            "such cells out to learn from counts; now all are read as logarithms.",
+            holds.sum(),
+            len(holds),
+            obs_names[holds.argmin()],
+        )
 
 
 def warn_of_sparse_values(x: Matrix) -> None:

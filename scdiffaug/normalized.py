@@ -68,6 +68,11 @@ def recover_counts(x: Matrix, scale: Scale) -> Matrix:
     return stacked(parts)
 
 
+def hold_counts(x: Matrix) -> NDArray[np.bool_]:
+    """Which cells hold log1p of normalised counts, shape ``(n,)``."""
+    return _counts(x, "log1p", _MOST_READS)[1]
+
+
 def totals(x: Matrix, scale: Scale) -> NDArray[np.float32]:
     """What each cell's counts were normalised to, shape ``(n,)``."""
     values = _nonzero(x)

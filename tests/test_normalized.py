@@ -92,6 +92,22 @@ def test_one_cell_that_holds_none_decides(pbmc: AnnData) -> None:
         recover_counts(logs.tocsr(), "log1p")
 
 
+def test_a_cell_that_holds_none_is_named(pbmc: AnnData, caplog: pytest.LogCaptureFixture) -> None:
+    logs = _normalized(pbmc)
+    scDiffAug(logs.copy(), feature_space="log")
+    assert "does not" not in caplog.text
+    logs.X[650] *= 1.1
+    scDiffAug(logs)
+    said = (
+        f"699 of the first 700 cells hold log1p of normalised counts, but {logs.obs_names[650]!r}"
+    )
+    assert said in caplog.text
+    caplog.clear()
+    logs.X = logs_of_no_counts(pbmc.X)
+    scDiffAug(logs)
+    assert "of the first" not in caplog.text
+
+
 def test_the_model_is_that_of_the_counts(pbmc: AnnData) -> None:
     models = []
     for cells in (pbmc, _normalized(pbmc)):
