@@ -118,6 +118,8 @@ def _counts(x: Matrix, scale: Scale, most: int) -> tuple[Matrix, NDArray[np.bool
     tolerance = _TOLERANCE * logs + 2 * _step(logs)
     counts, open_at = np.zeros_like(logs), np.arange(len(logs))
     for n_reads in range(1, most + 1):
+        if not len(open_at):
+            break
         read = smallest[row[open_at]] / n_reads
         n = np.rint(linear[open_at] / read)
         off = np.abs(np.log1p(n * read) / _LOG_OF_BASE[scale] - logs[open_at])

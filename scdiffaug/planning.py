@@ -70,6 +70,25 @@ class _NewCells:
             batch_size=self.batch_size,
         )
 
+    def _as_anndata(
+        self,
+        made: Matrix,
+        obs: pd.DataFrame,
+        said: Mapping[str, Any],
+        *,
+        of_sources: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+    ) -> AnnData:
+        """``of_sources`` takes totals of the real cells to those of the new ones."""
+        totals = self.totals()
+        return as_anndata(
+            made,
+            self.cells,
+            obs,
+            contract=self.contract,
+            said=said,
+            totals=None if totals is None else of_sources(totals),
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Plan(_NewCells):
@@ -116,17 +135,11 @@ class Plan(_NewCells):
     def make(self) -> AnnData:
         """All of the new cells."""
         made, rows, said = self._made()
-        sources = self.cells.obs_names[self.source_of[rows]]
+        source_of = self.source_of[rows]
+        sources = self.cells.obs_names[source_of]
         table = _made_table(sources, self.copy_of[rows], strength=self.sampling.strength)
-        obs, totals = source_obs(self.cells.obs, table), self.totals()
-        return as_anndata(
-            made,
-            self.cells,
-            obs,
-            contract=self.contract,
-            said=said,
-            totals=None if totals is None else totals[self.source_of[rows]],
-        )
+        obs = source_obs(self.cells.obs, table)
+        return self._as_anndata(made, obs, said, of_sources=lambda totals: totals[source_of])
 
     def _made(self) -> tuple[Matrix, Rows, dict[str, Any]]:
         """Values of the new cells, which of those wanted they are, and what provenance says."""
@@ -246,14 +259,11 @@ class Interpolation(_NewCells):
             depth=_depths_between(contract, begin, end, share=share),
         )
         made = self._generate(begin, request, self.sampling.seed)
-        totals = self.totals()
-        return as_anndata(
+        return self._as_anndata(
             made,
-            self.cells,
             _between_obs(self.cells, source, target, share=share),
-            contract=contract,
-            said={**asdict(self.sampling), **self.said},
-            totals=None if totals is None else _between(totals[source], totals[target], share),
+            {**asdict(self.sampling), **self.said},
+            of_sources=lambda totals: _between(totals[source], totals[target], share),
         )
 
 
