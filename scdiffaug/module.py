@@ -331,12 +331,16 @@ class DiffAugModule(BaseModuleClass):
         return self._unstandardise(made, depth=x.sum(1) if depth is None else depth)
 
     def parameter_groups(self) -> list[list[nn.Parameter]]:
-        """Trained parameters: the encoder's side, then the generator's where there is one."""
+        """Trained parameters: the encoder's side, then the generator's, then dispersions."""
         own = [p for p in self.objective.parameters() if p.requires_grad]
         groups = [[*self.encoder.parameters(), *own]]
-        if self.process is not None:
-            groups.append([*self.generator.parameters(), *self.label_vectors.parameters()])
-        return groups
+        if self.process is None:
+            return groups
+        labels = self.label_vectors.parameters()
+        if isinstance(self.generator, CountGenerator):
+            profile, dispersion = self.generator.profile, self.generator.dispersion
+            return [*groups, [*profile.parameters(), *labels], [*dispersion.parameters()]]
+        return [*groups, [*self.generator.parameters(), *labels]]
 
     @property
     def makes_counts(self) -> bool:

@@ -17,8 +17,9 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 # Standardised features are clipped at as many standard deviations, as in Seurat's recipe.
 MOST_DEVIATIONS = 10.0
 # Logarithms of dispersions move so many times as fast as weights, or training ends before they
-# are where the likelihood wants them.
+# are where the likelihood wants them; they begin at 0.14, and stay where rates can be drawn.
 _DISPERSION_RATE = 10
+_FIRST_LOG_DISPERSION, _LOG_DISPERSIONS = -2.0, (-8.0, 4.0)
 # Widths of what says how noised a cell is, and of what this and the condition become together.
 _LEVEL_WIDTH, _CONTEXT_WIDTH = 64, 128
 # Of the hidden units of a generator of counts; see benchmarks/NOTES.md, experiments 43 and 46.
@@ -224,8 +225,48 @@ class Generator(nn.Module):
         return output
 
 
+class Dispersion(nn.Module):
+    """How much rates vary of each gene and cell: a line in logarithms, as scVI's "gene-cell".
+
+    A gene that marks some types varies otherwise in cells where its few reads are ambient, so its
+    dispersion follows how far its profile is above its mean. All genes share a line too, in how
+    abundant they are and in the depth of the cell: of a rare gene too few reads are seen to learn
+    from (benchmarks/NOTES.md, 47).
+
+    Parameters
+    ----------
+    n_features
+        Number of genes.
+    """
+
+    def __init__(self, n_features: int) -> None:
+        super().__init__()
+        self.level = nn.Parameter(torch.zeros(n_features))
+        self.trend = nn.Parameter(torch.zeros(n_features))
+        self.shared = nn.Parameter(torch.zeros(4))
+
+    def forward(self, logits: Tensor, mean: Tensor, depth: Tensor) -> Tensor:
+        """Dispersions, shape ``(n, n_features)``.
+
+        Parameters
+        ----------
+        logits
+            Log-profiles of cells, shape ``(n, n_features)``.
+        mean
+            That of all cells, shape ``(n_features,)``.
+        depth
+            Logarithm of the reads of each whole cell, shape ``(n, 1)``, about 0 in the mean.
+        """
+        constant, of_mean, of_trend, of_depth = self.shared
+        own = torch.addcmul(
+            self.level + constant + of_mean * mean, self.trend + of_trend, logits - mean
+        )
+        log_dispersion = _DISPERSION_RATE * (own + of_depth * depth) + _FIRST_LOG_DISPERSION
+        return log_dispersion.clamp(*_LOG_DISPERSIONS).exp()
+
+
 class CountGenerator(nn.Module):
-    """Denoiser of thinned counts: profiles, and a dispersion of each gene.
+    """Denoiser of thinned counts: profiles, and how much rates vary about them.
 
     Genes come in bursts, of which one read makes more of the gene likely; the narrow layer of a
     :class:`Generator` cannot carry that for each (benchmarks/NOTES.md, 23 and 42).
@@ -241,7 +282,7 @@ class CountGenerator(nn.Module):
     def __init__(self, n_features: int, *, n_condition: int = 80) -> None:
         super().__init__()
         self.profile = Generator(n_features, n_condition=n_condition + 1, dropout=_DROPOUT)
-        self.log_dispersion = nn.Parameter(torch.zeros(n_features))
+        self.dispersion = Dispersion(n_features)
 
     def draw_units(self, n_cells: int, *, rng: torch.Generator) -> Tensor | None:
         """As of :meth:`Generator.draw_units`, of the profile."""
@@ -250,7 +291,7 @@ class CountGenerator(nn.Module):
     def forward(
         self, kept: Tensor, depth: Tensor, condition: Tensor, *, units: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Return log-profiles, shape ``(n, n_features)``, and dispersions, ``(n_features,)``.
+        """Return log-profiles and dispersions, each of shape ``(n, n_features)``.
 
         Parameters
         ----------
@@ -265,8 +306,9 @@ class CountGenerator(nn.Module):
         """
         share = kept.sum(1) / depth.clamp_min(1)
         # About 0 for cells of some 400 reads, 1 for seven times as many.
-        seen = torch.cat([condition, depth.log1p()[:, None] / 2 - 3], dim=1)
-        # They start at 0.14, a little below the median that is learnt (benchmarks/NOTES.md, 42);
-        # nothing else bounds that of a gene without reads.
-        dispersion = (_DISPERSION_RATE * self.log_dispersion.float() - 2).clamp_max(5).exp()
-        return self.profile(kept.log1p(), share, seen, units=units), dispersion
+        log_depth = depth.log1p()[:, None] / 2 - 3
+        seen = torch.cat([condition, log_depth], dim=1)
+        logits = self.profile(kept.log1p(), share, seen, units=units)
+        # Profiles are learnt from the reads themselves, not from how these vary.
+        mean = self.profile.out.bias.detach().float()
+        return logits, self.dispersion(logits.detach().float(), mean, log_depth)

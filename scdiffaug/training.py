@@ -63,7 +63,7 @@ class TrainingOptions:
     learning_rate, weight_decay
         Peak of the one-cycle schedule; AdamW's decay.
     generator_epsilon
-        Epsilon of the generator's AdamW.
+        Epsilon of the AdamW of the generator's profiles.
     seed
         Seed of mixing, noise and substitution.
     """
@@ -122,9 +122,10 @@ class DiffAugPlan(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """AdamW with a one-cycle learning rate."""
         options = self.options
-        encoder, *generator = self.module.parameter_groups()
-        groups: list[dict[str, Any]] = [{"params": encoder}]
-        groups += [{"params": group, "eps": options.generator_epsilon} for group in generator]
+        groups: list[dict[str, Any]] = [{"params": g} for g in self.module.parameter_groups()]
+        # Of dispersions too, and few genes' would move (benchmarks/NOTES.md, 47).
+        for network in groups[1:2]:
+            network["eps"] = options.generator_epsilon
         optimizer = torch.optim.AdamW(groups, weight_decay=options.weight_decay, fused=True)
         if self._resumed is not None:
             _set_moments(optimizer, self._resumed.tensors)
@@ -180,7 +181,7 @@ class DiffAugPlan(pl.LightningModule):
     def on_train_batch_start(self, *_: Any) -> None:
         """Set the rates of encoder and generator, which need not end together."""
         assert self._optimizer is not None
-        lengths = (self.encoder_steps, self.options.n_steps)
+        lengths = (self.encoder_steps, self.options.n_steps, self.options.n_steps)
         for group, n_steps in zip(self._optimizer.param_groups, lengths, strict=False):
             share, momentum = one_cycle(self.step, n_steps=n_steps)
             group["lr"] = share * self.options.learning_rate

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from scdiffaug.nn import (
     CountGenerator,
+    Dispersion,
     Generator,
     NoiseLevelEmbedding,
     SemanticEncoder,
@@ -125,19 +126,42 @@ def test_generator_depends_on_each_input(changed: str) -> None:
         assert ((make(inputs) - make(other)).abs().amax(1) > 1e-4).all()
 
 
-def test_count_generator_sees_depth_and_has_a_positive_dispersion_of_each_gene() -> None:
+def test_count_generator_sees_depth_and_has_a_positive_dispersion_of_each_gene_and_cell() -> None:
     generator = CountGenerator(D)
     torch.nn.init.normal_(generator.profile.out.weight)
     kept, condition = torch.poisson(torch.ones(5, D)), torch.randn(5, 80)
     with torch.no_grad():
-        generator.log_dispersion[3] = 0.2
         shallow, dispersion = generator(kept, 2 * kept.sum(1), condition)
         # The same share of the reads is kept.
         deep, _ = generator(kept, 200 * kept.sum(1), condition)
     assert ((shallow - deep).abs().amax(1) > 1e-4).all()
-    assert dispersion.shape == (D,)
-    assert (dispersion > 0).all()
-    assert dispersion[3] > dispersion[0]
+    assert dispersion.shape == (5, D)
+    torch.testing.assert_close(dispersion.log(), torch.full((5, D), -2.0))
+
+
+@torch.no_grad()
+def test_dispersions_follow_a_line_of_each_gene_and_one_of_all() -> None:
+    dispersion = Dispersion(3)
+    logits, mean, depth = torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([0.0, 2.0, 5.0]), 0.5
+    dispersion.level.copy_(torch.tensor([0.1, 0.0, 0.0]))
+    dispersion.trend.copy_(torch.tensor([0.0, 0.1, 0.1]))
+    dispersion.shared.copy_(torch.tensor([0.01, 0.02, 0.03, 0.04]))
+    found = dispersion(logits, mean, torch.full((1, 1), depth)).log()
+    # Begun at -2 and ten times as fast: level, trend times what the profile is above its mean.
+    own = [1.0 + 0.0 * 1, 0.0 + 1.0 * 0, 0.0 + 1.0 * -2]
+    shared = [0.1 + 0.2 * m + 0.3 * a + 0.4 * depth for m, a in ((0, 1), (2, 0), (5, -2))]
+    wanted = [-2 + o + s for o, s in zip(own, shared, strict=True)]
+    assert found[0].tolist() == pytest.approx(wanted, abs=1e-5)
+    dispersion.level.fill_(1e3)
+    assert dispersion(logits, mean, torch.zeros(1, 1)).log().max().item() == pytest.approx(4)
+
+
+def test_profiles_do_not_learn_from_how_reads_vary() -> None:
+    generator = CountGenerator(D)
+    kept, condition = torch.poisson(torch.ones(5, D)), torch.randn(5, 80)
+    generator(kept, 2 * kept.sum(1), condition)[1].sum().backward()
+    assert all(part.grad is None for part in generator.profile.parameters())
+    assert (generator.dispersion.level.grad > 0).all()
 
 
 def test_each_cell_of_counts_lacks_three_tenths_of_the_hidden_units() -> None:

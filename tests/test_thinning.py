@@ -414,6 +414,19 @@ def test_reads_drawn_at_once_are_as_dispersed_as_their_genes(
     assert (reads[:, 1:] == 0).float().mean(0).numpy() == pytest.approx(zeros.numpy(), abs=0.06)
 
 
+@pytest.mark.parametrize(
+    ("dispersion", "off"), [(1.0, 0.05), (4.0, 0.06), (16.0, 0.06), (50.0, 0.4)]
+)
+def test_rates_of_great_bursts_keep_their_mean_and_variance(
+    rng: torch.Generator, dispersion: float, off: float
+) -> None:
+    n, d = 4_000, 1_000
+    none = torch.zeros(n, d)
+    rates = d * draw_rates(none, torch.full((n, d), dispersion), none, rng=rng)
+    assert rates.mean().item() == pytest.approx(1, abs=0.06)
+    assert rates.var().item() == pytest.approx(dispersion, rel=off)
+
+
 def test_without_dispersion_the_profile_alone_is_drawn_from(rng: torch.Generator) -> None:
     logits, kept = torch.randn(5, 4, generator=rng), torch.full((5, 4), 7.0)
     rates = draw_rates(logits, torch.zeros(4), kept, rng=rng)
