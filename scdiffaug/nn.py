@@ -257,11 +257,12 @@ class Dispersion(nn.Module):
         depth
             Logarithm of the reads of each whole cell, shape ``(n, 1)``, about 0 in the mean.
         """
-        constant, of_mean, of_trend, of_depth = self.shared
-        own = torch.addcmul(
-            self.level + constant + of_mean * mean, self.trend + of_trend, logits - mean
-        )
-        log_dispersion = _DISPERSION_RATE * (own + of_depth * depth) + _FIRST_LOG_DISPERSION
+        constant, of_mean, of_trend, of_depth = _DISPERSION_RATE * self.shared
+        slope = _DISPERSION_RATE * self.trend + of_trend
+        level = _FIRST_LOG_DISPERSION + _DISPERSION_RATE * self.level + constant
+        # Gathered by genes first: each further step is one of all cells and genes.
+        level = level + (of_mean - slope) * mean
+        log_dispersion = torch.addcmul(level, slope, logits) + of_depth * depth
         return log_dispersion.clamp(*_LOG_DISPERSIONS).exp()
 
 
