@@ -123,9 +123,9 @@ class DiffAugPlan(pl.LightningModule):
         """AdamW with a one-cycle learning rate."""
         options = self.options
         groups: list[dict[str, Any]] = [{"params": g} for g in self.module.parameter_groups()]
-        # Of dispersions too, and few genes' would move (benchmarks/NOTES.md, 47).
-        for network in groups[1:2]:
-            network["eps"] = options.generator_epsilon
+        if len(groups) > 1:
+            # Of profiles alone: few genes' dispersions would move (benchmarks/NOTES.md, 47).
+            groups[1]["eps"] = options.generator_epsilon
         optimizer = torch.optim.AdamW(groups, weight_decay=options.weight_decay, fused=True)
         if self._resumed is not None:
             _set_moments(optimizer, self._resumed.tensors)
