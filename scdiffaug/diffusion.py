@@ -272,7 +272,7 @@ def expected_log_rates(logits: Tensor, dispersion: Tensor, kept: Tensor) -> Tens
         Kept reads of each gene, shape ``(n, d)``.
     """
     # Cells are as good without the gradient of a second softmax (benchmarks/NOTES.md, 42).
-    expected = torch.softmax(logits.detach().float(), dim=1) * kept.sum(1, keepdim=True)
+    expected = torch.softmax(logits.detach(), dim=1) * kept.sum(1, keepdim=True)
     return logits + torch.log1p(dispersion * kept) - torch.log1p(dispersion * expected)
 
 
@@ -287,12 +287,12 @@ def draw_rates(
     these are a third too large.
     """
     heard = torch.addcmul(kept.new_ones(()), kept, dispersion)
-    rates = torch.softmax(logits, dim=1, dtype=torch.float32)
+    rates = torch.softmax(logits, dim=1)
     expected = (rates * kept.sum(1, keepdim=True)).mul_(dispersion).add_(1)
     rates.mul_(heard).div_(expected)
     # In place from here on: these are matrices of cells by genes.
     spread = heard.reciprocal_().mul_(dispersion)
-    # A ninth of the spread, were roots not cut off at 0: so the moments hold up to a spread of 60.
+    # A ninth of the spread, were roots not cut off at 0.
     variance = spread / torch.add(9, spread, alpha=0.18)
     root = expected.normal_(generator=rng).mul_(variance.sqrt()).add_(1).sub_(variance)
     # Above 0, that some gene can have a read.

@@ -309,7 +309,7 @@ class CountGenerator(nn.Module):
         # About 0 for cells of some 400 reads, 1 for seven times as many.
         log_depth = depth.log1p()[:, None] / 2 - 3
         seen = torch.cat([condition, log_depth], dim=1)
-        logits = self.profile(kept.log1p(), share, seen, units=units)
+        logits = self.profile(kept.log1p(), share, seen, units=units).float()
         # Profiles are learnt from the reads themselves, not from how these vary.
         mean = self.profile.out.bias.detach().float()
-        return logits, self.dispersion(logits.detach().float(), mean, log_depth)
+        return logits, self.dispersion(logits.detach(), mean, log_depth)

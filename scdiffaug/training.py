@@ -122,8 +122,10 @@ class DiffAugPlan(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """AdamW with a one-cycle learning rate."""
         options = self.options
-        groups: list[dict[str, Any]] = [{"params": g} for g in self.module.parameter_groups()]
-        if len(groups) > 1:
+        encoder, *generator = self.module.parameter_groups()
+        groups: list[dict[str, Any]] = [{"params": encoder, "n_steps": self.encoder_steps}]
+        groups += [{"params": part, "n_steps": options.n_steps} for part in generator]
+        if generator:
             # Of profiles alone: few genes' dispersions would move (benchmarks/NOTES.md, 47).
             groups[1]["eps"] = options.generator_epsilon
         optimizer = torch.optim.AdamW(groups, weight_decay=options.weight_decay, fused=True)
@@ -181,9 +183,8 @@ class DiffAugPlan(pl.LightningModule):
     def on_train_batch_start(self, *_: Any) -> None:
         """Set the rates of encoder and generator, which need not end together."""
         assert self._optimizer is not None
-        lengths = (self.encoder_steps, self.options.n_steps, self.options.n_steps)
-        for group, n_steps in zip(self._optimizer.param_groups, lengths, strict=False):
-            share, momentum = one_cycle(self.step, n_steps=n_steps)
+        for group in self._optimizer.param_groups:
+            share, momentum = one_cycle(self.step, n_steps=group["n_steps"])
             group["lr"] = share * self.options.learning_rate
             group["betas"] = (momentum, group["betas"][1])
 
