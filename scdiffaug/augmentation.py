@@ -23,7 +23,7 @@ from scdiffaug._memory import halved_once
 from scdiffaug._randomness import seed_of
 from scdiffaug.contract import DataContract
 from scdiffaug.data import to_csr, to_tensor
-from scdiffaug.diffusion import DEFAULT_STEPS, Sampler
+from scdiffaug.diffusion import Sampler
 from scdiffaug.matrices import Matrix, Rows, StoredMatrix, depths, stacked
 from scdiffaug.module import DiffAugModule
 from scdiffaug.nn import multiplies_bfloat16
@@ -63,7 +63,7 @@ class Sampling:
                 f"sampler={sampler!r} does not fit this model: use one of "
                 f"{', '.join(map(repr, offered))}."
             )
-        steps = check_whole("steps", DEFAULT_STEPS if steps is None else steps)
+        steps = check_whole("steps", process.default_steps if steps is None else steps)
         return cls(strength=strength, sampler=offered[sampler], steps=steps, seed=seed)
 
 

@@ -171,13 +171,13 @@ def warn_of_odd_cells(x: Matrix, obs_names: pd.Index) -> None:
 
 
 def warn_of_sparse_values(x: Matrix) -> None:
-    """Warn where most values are 0 and the others are no counts: noise makes few zeros."""
+    """Warn where most values are 0 and the others are no counts."""
     zero_share = 1 - np.count_nonzero(stored_values(x)) / (x.shape[0] * x.shape[1])
     if zero_share > 1 / 2:
         logger.warning(
-            "%.0f%% of the values are 0, and they are no counts: new cells will have fewer zeros "
-            "than real ones. Pass raw counts (layer=...), estimated ones by np.rint; the "
-            "embedding is not concerned.",
+            "%.0f%% of the values are 0, and they are no counts: new cells will be less like real "
+            "ones than those made from counts. Pass raw counts (layer=...), estimated ones by "
+            "np.rint, where there are some; the embedding is not concerned.",
             100 * zero_share,
         )
 

@@ -21,10 +21,6 @@ CountNetwork = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 AnyNetwork = Callable[[Tensor, Tensor, Tensor], Any]
 Sampler = Literal["thicken", "dpmpp_2m", "ddim", "ddpm"]
 
-# Denoising steps where the user names none; cells of counts are as good from 4 on
-# (benchmarks/results/augmentation).
-DEFAULT_STEPS = 8
-
 
 class ForwardProcess(Protocol):
     """What training and sampling ask of a noise process."""
@@ -32,6 +28,11 @@ class ForwardProcess(Protocol):
     @property
     def samplers(self) -> tuple[Sampler, ...]:
         """Samplers that fit, the default first."""
+        ...
+
+    @property
+    def default_steps(self) -> int:
+        """Denoising steps where the user names none."""
         ...
 
     def loss(
@@ -73,6 +74,8 @@ class GaussianDiffusion:
     sigma_min: float = 0.02
     sigma_max: float = 80.0
     samplers: ClassVar[tuple[Sampler, ...]] = ("dpmpp_2m", "ddim", "ddpm")
+    # With eight a forest tells cells by up to 14 points better (benchmarks/NOTES.md, 48).
+    default_steps: ClassVar[int] = 32
 
     def denoise(self, network: Network, x: Tensor, sigma: Tensor, *, condition: Tensor) -> Tensor:
         """Expected clean cells given noised ones, both shape ``(n, d)``; sigma ``(n,)``."""
@@ -133,6 +136,8 @@ class CountThinning:
     """
 
     samplers: ClassVar[tuple[Sampler, ...]] = ("thicken",)
+    # Cells are nearly as good from 4 on (benchmarks/NOTES.md, 48).
+    default_steps: ClassVar[int] = 8
 
     def loss(
         self, network: CountNetwork, x: Tensor, condition: Tensor, *, rng: torch.Generator
@@ -189,7 +194,7 @@ def _shares_met(n_cells: int, rng: torch.Generator) -> Tensor:
     None where it begins, else the square of a step. Of uniform shares those of a cell of many
     reads would hardly ever be few reads, on which all later ones hang (benchmarks/NOTES.md, 46).
     """
-    first = 1 / DEFAULT_STEPS
+    first = 1 / CountThinning.default_steps
     steps = torch.rand(n_cells, generator=rng, device=rng.device) * (1 + first) - first
     return steps.clamp_min_(0).square_()
 

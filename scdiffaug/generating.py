@@ -77,7 +77,7 @@ class GeneratingModel(SavedModel):
         sampler
             ``"thicken"`` for counts; ``"dpmpp_2m"``, ``"ddim"`` or ``"ddpm"`` for Gaussian noise.
         steps
-            Denoising steps; 8 by default.
+            Denoising steps; by default 8 of counts, 32 of other values.
         batch_size
             Cells made at once, by default 512, and up to 8192 on a GPU; half as many where memory
             runs out. Other sizes give other cells.

@@ -9,21 +9,20 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import sparse
 from scvi.module.base import BaseModuleClass, LossOutput
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from scdiffaug import diffusion, losses
 from scdiffaug._checks import check_choice
 from scdiffaug.features import FeatureSpace, PrincipalAxes
+from scdiffaug.marginals import FeatureScale
 from scdiffaug.matrices import Matrix, drawn_rows
 from scdiffaug.neighborhood import NeighborMean
 from scdiffaug.nn import (
     CountGenerator,
     FixedProjection,
-    Generator,
     SemanticEncoder,
+    ValueGenerator,
     cast_once,
     follow,
 )
@@ -82,10 +81,6 @@ class DiffAugModule(BaseModuleClass):
     """
 
     selected: Tensor
-    mean: Tensor
-    std: Tensor
-    lowest: Tensor
-    highest: Tensor
 
     def __init__(
         self,
@@ -111,20 +106,17 @@ class DiffAugModule(BaseModuleClass):
         )
         self.objective = OBJECTIVES[objective](self.encoder)
         self.register_buffer("selected", torch.as_tensor(selected))
-        # Of the features as the networks see them; Gaussian noise is added to standardised ones.
-        self.register_buffer("mean", torch.zeros(n_features))
-        self.register_buffer("std", torch.ones(n_features))
-        self.register_buffer("lowest", torch.zeros(n_features))
-        self.register_buffer("highest", torch.zeros(n_features))
         self.process = _PROCESSES[diffusion]() if diffusion != "none" else None
         self.neighborhood = NeighborMean(
             n_references, n_components, n_features=len(selected), n_neighbors=n_neighbors
         )
         if self.process is not None:
-            network = CountGenerator if self.makes_counts else Generator
-            self.generator: Generator | CountGenerator = network(
+            network = CountGenerator if self.makes_counts else ValueGenerator
+            self.generator: ValueGenerator | CountGenerator = network(
                 n_features, n_condition=n_semantic
             )
+            if not self.makes_counts:
+                self.scale = FeatureScale(n_features)
             self.ema_generator = copy.deepcopy(self.generator).requires_grad_(False)
             self.label_vectors = nn.Embedding(max(n_labels, 1), n_semantic)
             # DDP waits for the gradient of whatever says that it needs one.
@@ -150,18 +142,15 @@ class DiffAugModule(BaseModuleClass):
     @torch.no_grad()
     def fit_scale(self, x: Matrix) -> None:
         """Start the generator from the mean of the training cells: their profile, or scale."""
-        if self.process is not None and isinstance(self.generator, CountGenerator):
+        if self.process is None:
+            return
+        if isinstance(self.generator, CountGenerator):
             profile = torch.as_tensor(np.asarray(x.sum(0)).ravel() + 1.0).log()
             self.generator.profile.out.bias.copy_(profile - profile.mean())
-            self.ema_generator.load_state_dict(self.generator.state_dict())
-        if isinstance(self.process, diffusion.GaussianDiffusion):
-            values = self.space.transform(x) if self.space.is_counts else x
-            scaler = StandardScaler(with_mean=not sparse.issparse(values)).fit(values)
-            self.mean.copy_(torch.as_tensor(values.mean(0)).flatten())
-            self.std.copy_(torch.as_tensor(scaler.scale_))
-            for name, bound in (("lowest", values.min(0)), ("highest", values.max(0))):
-                dense = bound.toarray() if sparse.issparse(bound) else bound
-                getattr(self, name).copy_(torch.as_tensor(dense).flatten())
+        else:
+            self.scale.fit(self.space.transform(x) if self.space.is_counts else x)
+            self.generator.lowest_log_odds.copy_(self.scale.lowest_log_odds)
+        self.ema_generator.load_state_dict(self.generator.state_dict())
 
     @torch.no_grad()
     def fit_axes(self, axes: PrincipalAxes) -> None:
@@ -370,14 +359,10 @@ class DiffAugModule(BaseModuleClass):
     def _standardise(self, x: Tensor, rng: torch.Generator) -> Tensor:
         if self.makes_counts:
             return x
-        x = self.space.transform_tensor(x)
-        # Noise hides that many values are the very same: zeros get a place of their own below.
-        below = torch.rand(x.shape, generator=rng, device=x.device) * self.std
-        x = torch.where(x <= self.lowest, self.lowest - below, x)
-        return (x - self.mean) / self.std
+        return self.scale(self.space.transform_tensor(x), rng=rng)
 
     def _unstandardise(self, x: Tensor, *, depth: Tensor) -> Tensor:
-        x = (x * self.std + self.mean).clamp(self.lowest, self.highest)
+        x = self.scale.inverse(x)
         if not self.space.is_counts:
             return x
         expected = x.expm1()

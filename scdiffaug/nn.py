@@ -20,6 +20,10 @@ MOST_DEVIATIONS = 10.0
 # are where the likelihood wants them; they begin at 0.14, and stay where rates can be drawn.
 _DISPERSION_RATE = 10
 _FIRST_LOG_DISPERSION, _LOG_DISPERSIONS = -2.0, (-8.0, 4.0)
+# Where values that are the lowest of their feature lie below the others, which are about 0.
+LOWEST_SCORE = -4.5
+# Log odds that no evidence outweighs, and that a file may hold as minus infinity may not.
+NEVER = -1e6
 # Widths of what says how noised a cell is, and of what this and the condition become together.
 _LEVEL_WIDTH, _CONTEXT_WIDTH = 64, 128
 # Of the hidden units of a generator of counts; see benchmarks/NOTES.md, experiments 43 and 46.
@@ -160,6 +164,8 @@ class Generator(nn.Module):
         Widths of the hidden layers.
     dropout
         Share of the hidden units that a cell's own network lacks.
+    n_outputs
+        Outputs of each feature.
     """
 
     def __init__(
@@ -169,6 +175,7 @@ class Generator(nn.Module):
         n_condition: int = 80,
         widths: Sequence[int] = (500, 80, 500),
         dropout: float = 0.0,
+        n_outputs: int = 1,
     ) -> None:
         super().__init__()
         self.widths, self.dropout = tuple(widths), dropout
@@ -180,7 +187,7 @@ class Generator(nn.Module):
         self.hidden = nn.ModuleList(nn.Linear(i, o) for i, o in zip(inputs, widths, strict=True))
         self.norms = nn.ModuleList(nn.LayerNorm(o, elementwise_affine=False) for o in widths)
         self.films = nn.ModuleList(nn.Linear(_CONTEXT_WIDTH, 2 * o) for o in widths)
-        self.out = nn.Linear(widths[-1], n_features)
+        self.out = nn.Linear(widths[-1], n_features * n_outputs)
         # Rare features see too few gradients to unlearn random weights.
         nn.init.zeros_(self.out.weight)
 
@@ -200,7 +207,7 @@ class Generator(nn.Module):
     def forward(
         self, x: Tensor, level: Tensor, condition: Tensor, *, units: Tensor | None = None
     ) -> Tensor:
-        """Return one output per feature, shape ``(n, n_features)``.
+        """Return the outputs of the features, shape ``(n, n_outputs * n_features)``.
 
         Parameters
         ----------
@@ -223,6 +230,65 @@ class Generator(nn.Module):
             hidden = nn.functional.gelu(norm(linear(hidden)) * (1 + scale) + shift) * count
         output: Tensor = self.out(hidden)
         return output
+
+
+class ValueGenerator(nn.Module):
+    """Denoiser of real values, some of which may be the lowest that their feature has.
+
+    The narrow layer of a :class:`Generator` cannot carry which values of thousands of features
+    are the lowest, so each feature's own noised value says it: Bayes' rule, from a place of the
+    lowest and a standard normal of the others, with odds from the network (a spike and a slab,
+    Mitchell & Beauchamp 1988; benchmarks/NOTES.md, 48).
+
+    Parameters
+    ----------
+    n_features
+        Number of features.
+    n_condition
+        Width of the condition.
+    """
+
+    lowest_log_odds: Tensor
+
+    def __init__(self, n_features: int, *, n_condition: int = 80) -> None:
+        super().__init__()
+        self.network = Generator(n_features, n_condition=n_condition, n_outputs=2)
+        # Before data are seen, which may have none, a value is never the lowest.
+        self.register_buffer("lowest_log_odds", torch.full((n_features,), NEVER))
+
+    def draw_units(self, n_cells: int, *, rng: torch.Generator) -> Tensor | None:
+        """As of :meth:`Generator.draw_units`."""
+        return self.network.draw_units(n_cells, rng=rng)
+
+    def forward(
+        self, x: Tensor, level: Tensor, condition: Tensor, *, units: Tensor | None = None
+    ) -> Tensor:
+        r"""Return what is left of the values after the skip path, shape ``(n, n_features)``.
+
+        With :math:`x/\sqrt{1+\sigma^2}` of a noised value x as input, its network F and v as the
+        place of the lowest, :math:`(1-r) F + r (v\sqrt{1+\sigma^2} - x/\sqrt{1+\sigma^2})/\sigma`:
+        the last is what leads to v itself, and r the probability that the value is the lowest.
+
+        Parameters
+        ----------
+        x
+            Noised cells over the root of their variance, shape ``(n, n_features)``.
+        level
+            Noise level of each cell, a quarter of the logarithm of sigma, shape ``(n,)``.
+        condition
+            Semantic vector of each cell, shape ``(n, n_condition)``.
+        units
+            As :meth:`draw_units` gives them.
+        """
+        other, log_odds = self.network(x, level, condition, units=units).float().chunk(2, dim=1)
+        sigma = (4 * level).exp()[:, None]
+        root = (1 + sigma.square()).sqrt()
+        lowest = (LOWEST_SCORE * root - x) / sigma
+        # Log densities of the noised value, about the place of the lowest less about 0.
+        away = (x * root - LOWEST_SCORE) / sigma
+        evidence = (x.square() - away.square()) / 2 + (root / sigma).log()
+        is_lowest = torch.sigmoid(self.lowest_log_odds + log_odds + evidence)
+        return torch.lerp(other, lowest, is_lowest)
 
 
 class Dispersion(nn.Module):

@@ -179,14 +179,14 @@ def _fifo(folder: Path) -> None:
 
 
 def _other_model(folder: Path) -> None:
-    _weights(lambda weights: weights.update(mean=weights["mean"] + 1))(folder)
+    _weights(lambda weights: weights["axes.centre"].add_(1))(folder)
     shutil.copy(folder / "model.safetensors", folder.parent / "other")
-    _weights(lambda weights: weights.update(mean=weights["mean"] - 1))(folder)
+    _weights(lambda weights: weights["axes.centre"].sub_(1))(folder)
     shutil.copy(folder.parent / "other", folder / "model.safetensors")
 
 
 def _nan(weights: dict[str, torch.Tensor]) -> None:
-    weights["std"][3] = torch.nan
+    weights["axes.scale"][3] = torch.nan
 
 
 def _infinite(weights: dict[str, torch.Tensor]) -> None:
@@ -235,19 +235,22 @@ HOSTILE: dict[str, tuple[Damage, str]] = {
     "huge header": (_huge_header, "is not of this format"),
     "a terabyte of zeros": (_huge_file, "model.safetensors is larger than the"),
     "wrong shape": (
-        _weights(lambda w: w.update(mean=torch.zeros(41))),
-        r"'mean' as torch.float32 of shape \(41,\), not torch.float32 of shape \(40,\)",
+        _weights(lambda w: w.update({"axes.centre": torch.zeros(41)})),
+        r"'axes.centre' as torch.float32 of shape \(41,\), not torch.float32 of shape \(40,\)",
     ),
     "wrong type": (
-        _weights(lambda w: w.update(mean=w["mean"].double())),
-        "'mean' as torch.float64",
+        _weights(lambda w: w.update({"axes.centre": w["axes.centre"].double()})),
+        r"'axes\.centre' as torch.float64",
     ),
-    "missing weights": (_weights(lambda w: w.pop("std")), "lacks 1 weights, e.g. 'std'"),
+    "missing weights": (
+        _weights(lambda w: w.pop("axes.scale")),
+        "lacks 1 weights, e.g. 'axes.scale'",
+    ),
     "extra weights": (
-        _weights(lambda w: w.update(x=w["mean"].clone())),
+        _weights(lambda w: w.update(x=w["axes.centre"].clone())),
         "adds 1 weights, e.g. 'x'",
     ),
-    "NaN in the weights": (_weights(_nan), "NaN or infinite values in 'std'"),
+    "NaN in the weights": (_weights(_nan), "NaN or infinite values in 'axes.scale'"),
     "infinite weights": (_weights(_infinite), "NaN or infinite values in 'axes.scale'"),
     "weights of another model": (_other_model, "model.safetensors is not what was saved"),
     "other encoder features": (
@@ -394,7 +397,7 @@ def test_digests_are_of_the_files(folder: Path) -> None:
 def test_models_with_spoiled_weights_are_not_saved(adata: AnnData, tmp_path: Path) -> None:
     model = scDiffAug(adata, n_semantic=8)
     with torch.no_grad():
-        model.module.mean[0] = np.nan
-    with pytest.raises(ValueError, match="weights 'mean' are NaN or infinite"):
+        model.module.axes.centre[0] = np.nan
+    with pytest.raises(ValueError, match=r"weights 'axes\.centre' are NaN or infinite"):
         model.save(tmp_path / "model")
     assert not list(tmp_path.iterdir())

@@ -1,15 +1,19 @@
+import math
 from itertools import pairwise
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.distributions import Normal
 
 from scdiffaug.nn import (
+    LOWEST_SCORE,
     CountGenerator,
     Dispersion,
     Generator,
     NoiseLevelEmbedding,
     SemanticEncoder,
+    ValueGenerator,
     mlp,
 )
 
@@ -219,3 +223,31 @@ def test_noise_level_embedding_tells_levels_apart_and_does_not_learn() -> None:
     assert (torch.pdist(features) > 1e-2).all()
     assert not list(embed.parameters())
     assert "frequencies" in embed.state_dict()
+
+
+def test_values_are_the_lowest_with_the_probability_of_bayes_rule() -> None:
+    """Of a share at one place and others of a standard normal the best guess is known."""
+    generator = ValueGenerator(D)
+    nn.init.zeros_(generator.network.out.bias)
+    for sigma in (0.1, 1.0, 3.0, 30.0):
+        for share in (0.2, 0.9):
+            generator.lowest_log_odds.fill_(math.log(share / (1 - share)))
+            x = torch.linspace(-8, 4, D).expand(3, D)
+            root = math.sqrt(1 + sigma**2)
+            level = torch.full((3,), math.log(sigma) / 4)
+            with torch.no_grad():
+                left = generator(x / root, level, torch.randn(3, 80))
+            denoised = x / root**2 + left * sigma / root
+            at_place = share * Normal(LOWEST_SCORE, sigma).log_prob(x).exp()
+            among = (1 - share) * Normal(0.0, root).log_prob(x).exp()
+            wanted = (at_place * LOWEST_SCORE + among * x / root**2) / (at_place + among)
+            torch.testing.assert_close(denoised, wanted, rtol=1e-3, atol=1e-3)
+
+
+def test_without_odds_a_value_is_never_the_lowest() -> None:
+    generator = ValueGenerator(D)
+    x = LOWEST_SCORE + 1e-3 * torch.randn(3, D)
+    with torch.no_grad():
+        generator.network.out.bias[:D].normal_()
+        left = generator(x, torch.full((3,), -0.9), torch.randn(3, 80))
+    torch.testing.assert_close(left, generator.network.out.bias[:D].expand(3, D))
