@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy import sparse
 from scipy.stats import norm
 from sklearn.preprocessing import StandardScaler
@@ -66,20 +67,18 @@ class FeatureScale(nn.Module):
         self._fit_scores(x)
 
     def _fit_scores(self, x: Matrix) -> None:
-        columns: Any = sparse.csc_matrix(x) if sparse.issparse(x) else x
-        n, shares = x.shape[0], norm.cdf(self.scores.cpu().numpy())
+        above = _values_above(x, self.lowest.cpu().numpy())
+        n_above = np.array([len(values) for values in above])
+        if n_above.mean() >= x.shape[0] / 2:
+            self.lowest_log_odds.fill_(NEVER)
+            return
+        odds = (x.shape[0] - n_above + 0.5) / (n_above + 0.5)
+        self.lowest_log_odds.copy_(torch.as_tensor(np.log(odds)))
+        shares = norm.cdf(self.scores.cpu().numpy())
         # The last knots are the least and the largest value.
         shares[[0, -1]] = 0, 1
-        n_above = np.zeros(x.shape[1])
-        for j, lowest in enumerate(self.lowest.tolist()):
-            values = columns[:, [j]].toarray().ravel() if sparse.issparse(x) else x[:, j]
-            above = values[values > lowest]
-            n_above[j] = len(above)
-            found = np.quantile(above, shares) if len(above) else np.full(_N_KNOTS, lowest)
-            self.knots[j] = torch.as_tensor(found)
-        log_odds = np.log((n - n_above + 0.5) / (n_above + 0.5))
-        mostly_lowest = n_above.mean() < n / 2
-        self.lowest_log_odds.copy_(torch.as_tensor(log_odds if mostly_lowest else NEVER))
+        for knots, values, lowest in zip(self.knots, above, self.lowest, strict=True):
+            knots.copy_(torch.as_tensor(np.quantile(values, shares)) if len(values) else lowest)
 
     def forward(self, x: Tensor, *, rng: torch.Generator) -> Tensor:
         """Values on the scale, shape ``(n, d)``."""
@@ -118,3 +117,13 @@ class FeatureScale(nn.Module):
     @property
     def _gap(self) -> float:
         return 2 * _MOST_SCORE / (_N_KNOTS - 1)
+
+
+def _values_above(x: Matrix, lowest: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    """Of each feature the values that are more than its lowest."""
+    columns: Any = sparse.csc_matrix(x) if sparse.issparse(x) else x
+    above = []
+    for j, least in enumerate(lowest):
+        values = columns[:, [j]].toarray().ravel() if sparse.issparse(x) else columns[:, j]
+        above.append(values[values > least])
+    return above
