@@ -120,7 +120,9 @@ def augment(
         str,
         typer.Option(help="all, or consistent: only cells that stayed near their source."),
     ] = "all",
-    steps: Annotated[int | None, typer.Option(help="Denoising steps. Default: 8.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Denoising steps. Default: 8 of counts, else 32.")
+    ] = None,
     layer: _Layer = None,
     batch_key: _BatchKey = None,
     feature_space: _Space = None,
