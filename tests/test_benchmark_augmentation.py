@@ -426,3 +426,12 @@ def test_curves_take_the_settings_of_their_axis_alone():
     assert list(lines[-1].get_ydata()) == [0.4, 0.4]
     alone = results[~results["method"].str.contains("steps")]
     assert report.curves_figure(alone, "steps") is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "process"), [("counts", CountThinning), ("raw", GaussianDiffusion)]
+)
+def test_our_row_is_what_augment_does_by_default(kind, process):
+    ours = methods.GENERATORS["scdiffaug"]
+    assert ours.settings_of(kind)["steps"] == process.default_steps
+    assert methods.GENERATORS["scdiffaug_steps_16"].settings_of(kind)["steps"] == 16

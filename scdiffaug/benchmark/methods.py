@@ -242,6 +242,18 @@ class Generator(Method):
         """
         return "" if kind in self.kinds else f"makes {' or '.join(self.kinds)} values, not {kind}"
 
+    def settings_of(self, kind: str) -> Settings:
+        """Its settings for such values.
+
+        Examples
+        --------
+        >>> from scdiffaug.benchmark import GENERATORS
+        >>> GENERATORS["scdiffaug"].settings_of("log")
+        {'steps': 32, 'strength': 1.0}
+        """
+        names_none = self.settings.get("steps", 0) is None
+        return {**self.settings, "steps": _STEPS[kind]} if names_none else self.settings
+
     def takes_part(self, setting: str) -> bool:
         """Whether it makes what a setting asks for.
 
@@ -264,8 +276,10 @@ class Generator(Method):
         return "steps" in self.settings and self.settings != _OURS
 
 
-# Spelt out, since they are the places of the default on the curves of quality.
-_OURS: Settings = {"steps": 8, "strength": 1.0}
+# Steps are those of each kind where a row names none.
+_OURS: Settings = {"steps": None, "strength": 1.0}
+# The defaults, spelt out since they are places on the curves of quality.
+_STEPS = {"counts": 8, "peaks": 8, "log": 32, "raw": 32}
 
 
 def _made_by_us(**settings: Any) -> Generator:

@@ -220,7 +220,7 @@ def _reference_rows(trial: Trial, cache: Path) -> Iterator[dict[str, Any]]:
 
 def _rows(trial: Trial, name: str, job: Job | None) -> Iterator[dict[str, Any]]:
     shared = {"dataset": trial.dataset.name, "method": name, "seed": trial.seed}
-    shared["settings"] = methods.as_words(GENERATORS[name].settings)
+    shared["settings"] = methods.as_words(GENERATORS[name].settings_of(trial.dataset.kind))
     if job is None:
         yield from _failed(shared, GENERATORS[name].unfit(trial.dataset.kind))
         return

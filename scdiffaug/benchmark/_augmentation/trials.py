@@ -155,7 +155,10 @@ class Job:
         """What decides the outcome beside the plan."""
         return {
             "worker": self.generator.worker,
-            "variants": {name: dict(GENERATORS[name].settings) for name in self.names},
+            "variants": {
+                name: dict(GENERATORS[name].settings_of(self.trial.dataset.kind))
+                for name in self.names
+            },
             "packages": self.generator.packages,
             "seed": self.trial.seed,
             "max_epochs": self.max_epochs,
