@@ -8,7 +8,7 @@ from scipy import sparse
 from typer.testing import CliRunner
 
 from scdiffaug import benchmark
-from scdiffaug.benchmark import environments, inputs
+from scdiffaug.benchmark import environments, inputs, methods
 from scdiffaug.benchmark._augmentation import (
     makers,
     overview,
@@ -20,6 +20,7 @@ from scdiffaug.benchmark._augmentation import (
     trials,
 )
 from scdiffaug.cli import app
+from scdiffaug.diffusion import CountThinning, GaussianDiffusion
 
 
 @pytest.fixture(scope="module")
