@@ -36,13 +36,9 @@ def test_inverse_brings_values_back_and_stays_within_their_bounds(zero_share: fl
         scale = fitted(matrix)
         back = scale.inverse(scaled(scale, x)).numpy()
         np.testing.assert_array_equal(back == 0, x == 0)
-        # A little of the tails is lost beyond the last knots.
-        np.testing.assert_allclose(back, x, atol=0.05)
-        assert np.median(np.abs(back - x)[x > 0]) < 1e-6
+        np.testing.assert_allclose(back, x, rtol=1e-5, atol=1e-5)
         far = scale.inverse(torch.tensor([[-99.0] * D, [99.0] * D])).numpy()
-        assert (far[0] == x.min(0)).all()
-        assert (far[1] <= x.max(0) + 1e-6).all()
-        assert (far[1] >= np.quantile(x, 0.99, axis=0)).all()
+        np.testing.assert_allclose(far, [x.min(0), x.max(0)])
 
 
 def test_few_lowest_values_are_spread_below_the_others() -> None:
