@@ -347,7 +347,7 @@ class scDiffAug(RegisteringModel):
     ) -> NDArray[np.float32]:
         """Embed cells, those of training and others by one rule.
 
-        A cell is looked at half-way to its nearest training cells (:doc:`/how_it_works`).
+        A cell is seen two thirds of the way to its nearest training cells (:doc:`/how_it_works`).
 
         Parameters
         ----------

@@ -32,6 +32,8 @@ Condition = Literal["semantic", "labels", "random"]
 Diffusion = Literal["counts", "gaussian", "none"]
 Tensors = dict[str, Tensor]
 
+# How far from a cell to its neighbourhood it is embedded: from 0, itself, to 1.
+_TO_NEIGHBORHOOD = 2 / 3
 # The encoder sees reads per 10,000 of a cell; all of a deep one would take gigabytes and minutes.
 _MOST_READS_OF_A_VIEW = 10_000
 
@@ -214,12 +216,12 @@ class DiffAugModule(BaseModuleClass):
     def embed(self, features: Tensor) -> Tensors:
         """Return y and z of the selected features, shape ``(n, k)``.
 
-        A cell is seen half-way to its neighbourhood, as its positives were in the mean. By itself
-        a training cell is known by heart, and new cells fall beside it (benchmarks/NOTES.md,
-        experiment 33).
+        A cell is seen two thirds of the way to its neighbourhood, as some of its positives were.
+        By itself a training cell is known by heart, and new cells fall beside it
+        (benchmarks/NOTES.md, experiments 33 and 49).
         """
         inputs = self.axes(features)
-        return self.inference(torch.lerp(inputs, self.neighborhood(inputs), 0.5))
+        return self.inference(torch.lerp(inputs, self.neighborhood(inputs), _TO_NEIGHBORHOOD))
 
     def describe_neighborhoods(
         self, features: Tensor, *, rng: torch.Generator | None = None

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
+from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -23,6 +24,8 @@ Scores = dict[str, float]
 # A share of fewer cells than this is too uncertain to be called the worst.
 _MIN_CELLS_OF_WORST = 20
 _MOST_CELLS_DRAWN = 1_000
+# As many as make up the neighbourhood that the generator is conditioned on.
+_N_NEAR = 15
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,17 @@ def novelty(
         own = metrics.own_source_share(training, made, sources=sources, seed=seed)
         scores["own_source_share"] = own
     return scores
+
+
+def drawn_near(training: Values, held_out: Values, *, seed: int) -> Rows:
+    """For each training cell, the row of a held-out one drawn from the 15 nearest to it.
+
+    So near are real cells to a "source" that they were not made from.
+    """
+    sources, others = pca_of(training, (training, held_out), n_pcs=50, seed=seed)
+    search = NearestNeighbors(n_neighbors=min(_N_NEAR, held_out.shape[0])).fit(others)
+    near: Rows = search.kneighbors(sources, return_distance=False)
+    return np.random.default_rng(seed).permuted(near, axis=1)[:, 0]
 
 
 @dataclass(frozen=True, kw_only=True)

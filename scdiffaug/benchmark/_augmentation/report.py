@@ -29,7 +29,8 @@ _HOW_TO_READ = """\
 out**: makers know half of the cells and make one for each of the other half; compared to that \
 half.
 - `real` is the floor: the two real halves against each other. In sample it has half as many \
-cells as the methods, and the two-sample AUC and the Wasserstein distance move with that number.
+cells as the methods, and the two-sample AUC and the Wasserstein distance move with that number. \
+Its `own_source_share` is of held-out cells, one drawn from the 15 nearest to each training cell.
 - Halves and made cells have the same number of each type as what they are compared to; with few \
 cells such a balance puts a perfect two-sample AUC a little below 0.5.
 - Bold: the best of a column, and all that are at the floor or nearer to the ideal. What copies \
