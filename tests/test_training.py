@@ -194,6 +194,18 @@ def test_new_cells_are_conditioned_as_those_of_training(pbmc: AnnData) -> None:
     torch.testing.assert_close(model.module.neighborhood(inputs), known, rtol=1e-4, atol=1e-4)
 
 
+def test_a_cell_is_embedded_two_thirds_of_the_way_to_its_neighborhood(pbmc: AnnData) -> None:
+    model = scDiffAug(pbmc, diffusion="none")
+    model.train(max_epochs=2, enable_progress_bar=False)
+    module = model.module
+    cells = module.neighborhood.references
+    with torch.inference_mode():
+        seen = cells / 3 + 2 / 3 * module.neighborhood(cells)
+        y, z = module.encoder(seen)
+    for found, by_hand in zip(model._embed(), (y, z), strict=True):
+        np.testing.assert_allclose(found, by_hand, rtol=1e-3, atol=1e-4)
+
+
 def test_the_mean_of_neighbors_is_another_one_each_time(pbmc: AnnData) -> None:
     """And on the whole the one that new cells are made by."""
     batches, _ = training_cells(scDiffAug(pbmc)._contract, pbmc, n_components=50, batch_size=700)
