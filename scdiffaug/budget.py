@@ -15,7 +15,6 @@ logger = logging.getLogger("scdiffaug")
 _STEPS = 800
 _STEPS_OF_ENCODER_ALONE = 500
 _FEW_CELLS, _FEW_OF_THE_EPOCHS = 100, 4
-_GENERATOR_PASSES = 75
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +31,8 @@ class Budget:
         Cells of a step, in each process.
     max_epochs, usual_epochs
         Epochs to train, and the default number of epochs.
-    generates
-        Whether there is a generator to train.
+    n_passes
+        Times that a generator may see a cell; 0 where there is none to train.
     """
 
     n_cells: int
@@ -41,7 +40,7 @@ class Budget:
     batch_size: int
     max_epochs: int
     usual_epochs: int
-    generates: bool
+    n_passes: int
 
     @classmethod
     def chosen(
@@ -51,18 +50,18 @@ class Budget:
         n_processes: int,
         batch_size: int,
         max_epochs: int | None,
-        generates: bool,
+        n_passes: int,
     ) -> Budget:
         """Fill in what the user left open; no batch is larger than a process has cells."""
         batch_size = min(batch_size, n_cells // n_processes)
-        usual_epochs = default_epochs(n_cells, batch_size, generates=generates)
+        usual_epochs = default_epochs(n_cells, batch_size, generates=n_passes > 0)
         return cls(
             n_cells=n_cells,
             n_processes=n_processes,
             batch_size=batch_size,
             max_epochs=max_epochs or usual_epochs,
             usual_epochs=usual_epochs,
-            generates=generates,
+            n_passes=n_passes,
         )
 
     @property
@@ -80,14 +79,8 @@ class Budget:
 
     @property
     def generator_batch(self) -> int:
-        """Cells of a batch that the generator learns from: all, or fewer where it sees them often.
-
-        After some 75 passes over few cells it begins to learn them by heart; with less many are
-        not learnt (benchmarks/NOTES.md, experiments 19 and 46).
-        """
-        if not self.generates:
-            return 0
-        n_seen = _GENERATOR_PASSES * self._n_cells_of_a_process
+        """Cells of a batch that the generator learns from: fewer where it saw them too often."""
+        n_seen = self.n_passes * self._n_cells_of_a_process
         return min(self.batch_size, math.ceil(n_seen / self.n_steps))
 
     @property

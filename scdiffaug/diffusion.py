@@ -35,6 +35,11 @@ class ForwardProcess(Protocol):
         """Denoising steps where the user names none."""
         ...
 
+    @property
+    def n_passes(self) -> int:
+        """Times that the network may see a cell in training, before it knows it by heart."""
+        ...
+
     def loss(
         self, network: AnyNetwork, x: Tensor, condition: Tensor, *, rng: torch.Generator
     ) -> Tensor:
@@ -76,6 +81,8 @@ class GaussianDiffusion:
     samplers: ClassVar[tuple[Sampler, ...]] = ("dpmpp_2m", "ddim", "ddpm")
     # With eight a forest tells cells by up to 14 points better (benchmarks/NOTES.md, 48).
     default_steps: ClassVar[int] = 32
+    # With 75 a forest tells cells of cytometry by 3 points better (benchmarks/NOTES.md, 49).
+    n_passes: ClassVar[int] = 150
 
     def denoise(self, network: Network, x: Tensor, sigma: Tensor, *, condition: Tensor) -> Tensor:
         """Expected clean cells given noised ones, both shape ``(n, d)``; sigma ``(n,)``."""
@@ -138,6 +145,8 @@ class CountThinning:
     samplers: ClassVar[tuple[Sampler, ...]] = ("thicken",)
     # Cells are nearly as good from 4 on (benchmarks/NOTES.md, 48).
     default_steps: ClassVar[int] = 8
+    # After more, few cells are learnt by heart; with less, many are not learnt (19 and 46 there).
+    n_passes: ClassVar[int] = 75
 
     def loss(
         self, network: CountNetwork, x: Tensor, condition: Tensor, *, rng: torch.Generator

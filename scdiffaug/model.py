@@ -280,7 +280,7 @@ class scDiffAug(RegisteringModel):
             n_processes=hardware.n_processes,
             batch_size=batch_size,
             max_epochs=max_epochs,
-            generates=self.module.process is not None,
+            n_passes=0 if self.module.process is None else self.module.process.n_passes,
         )
         options = TrainingOptions(
             n_steps=budget.n_steps,

@@ -105,7 +105,7 @@ def test_little_to_learn_from_is_said(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_enough_to_learn_from_needs_no_words(caplog: pytest.LogCaptureFixture) -> None:
-    options = {"n_processes": 1, "batch_size": 100, "generates": True}
+    options = {"n_processes": 1, "batch_size": 100, "n_passes": 75}
     Budget.chosen(100, max_epochs=200, **options).warn_of_little()
     assert not caplog.messages
     Budget.chosen(100, max_epochs=199, **options).warn_of_little()

@@ -135,13 +135,18 @@ def train_scdiffaug(size: Size) -> Measured:
     """Encoder and generator by Lightning, batches drawn from memory included."""
     from scdiffaug import training
     from scdiffaug.budget import Budget
+    from scdiffaug.diffusion import CountThinning
     from scdiffaug.processes import Hardware
 
     model, batches = _ours(size)
 
     def usual(epochs: int) -> TrainingOptions:
         budget = Budget.chosen(
-            size.cells, n_processes=1, batch_size=512, max_epochs=epochs, generates=True
+            size.cells,
+            n_processes=1,
+            batch_size=512,
+            max_epochs=epochs,
+            n_passes=CountThinning.n_passes,
         )
         return training.TrainingOptions(
             n_steps=budget.n_steps,
