@@ -25,7 +25,7 @@ from scdiffaug.benchmark.methods import GENERATORS
 logger = logging.getLogger("scdiffaug")
 
 # Raised when a score changes its meaning, so that remembered ones are computed again.
-_PROTOCOL = 2
+_PROTOCOL = 3
 _COLUMNS = [
     "dataset", "setting", "method", "seed", "metric", "type", "value", "seconds", "peak_mb",
     "settings", "versions", "note",
