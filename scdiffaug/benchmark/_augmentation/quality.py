@@ -10,12 +10,11 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
-from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from scdiffaug import metrics
-from scdiffaug.benchmark._augmentation.peers import Rows
+from scdiffaug.benchmark._augmentation.peers import Rows, nearest
 from scdiffaug.matrices import depths
 from scdiffaug.metrics._inputs import Values
 from scdiffaug.metrics._spaces import dense, pca_of, stacked
@@ -123,8 +122,7 @@ def drawn_near(training: Values, held_out: Values, *, seed: int) -> Rows:
     So near are real cells to a "source" that they were not made from.
     """
     sources, others = pca_of(training, (training, held_out), n_pcs=50, seed=seed)
-    search = NearestNeighbors(n_neighbors=min(_N_NEAR, held_out.shape[0])).fit(others)
-    near: Rows = search.kneighbors(sources, return_distance=False)
+    near = nearest(others, sources, k=_N_NEAR)
     return np.random.default_rng(seed).permuted(near, axis=1)[:, 0]
 
 
