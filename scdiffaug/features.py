@@ -289,7 +289,7 @@ class PrincipalAxes:
     Parameters
     ----------
     centre, scale
-        Mean of each feature and what its values are divided by, shape ``(k,)``.
+        Mean and standard deviation of each feature, shape ``(k,)``.
     axes
         Projection, shape ``(k, m)``.
     """
@@ -304,11 +304,8 @@ class PrincipalAxes:
     ) -> PrincipalAxes:
         r"""Axes of standardised features, of at most 20,000 cells drawn at random.
 
-        Each is divided by :math:`\sqrt{s^2 + s_0^2}`, s its standard deviation and :math:`s_0` the
-        median of all, that noise of features which hardly vary is not blown up (as in Tusher et
-        al. 2001; benchmarks/NOTES.md, experiment 50). Standardised values are clipped at ten, and
-        components divided by the standard deviation of them all. A panel of no more features than
-        components is only centred and divided.
+        Standardised values are clipped at ten, and components divided by the standard deviation
+        of them all. A panel of no more features than components is only centred and divided.
 
         Parameters
         ----------
@@ -333,8 +330,7 @@ class PrincipalAxes:
         if n_features <= n_components:
             spread = np.full(n_features, max(float((dense - centre).std()), 1e-3), np.float32)
             return cls(centre, spread, np.eye(n_features, dtype=np.float32))
-        deviation = dense.std(0)
-        scale = np.maximum(np.hypot(deviation, np.median(deviation)), np.float32(1e-3))
+        scale = np.maximum(dense.std(0), np.float32(1e-3))
         standardised = _standardised(dense, centre, scale)
         pca = PCA(min(n_components, len(dense) - 1), random_state=seed).fit(standardised)
         spread = np.sqrt(pca.explained_variance_.mean())

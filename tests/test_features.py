@@ -11,6 +11,7 @@ import torch
 from anndata import AnnData
 from scipy import sparse
 from sklearn.decomposition import PCA
+from sklearn.preprocessing import StandardScaler
 
 from scdiffaug import features as features_module
 from scdiffaug.features import FeatureSpace, PrincipalAxes, select_features
@@ -27,19 +28,10 @@ def features():
 def test_axes_are_the_principal_components_of_standardised_features(features):
     axes = PrincipalAxes.fit(features, n_components=10, seed=0)
     points = axes.transform(features)
-    deviation = features.std(0)
-    scale = np.sqrt(deviation**2 + np.median(deviation) ** 2)
-    standardised = ((features - features.mean(0)) / scale).clip(-10, 10)
+    standardised = StandardScaler().fit_transform(features).clip(-10, 10)
     expected = PCA(10, random_state=0).fit_transform(standardised)
     np.testing.assert_allclose(points / points.std(), expected / expected.std(), atol=1e-3)
     assert points.std() == pytest.approx(1, rel=0.01)
-
-
-def test_what_hardly_varies_weighs_little(features):
-    features[:, 0] /= 100
-    axes = PrincipalAxes.fit(features, n_components=10, seed=0)
-    own, usual = ((features - axes.centre) / axes.scale).std(0)[[0, 1]]
-    assert own < 0.05 < 0.5 < usual
 
 
 def test_axes_are_those_of_any_container(features):
