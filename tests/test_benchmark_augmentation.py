@@ -330,12 +330,7 @@ def test_a_maker_that_fails_is_a_row_and_the_others_go_on(counts_file, cache, tm
 
 
 def test_trials_at_once_score_as_one_after_the_other(counts_file, cache, tmp_path):
-    asked = {
-        "method_names": ["duplicate"],
-        "settings": ["in_sample", "held_out"],
-        "n_seeds": 2,
-        "show_progress": False,
-    }
+    asked = {"method_names": ["duplicate"], "n_seeds": 2, "show_progress": False}
     one, other = (
         benchmark.augmentation(
             [counts_file], n_jobs=n, cache=cache / f"jobs_{n}", out=tmp_path / f"{n}", **asked

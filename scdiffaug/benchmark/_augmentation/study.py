@@ -113,14 +113,13 @@ def augmentation(
     >>> results = benchmark.augmentation(
     ...     ["pbmc.h5ad"],
     ...     method_names=["mask"],
-    ...     settings=["in_sample"],
     ...     n_seeds=1,
     ...     max_cells=200,
     ...     cache="cache",
     ...     show_progress=False,
     ... )
     >>> results["method"].unique().tolist()
-    ['real', 'mask']
+    ['real', 'none', 'mask']
     """
     methods.check(method_names, GENERATORS)
     asked = _checked(settings)
