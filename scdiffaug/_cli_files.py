@@ -121,7 +121,7 @@ def augment(
         typer.Option(help="all, or consistent: only cells that stayed near their source."),
     ] = "all",
     steps: Annotated[
-        int | None, typer.Option(help="Denoising steps. Default: 8 of counts, else 32.")
+        int | None, typer.Option(help="Denoising steps. Default: 8 with count thinning, else 32.")
     ] = None,
     layer: _Layer = None,
     batch_key: _BatchKey = None,

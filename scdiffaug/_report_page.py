@@ -92,11 +92,12 @@ def _summary(report: Mapping[str, Any]) -> str:
     bad.sort(key=lambda check: check["verdict"] != "worry")
     items = "".join(f"<li>{_verdict(check)}: {escape(check['words'])}</li>" for check in bad)
     listed = f"<p>What to worry about:</p><ul>{items}</ul>" if bad else ""
+    # Of cells of unknown source it is not known either which they were not made from.
+    others = "" if "own_source" in report["skipped"] else " that they were not made from"
     return (
         f"<p><strong>{counted}.</strong> {report['n_cells']} new cells were compared with as many "
-        "real cells that they were not made from. Beside every score of new cells stands what "
-        "real cells reach, which is as good as new cells can be expected to be."
-        f"</p>{listed}"
+        f"real cells{others}. Beside every score of new cells stands what real cells reach, which "
+        f"is as good as new cells can be expected to be.</p>{listed}"
     )
 
 

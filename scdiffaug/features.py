@@ -1,4 +1,4 @@
-"""What a matrix holds, how the networks see it, and which features the encoder sees."""
+"""What a matrix holds, and how and of which features the encoder sees it."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _FEWEST_OF_BATCH = 20
 
 @dataclass(frozen=True)
 class FeatureSpace:
-    """What a matrix holds, and how the networks see it.
+    """What a matrix holds, and how the encoder sees it; a generator of values sees it so too.
 
     Parameters
     ----------
@@ -289,7 +289,7 @@ class PrincipalAxes:
     Parameters
     ----------
     centre, scale
-        Mean and standard deviation of each feature, shape ``(k,)``.
+        Mean of each feature and what its values are divided by, shape ``(k,)``.
     axes
         Projection, shape ``(k, m)``.
     """

@@ -75,9 +75,9 @@ class GeneratingModel(SavedModel):
             draws that was kept. Exact search: its time grows with the product of real and new
             cells.
         sampler
-            ``"thicken"`` for counts; ``"dpmpp_2m"``, ``"ddim"`` or ``"ddpm"`` for Gaussian noise.
+            ``"thicken"`` with count thinning, else ``"dpmpp_2m"``, ``"ddim"`` or ``"ddpm"``.
         steps
-            Denoising steps; by default 8 of counts, 32 of other values.
+            Denoising steps; by default 8 with count thinning, 32 with Gaussian noise.
         batch_size
             Cells made at once, by default 512, and up to 8192 on a GPU; half as many where memory
             runs out. Other sizes give other cells.
@@ -319,7 +319,8 @@ class GeneratingModel(SavedModel):
         ----------
         new
             Cells that :meth:`augment` made from ``adata``. Where ``source_obs_name`` names no
-            cells of ``adata``, all of both are compared, and nothing is said about sources.
+            cell of ``adata``, a random half of ``adata`` stands in for the sources, from which
+            the new cells may come or not, and nothing is said of own sources.
         adata
             Real cells; by default those of setup.
         held_out

@@ -232,14 +232,12 @@ def vicreg(a: Tensor, b: Tensor) -> Tensor:
     return 25 * F.mse_loss(a, b) + 25 * variance + covariance
 
 
-def preconditioned_denoising(
-    denoised: Tensor, x: Tensor, sigma: Tensor, *, sigma_data: float = 1.0
-) -> Tensor:
+def preconditioned_denoising(denoised: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
     r"""Weighted squared error of denoised cells (eq. 5; weight of Karras et al. 2022).
 
     Eq. 5 compares noise with predicted noise; with the denoised cell as the prediction the same
-    error carries the weight :math:`(\sigma^2 + \sigma_d^2)/(\sigma\sigma_d)^2`, which is even
-    over noise levels.
+    error carries the weight :math:`(\sigma^2 + 1)/\sigma^2`, which is even over noise levels, as
+    features have unit variance.
 
     Parameters
     ----------
@@ -248,7 +246,7 @@ def preconditioned_denoising(
     sigma
         Noise level of each cell, shape ``(n,)``.
     """
-    weight = (sigma.square() + sigma_data**2) / (sigma * sigma_data).square()
+    weight = (sigma.square() + 1) / sigma.square()
     return (weight * (denoised - x).square().mean(1)).mean()
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
-import torch
 from anndata import AnnData
 from numpy.typing import NDArray
 
@@ -46,16 +45,16 @@ class scDiffAug(RegisteringModel):
     adata
         Cells to learn from. Registered with defaults where :meth:`setup_anndata` was not called.
     feature_space
-        What the matrix holds. ``"counts"``: the networks see log1p of 10,000 counts per cell, and
-        augmented cells are counts; log-normalised ones are recovered, and new cells normalised as
-        their sources. ``"peaks"``: counts of accessible regions; the encoder sees which are open
-        (TF-IDF), and all else is as with counts. ``"log"``: non-negative logarithms, used as they
-        are. ``"raw"``: any real values, by arcsinh with cofactor 5 where none is negative and the
-        largest is above 30. ``"auto"`` takes negative values for raw, whole numbers and
-        log-normalised ones for counts, others of at most 30 for logarithms, all else for raw;
-        counts for peaks where most features are named as regions (``chr1:9776-10668``), or where
-        most values are zero and, of the others, 2 is more frequent than 1 (a fragment has two
-        ends) or all are 1.
+        What the matrix holds. ``"counts"``: the encoder sees log1p of 10,000 counts per cell, the
+        generator the counts themselves, and augmented cells are counts; log-normalised ones are
+        recovered, and new cells normalised as their sources. ``"peaks"``: counts of accessible
+        regions; the encoder sees which are open (TF-IDF), and all else is as with counts.
+        ``"log"``: non-negative logarithms, used as they are. ``"raw"``: any real values, by
+        arcsinh with cofactor 5 where none is negative and the largest is above 30. ``"auto"``
+        takes negative values for raw, whole numbers and log-normalised ones for counts, others of
+        at most 30 for logarithms, all else for raw; counts for peaks where most features are named
+        as regions (``chr1:9776-10668``), or where most values are zero and, of the others, 2 is
+        more frequent than 1 (a fragment has two ends) or all are 1.
     n_top_features
         The encoder sees this many highly variable features, or of peaks those that are open in
         most cells; the generator makes all of them. By default 2,000, or of peaks 20,000.
@@ -214,8 +213,9 @@ class scDiffAug(RegisteringModel):
         balance, relatedness
             How communities (Leiden) share the plane. Cells of two of them, of s and t cells,
             repel each other by (s t) to the power of minus ``balance``, and the less the more
-            alike the two are, by up to the share ``relatedness``. With 0 and 0, the paper's loss,
-            a community's room grows with its cells. No effect with ``objective="infonce"``.
+            alike the two are, by up to the share ``relatedness``. With 0 and 0 all repel alike, as
+            in the paper, and a community's room grows with its cells. With
+            ``objective="infonce"`` both only decide where communities begin.
         schedule
             ``"joint"``: both losses at every step. ``"alternating"``: one of them every other
             epoch (the paper's "EM").
@@ -336,7 +336,6 @@ class scDiffAug(RegisteringModel):
         self.module.fit_cells(subsample(batches.x)[1], batches.inputs, axes)
         return batches
 
-    @torch.inference_mode()
     def get_latent_representation(
         self,
         adata: AnnData | None = None,

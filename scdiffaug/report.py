@@ -128,11 +128,9 @@ def split(
     _check_sides(real[0], new[0], held_out)
     rng = np.random.default_rng(seed_of(seed, "split"))
     link = _links(real[0], new[0])
-    if is_linked := bool((link >= 0).any()):
-        candidates = rng.permutation(np.unique(link[link >= 0]))
-        _warn_of_unknown(link)
-    else:
-        candidates = rng.permutation(real[0].n_obs)
+    _warn_of_unknown(new[0], link)
+    is_linked = bool((link >= 0).any())
+    candidates = rng.permutation(np.unique(link[link >= 0]) if is_linked else real[0].n_obs)
     if held_out is None:
         half = len(candidates) // 2
         (sources, others), place = np.split(candidates[: 2 * half], 2), real
@@ -202,8 +200,9 @@ def _check_sides(real: AnnData, new: AnnData, held_out: Cells | None) -> None:
         )
 
 
-def _warn_of_unknown(link: Rows) -> None:
-    if n_unknown := int((link < 0).sum()):
+def _warn_of_unknown(new: AnnData, link: Rows) -> None:
+    n_unknown = int((link < 0).sum())
+    if n_unknown and "source_obs_name" in new.obs:
         logger.warning(
             "The source_obs_name of %d of %d new cells names none of the real cells: pass those "
             "that they were made from as adata.",

@@ -17,7 +17,7 @@ from torch import Tensor
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 
 
-def paper_sigmas(n_steps: int, *, sigma_max: float, sigma_min: float = 0.02) -> Tensor:
+def paper_sigmas(n_steps: int, *, sigma_max: float, sigma_min: float) -> Tensor:
     r"""Noise levels of the paper's schedule, its beta rising linearly, then 0.
 
     With :math:`\beta_t` linear in t, :math:`-\log\bar\alpha_t` is quadratic in t; the square
@@ -30,18 +30,14 @@ def paper_sigmas(n_steps: int, *, sigma_max: float, sigma_min: float = 0.02) -> 
     return torch.cat([minus_log_bar.expm1().sqrt().float(), torch.zeros(1)])
 
 
-def karras_sigmas(
-    n_steps: int, *, sigma_max: float, sigma_min: float = 0.01, rho: float = 7.0
-) -> Tensor:
+def karras_sigmas(n_steps: int, *, sigma_max: float, sigma_min: float, rho: float = 7.0) -> Tensor:
     """Noise levels even in ``sigma ** (1 / rho)``, then 0 (Karras et al. 2022, eq. 5)."""
     ramp = torch.linspace(0, 1, n_steps)
     high, low = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
     return torch.cat([(high + ramp * (low - high)) ** rho, torch.zeros(1)])
 
 
-def ddpm(
-    denoise: Denoiser, x: Tensor, sigmas: Tensor, *, rng: torch.Generator | None = None
-) -> Tensor:
+def ddpm(denoise: Denoiser, x: Tensor, sigmas: Tensor, *, rng: torch.Generator) -> Tensor:
     r"""Ancestral sampling, the paper's rule (Ho et al. 2020, algorithm 2).
 
     In the variance-preserving variable this is

@@ -27,7 +27,8 @@ def embed(
     model
         A trained model; by default one is trained on ``adata`` with default settings but without
         the generator, whose cells change the embedding little (``benchmarks/results/alpha``),
-        somewhat more where cells are few.
+        somewhat more where cells are few. That model is not kept: to embed more cells alike, or
+        to augment too, train a :class:`~scdiffaug.scDiffAug` and pass it.
     key_added
         Key of ``.obsm`` for the semantic embedding; the projection's ends in ``_2d``.
 
@@ -86,7 +87,8 @@ def augment(
     adata
         Source cells, with the model's features in any order.
     model
-        A trained model; by default one is trained on ``adata`` with default settings.
+        A trained model; by default one is trained on ``adata`` with default settings, and not
+        kept.
     indices, groupby, target, n_per_cell, strength, depth, keep, sampler, steps, seed, path
         As in :meth:`scdiffaug.scDiffAug.augment`.
 
@@ -161,7 +163,8 @@ def interpolate(
     adata
         Real cells, with the model's features in any order.
     model
-        A trained model; by default one is trained on ``adata`` with default settings.
+        A trained model; by default one is trained on ``adata`` with default settings, and not
+        kept.
     source, target, n, groupby, sampler, steps, seed
         As in :meth:`scdiffaug.scDiffAug.interpolate`.
 

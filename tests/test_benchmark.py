@@ -226,6 +226,16 @@ def test_margins_are_over_the_best_peer_of_each_dataset():
     assert table["margin"].tolist() == [2.0, -5.0]
 
 
+def test_a_dataset_on_which_no_peer_ran_has_no_margin():
+    values = {("x", "scdiffaug"): [0.9], ("x", "umap"): [0.8], ("y", "scdiffaug"): [0.7]}
+    results = results_of(values)
+    results.loc[len(results)] = {"dataset": "y", "method": "umap", "value": np.nan}
+    scores = margins.mean_scores(results, "kmeans_accuracy")
+    table = margins.margins(scores, "scdiffaug", ["umap"])
+    assert table["margin"].to_dict() == pytest.approx({"x": 10.0})
+    assert margins.margins(scores.loc[["y"]], "scdiffaug", ["umap"]).empty
+
+
 def results_of(values):
     """A long table from {(dataset, method): scores of the seeds}."""
     return pd.DataFrame(

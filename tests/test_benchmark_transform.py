@@ -74,8 +74,8 @@ def test_a_run_scores_training_cells_and_new_ones(counts_file, tmp_path):
     training, new = split(counts_file, tmp_path)
     this = job(training, new, tmp_path)
     found, points = runs.run(this), runs.embeddings(this)
-    expected = metrics.new_cells_scores(
-        points["2d"], training.labels, new=points["2d_new"], new_labels=new.labels
+    expected = metrics.query_scores(
+        points["2d"], training.labels, query=points["2d_new"], query_labels=new.labels
     )
     assert found.scores["2d_new"] == expected
     assert found.scores["2d"]["knn_accuracy"] == metrics.knn_accuracy(

@@ -15,6 +15,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from scdiffaug._cache import cache_folder
+from scdiffaug.benchmark import environments
 from scdiffaug.datasets import Entry, File, _resume, fetch, path
 
 WHOLE = bytes(range(256)) * 40
@@ -383,8 +385,14 @@ def test_progress_goes_to_stderr(server: Server, capfd: pytest.CaptureFixture[st
 
 
 def test_default_cache_is_the_users(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from scdiffaug.datasets import _fetch
-
     monkeypatch.delenv("SCDIFFAUG_CACHE_DIR")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert _fetch._cache() == tmp_path / "scdiffaug"
+    assert cache_folder() == tmp_path / "scdiffaug"
+
+
+def test_benchmarks_are_remembered_in_the_same_cache(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SCDIFFAUG_CACHE_DIR", str(tmp_path / "elsewhere"))
+    assert environments.cache_folder() == tmp_path / "elsewhere" / "benchmark"
+    assert environments.cache_folder(tmp_path / "named") == tmp_path / "named"

@@ -16,7 +16,7 @@ from scipy import sparse
 from small_cells import logs_of_no_counts, write_counts
 
 import scdiffaug
-from scdiffaug import augmentation, choosing, matrices, neighbors, scDiffAug, streaming
+from scdiffaug import augmentation, choosing, matrices, neighbors, pl, scDiffAug, streaming
 from scdiffaug._randomness import seed_of
 from scdiffaug.contract import DataContract
 from scdiffaug.features import FeatureSpace
@@ -119,6 +119,17 @@ def test_rows_are_those_of_the_matrix(folder: Path, store: str) -> None:
     np.testing.assert_array_equal(x.sum(1), wanted.sum(1))
     for rows in (slice(3, 7), slice(None), np.array([250, 3, 4, 3, 299]), np.array([17])):
         np.testing.assert_array_equal(_dense(x[rows]), wanted[rows])
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_genes_of_cells_on_disk_are_drawn_by_some_of_the_cells(folder: Path) -> None:
+    drawn = matrices.drawn_rows(N_CELLS, 100)
+    axes = pl.gene_agreement(_backed(folder), _backed(folder), show=False)
+    of_drawn = pl.gene_agreement(*[_in_memory(folder)[drawn]] * 2, show=False)
+    assert len(axes) == 3
+    for ax, other in zip(axes, of_drawn, strict=True):
+        points = ax.collections[0].get_offsets()
+        np.testing.assert_allclose(points, other.collections[0].get_offsets(), rtol=1e-5)
 
 
 @pytest.mark.usefixtures("small_blocks")

@@ -363,5 +363,7 @@ def test_type_kept_names_what_is_wrong(rng: np.random.Generator, score: Any) -> 
         score(real, labels, real[:, 1:], expected=labels)
     with pytest.raises(ValueError, match="real has 60 cells, but a vote of 61 neighbours"):
         score(real, labels, real, expected=labels, n_neighbors=61)
-    with pytest.raises(ValueError, match="judge is 'forest', but must be"):
+    with pytest.raises(
+        ValueError, match="judge='forest' is unknown: use 'neighbors' or 'logistic'"
+    ):
         score(real, labels, real, expected=labels, judge="forest")

@@ -119,13 +119,26 @@ def test_same_seed_same_report(trained: scDiffAug, new: AnnData) -> None:
     assert first != other
 
 
-def test_cells_of_unknown_source_are_compared_as_a_whole(trained: scDiffAug) -> None:
-    new = trained.augment(indices=range(300))
-    new.obs["source_obs_name"] = "someone"
-    found = trained.augmentation_report(new, **FEW)
+def test_cells_of_unknown_source_are_compared_as_a_whole(
+    trained: scDiffAug, new: AnnData, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert "that they were not made from" in trained.augmentation_report(new, **FEW)["html"]
+    unknown = new.copy()
+    unknown.obs["source_obs_name"] = "someone"
+    with caplog.at_level("WARNING", logger="scdiffaug"):
+        found = trained.augmentation_report(unknown, **FEW)
     assert set(found["checks"]) == UNLABELLED - {"own_source"}
     assert "names no cells" in found["skipped"]["own_source"]
     assert "names no cells" in found["html"]
+    assert "that they were not made from" not in found["html"]
+    n = new.n_obs
+    assert f"source_obs_name of {n} of {n} new cells names none of the real cells" in caplog.text
+    caplog.clear()
+    # Cells that say nothing of their sources are not told that they name wrong ones.
+    del unknown.obs["source_obs_name"]
+    with caplog.at_level("WARNING", logger="scdiffaug"):
+        assert "own_source" in trained.augmentation_report(unknown, **FEW)["skipped"]
+    assert caplog.text == ""
 
 
 def test_sources_that_are_not_there_are_said(

@@ -51,17 +51,17 @@ def test_schedules_fall_between_their_bounds_and_end_at_zero(
 
 @pytest.mark.parametrize("schedule", [samplers.paper_sigmas, samplers.karras_sigmas])
 def test_schedule_of_one_step_starts_at_the_highest_level(schedule: Schedule) -> None:
-    sigmas = schedule(1, sigma_max=10.0)
+    sigmas = schedule(1, sigma_max=10.0, sigma_min=0.05)
     torch.testing.assert_close(sigmas, torch.tensor([10.0, 0.0]))
 
 
 def test_karras_levels_are_even_in_their_seventh_root() -> None:
-    root = samplers.karras_sigmas(10, sigma_max=80.0)[:-1].double() ** (1 / 7)
+    root = samplers.karras_sigmas(10, sigma_max=80.0, sigma_min=0.01)[:-1].double() ** (1 / 7)
     torch.testing.assert_close(root.diff(), root.diff().mean().expand(9), rtol=1e-4, atol=0)
 
 
 def test_paper_levels_come_from_a_beta_that_rises_linearly() -> None:
-    sigmas = samplers.paper_sigmas(50, sigma_max=80.0).double()[:-1].flip(0)
+    sigmas = samplers.paper_sigmas(50, sigma_max=80.0, sigma_min=0.02).double()[:-1].flip(0)
     minus_log_bar = sigmas.square().log1p()
     beta = minus_log_bar.diff()
     assert (beta > 0).all()
@@ -104,7 +104,7 @@ def test_dpmpp_is_more_accurate_than_ddim_at_equal_steps(
     rng: torch.Generator, n_steps: int
 ) -> None:
     x = from_marginal(8, 20.0, rng=rng)
-    sigmas = samplers.karras_sigmas(n_steps, sigma_max=20.0).double()
+    sigmas = samplers.karras_sigmas(n_steps, sigma_max=20.0, sigma_min=0.01).double()
     exact = exact_solution(x, sigmas[0], sigmas[-1])
     error = {
         solve: (solve(exact_denoise, x, sigmas) - exact).abs().mean()
@@ -144,7 +144,7 @@ def test_ddpm_step_is_the_rule_of_the_paper(rng: torch.Generator) -> None:
 
 def test_ddpm_samples_have_the_mean_and_variance_of_the_data(rng: torch.Generator) -> None:
     n = 4000
-    sigmas = samplers.paper_sigmas(200, sigma_max=80.0).double()
+    sigmas = samplers.paper_sigmas(200, sigma_max=80.0, sigma_min=0.02).double()
     made = samplers.ddpm(exact_denoise, from_marginal(n, 80.0, rng=rng), sigmas, rng=rng)
     assert ((made.mean(0) - MU).abs() < 4 * S / math.sqrt(n)).all()
     # The standard error of a normal sample's variance is S^2 sqrt(2 / n).
@@ -153,7 +153,7 @@ def test_ddpm_samples_have_the_mean_and_variance_of_the_data(rng: torch.Generato
 
 def test_ddpm_repeats_itself_from_the_same_seed(rng: torch.Generator) -> None:
     x = from_marginal(4, 5.0, rng=rng)
-    sigmas = samplers.paper_sigmas(5, sigma_max=5.0).double()
+    sigmas = samplers.paper_sigmas(5, sigma_max=5.0, sigma_min=0.02).double()
     first, again, other = (
         samplers.ddpm(exact_denoise, x, sigmas, rng=torch.Generator().manual_seed(seed))
         for seed in (1, 1, 2)

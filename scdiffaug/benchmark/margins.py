@@ -32,7 +32,9 @@ def margins(scores: pd.DataFrame, ours: str, peers: Sequence[str]) -> pd.DataFra
     ours, peers
         Which columns are compared.
     """
-    others = scores[[peer for peer in peers if peer in scores]]
+    # A dataset on which no peer could be run has none that is best.
+    others = scores[[peer for peer in peers if peer in scores]].dropna(how="all")
+    scores = scores.loc[others.index]
     return pd.DataFrame(
         {
             "ours": scores[ours],

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
+from scdiffaug._cache import cache_folder
 from scdiffaug.datasets._registry import Entry, File, registry
 
 _RETRIES = 5
@@ -107,7 +108,7 @@ def whereabouts(entry: Entry) -> str:
     >>> scdiffaug.datasets.whereabouts(entry)
     'here'
     """
-    folders = [folder for folder in (_mirror(), _cache() / "files") if folder is not None]
+    folders = [folder for folder in (_mirror(), cache_folder() / "files") if folder is not None]
     absent = [
         file
         for file in _wanted(entry, None)
@@ -148,18 +149,11 @@ def _mirror() -> Path | None:
     return Path(named)
 
 
-def _cache() -> Path:
-    import pooch
-
-    named = os.environ.get("SCDIFFAUG_CACHE_DIR")
-    return Path(named).expanduser() if named else pooch.os_cache("scdiffaug")
-
-
 def _find(file: File) -> Path | None:
     mirror = _mirror()
     if mirror is not None and (mirror / file.name).is_file():
         return _check(mirror / file.name, file)
-    cached = _cache() / "files" / file.name
+    cached = cache_folder() / "files" / file.name
     return cached if cached.is_file() and _flaw(cached, file) is None else None
 
 
@@ -194,7 +188,7 @@ def _download(file: File, *, progress: bool) -> Path:
             "folder and set SCDIFFAUG_DATA_DIR to that folder"
         )
     # What is not whole and checked stays out of the folder of files, whatever happens.
-    aside, place = _cache() / "partial", _cache() / "files" / file.name
+    aside, place = cache_folder() / "partial", cache_folder() / "files" / file.name
     for folder in (aside, place.parent):
         folder.mkdir(parents=True, exist_ok=True)
     with FileLock(aside / f"{file.name}.lock"):

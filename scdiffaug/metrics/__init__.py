@@ -27,7 +27,6 @@ from scdiffaug.metrics.genes import (
     gene_zero_share_difference,
     zero_share,
 )
-from scdiffaug.metrics.new_cells import new_cells_scores
 from scdiffaug.metrics.novelty import (
     duplicate_share,
     membership_auc,
@@ -35,6 +34,7 @@ from scdiffaug.metrics.novelty import (
     own_source_share,
     repeat_share,
 )
+from scdiffaug.metrics.query import query_scores
 from scdiffaug.metrics.structure import continuity, random_triplet_accuracy, trustworthiness
 
 __all__ = [
@@ -56,10 +56,10 @@ __all__ = [
     "mixing",
     "mmd",
     "nearest_training_distance_ratio",
-    "new_cells_scores",
     "normalized_mutual_information",
     "own_source_share",
     "precision_recall_density_coverage",
+    "query_scores",
     "random_triplet_accuracy",
     "repeat_share",
     "silhouette",

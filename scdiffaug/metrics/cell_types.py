@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,7 +13,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from scdiffaug._checks import check_whole
+from scdiffaug._checks import check_choice, check_whole
 from scdiffaug.metrics._inputs import (
     Values,
     checked_labels,
@@ -101,11 +101,10 @@ def type_kept_per_type(
 
 def _classifier(judge: Judge, n_neighbors: int) -> ClassifierMixin:
     check_whole("n_neighbors", n_neighbors)
+    check_choice("judge", judge, get_args(Judge))
     if judge == "neighbors":
         return KNeighborsClassifier(n_neighbors)
-    if judge == "logistic":
-        return make_pipeline(StandardScaler(), LogisticRegression(max_iter=1_000))
-    raise ValueError(f'judge is {judge!r}, but must be "neighbors" or "logistic".')
+    return make_pipeline(StandardScaler(), LogisticRegression(max_iter=1_000))
 
 
 def _judged(

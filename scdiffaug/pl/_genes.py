@@ -16,7 +16,8 @@ from scdiffaug import data, metrics
 from scdiffaug._checks import check_cells, check_choice, check_whole
 from scdiffaug._colours import HIGHLIGHT, OKABE_ITO
 from scdiffaug._drawing import draw_agreement
-from scdiffaug.features import FeatureSpace, Matrix
+from scdiffaug.features import FeatureSpace
+from scdiffaug.matrices import Matrix, subsample
 from scdiffaug.metrics import genes
 from scdiffaug.pl._figure import panels, result
 
@@ -60,7 +61,7 @@ def gene_agreement(
     A point a gene, equal on the grey line; the genes furthest from it are named, the furthest
     first. Titles have the Pearson correlation over genes or, for shares of zeros, the mean
     difference. Counts are compared as log1p of 10,000 counts per cell, other values too as the
-    model sees them.
+    model sees them; of more than 20,000 cells on disk as many are drawn at random.
 
     Parameters
     ----------
@@ -123,11 +124,11 @@ def _check_keys(keys: Sequence[str]) -> None:
 
 
 def _as_seen(adata: AnnData, new: AnnData, layer: str | None) -> tuple[Matrix, Matrix]:
-    """Values of the same genes of both, as the networks see them."""
+    """Values of the same genes of both, as the encoder sees them."""
     for name, cells in (("adata", adata), ("new", new)):
         check_cells(name, cells)
-    real = data.read_matrix(adata, layer)
-    made = data.read_matrix(data.align_features(new, adata.var_names), layer)
+    aligned = data.align_features(new, adata.var_names)
+    real, made = (subsample(data.read_matrix(cells, layer))[1] for cells in (adata, aligned))
     space, other = FeatureSpace.decide(real), FeatureSpace.decide(made)
     if (space.scale or other.scale) and not (space.is_counts and other.is_counts):
         # Of one side too little is known to recover counts.

@@ -119,10 +119,8 @@ def _titled(title: str, table: pd.DataFrame) -> list[str]:
     return [] if table.empty else [f"### {title}", pages.markdown(table.reset_index())]
 
 
-def method_table(
-    results: pd.DataFrame, setting: str, metrics: Sequence[str], *, floor: str = "real"
-) -> pd.DataFrame:
-    """Methods in rows with the floor first, metrics in columns, as text with the best in bold.
+def method_table(results: pd.DataFrame, setting: str, metrics: Sequence[str]) -> pd.DataFrame:
+    """Methods in rows, real cells first, metrics in columns, as text with the best in bold.
 
     Parameters
     ----------
@@ -130,31 +128,29 @@ def method_table(
         Rows of one dataset.
     setting, metrics
         Which scores.
-    floor
-        Method that is the floor, and never bold.
     """
     chosen = results[(results["setting"] == setting) & (results["type"] == "")]
     chosen = chosen[chosen["metric"].isin(metrics)]
     groups = chosen.groupby(["method", "metric"], sort=False)["value"]
     values, spread = groups.mean().unstack(), groups.std().unstack()
-    rows = [name for name in (floor, "none", *GENERATORS) if name in values.index]
+    rows = [name for name in ("real", "none", *GENERATORS) if name in values.index]
     table = pd.DataFrame(index=pd.Index(rows, name="method"))
     for metric in (each for each in metrics if each in values):
         text = values[metric].map("{:.3g}".format)
         text += spread[metric].map(lambda std: "" if np.isnan(std) else f" ± {std:.2g}")
-        bold = best(values[metric], metric, floor=floor)
+        bold = best(values[metric], metric)
         text = text.where(~bold, "**" + text + "**").where(values[metric].notna(), "–")
         table[metric] = text
     return table
 
 
-def best(values: pd.Series, metric: str, *, floor: str = "real") -> pd.Series:
-    """Which methods are the nearest to the ideal, or at least as near as the floor."""
+def best(values: pd.Series, metric: str) -> pd.Series:
+    """Which methods are the nearest to the ideal, or at least as near as real cells."""
     ideal = IDEAL[metric]
-    costs = (values - (values[floor] if ideal is None else ideal)).abs()
-    methods = costs.drop(floor)
+    costs = (values - (values["real"] if ideal is None else ideal)).abs()
+    methods = costs.drop("real")
     # With use, real cells are a ceiling and not a floor.
-    reached = -np.inf if metric.startswith("macro_f1") else costs[floor]
+    reached = -np.inf if metric.startswith("macro_f1") else costs["real"]
     wins = methods <= max(methods.min(), reached)
     return wins.reindex(values.index, fill_value=False)
 

@@ -157,6 +157,8 @@ def _margins(results: pd.DataFrame, metric: str) -> list[str]:
     if OURS not in scores or not peers:
         return []
     table = margins(scores, OURS, peers).dropna()
+    if table.empty:
+        return []
     low, high = bootstrap_margin(results, metric, ours=OURS, best_peer=table["best_peer"])
     verdict = (
         f"Margin of scdiffaug over the best peer of each dataset: mean "

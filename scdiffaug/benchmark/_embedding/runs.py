@@ -77,18 +77,13 @@ class Job:
             "seed": self.seed,
             "versions": self.method.versions(),
             "environment": packages,
-            "code": _source_of(self.method.worker),
+            "code": inspect.getsource(_worker),
         }
         if self.new is not None:
             decides["new"] = self.new.digest
         if self.method.uses_labels:
             decides["labels"] = self.dataset.labels.tolist()
         return named_by_hash(self.cache, self.name, decides)
-
-
-def _source_of(worker: str) -> str:
-    """Of a method, and of what hands it its inputs."""
-    return inspect.getsource(_worker.Inputs) + inspect.getsource(_worker.METHODS[worker])
 
 
 def run(job: Job) -> Run:
@@ -164,8 +159,8 @@ def _scores_of_new(job: Job, new: Dataset) -> dict[str, dict[str, float]]:
                 metrics.linear_svm_accuracy, metrics.knn_accuracy, metrics.kmeans_accuracy
             )
         }  # fmt: skip
-        scores[f"{name}_new"] = metrics.new_cells_scores(
-            found[name], labels, new=found[f"{name}_new"], new_labels=new.labels
+        scores[f"{name}_new"] = metrics.query_scores(
+            found[name], labels, query=found[f"{name}_new"], query_labels=new.labels
         )
     return scores
 

@@ -20,27 +20,28 @@ from scdiffaug.metrics._inputs import (
 from scdiffaug.metrics.embedding import linear_svm
 
 
-def new_cells_scores(
+def query_scores(
     embedding: Embedding,
     labels: ArrayLike,
     *,
-    new: Embedding,
-    new_labels: ArrayLike,
+    query: Embedding,
+    query_labels: ArrayLike,
     seed: int = 0,
 ) -> dict[str, float]:
-    """Accuracy on new cells of what learnt from the embedding of the training cells.
+    """Accuracy on cells not trained on of what learnt from the embedding of the training cells.
 
     ``linear_svm_accuracy`` and ``knn_accuracy`` (10 neighbours): of the classifier fitted on all
     training cells. ``kmeans_accuracy``: k-means and its matching with the labels, both of the
-    training cells; a new cell belongs to the nearest centre. Each is to be read beside the
+    training cells; a query cell belongs to the nearest centre. Each is to be read beside the
     function of that name on the training cells alone.
 
     Parameters
     ----------
     embedding, labels
         Training cells, shape ``(n, k)``, and their labels, shape ``(n,)``.
-    new, new_labels
-        New cells, shape ``(m, k)``, and their labels, shape ``(m,)``.
+    query, query_labels
+        Cells that were embedded without being learnt from, shape ``(m, k)``, and their labels,
+        shape ``(m,)``.
     seed
         Seed of k-means.
 
@@ -52,29 +53,29 @@ def new_cells_scores(
     Examples
     --------
     >>> import numpy as np
-    >>> from scdiffaug.metrics import new_cells_scores
+    >>> from scdiffaug.metrics import query_scores
     >>> points = np.eye(2)[np.repeat([0, 1], 20)]
     >>> labels = np.repeat(["a", "b"], 20)
-    >>> new_cells_scores(points, labels, new=points[::2], new_labels=labels[::2])
+    >>> query_scores(points, labels, query=points[::2], query_labels=labels[::2])
     {'linear_svm_accuracy': 1.0, 'knn_accuracy': 1.0, 'kmeans_accuracy': 1.0}
     """
-    require_same_features(embedding, new, names=("embedding", "new"))
+    require_same_features(embedding, query, names=("embedding", "query"))
     names = checked_labels(labels, embedding)
-    answers = checked_labels(new_labels, new, name="new_labels", of="new")
+    answers = checked_labels(query_labels, query, name="query_labels", of="query")
     require_cells(embedding, 10, name="embedding", why="a vote of 10 neighbours")
     predicted = {
-        "linear_svm_accuracy": linear_svm().fit(embedding, names).predict(new),
-        "knn_accuracy": KNeighborsClassifier(10).fit(embedding, names).predict(new),
-        "kmeans_accuracy": _by_nearest_centre(embedding, names, new, seed=seed),
+        "linear_svm_accuracy": linear_svm().fit(embedding, names).predict(query),
+        "knn_accuracy": KNeighborsClassifier(10).fit(embedding, names).predict(query),
+        "kmeans_accuracy": _by_nearest_centre(embedding, names, query, seed=seed),
     }
     return {name: float(np.mean(found == answers)) for name, found in predicted.items()}
 
 
 def _by_nearest_centre(
-    embedding: Embedding, names: NDArray[Any], new: Embedding, *, seed: int
+    embedding: Embedding, names: NDArray[Any], query: Embedding, *, seed: int
 ) -> NDArray[Any]:
-    """Label matched with the cluster of each new cell."""
+    """Label matched with the cluster of each query cell."""
     kinds, codes = np.unique(names, return_inverse=True)
     kmeans = KMeans(len(kinds), n_init=10, random_state=seed).fit(embedding)
     code_of = linear_sum_assignment(-confusion_matrix(kmeans.labels_, codes))[1]
-    return kinds[code_of[kmeans.predict(new)]]
+    return kinds[code_of[kmeans.predict(query)]]

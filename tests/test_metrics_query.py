@@ -26,21 +26,21 @@ def test_linear_svm_accuracy_of_a_draw_is_that_of_the_drawn_cells(
         metrics.linear_svm_accuracy(points, labels, max_cells=10)
 
 
-def test_new_cells_are_judged_by_what_learnt_from_training_cells_alone(
+def test_query_cells_are_judged_by_what_learnt_from_training_cells_alone(
     rng: np.random.Generator,
 ) -> None:
     points, labels = blobs(rng, spread=0.8, n=300)
-    new, answers = blobs(rng, spread=0.8, n=80)
-    found = metrics.new_cells_scores(points, labels, new=new, new_labels=answers)
+    query, answers = blobs(rng, spread=0.8, n=80)
+    found = metrics.query_scores(points, labels, query=query, query_labels=answers)
     svm = make_pipeline(StandardScaler(), SVC(kernel="linear")).fit(points, labels)
-    assert found["linear_svm_accuracy"] == (svm.predict(new) == answers).mean()
-    distance = np.linalg.norm(new[:, None] - points[None], axis=2)
+    assert found["linear_svm_accuracy"] == (svm.predict(query) == answers).mean()
+    distance = np.linalg.norm(query[:, None] - points[None], axis=2)
     votes = labels[np.argsort(distance, axis=1)[:, :10]]
     majority = [max(sorted(set(row)), key=list(row).count) for row in votes]
     assert found["knn_accuracy"] == (np.array(majority) == answers).mean()
-    same = metrics.new_cells_scores(points, labels, new=points, new_labels=labels)
+    same = metrics.query_scores(points, labels, query=points, query_labels=labels)
     assert same["kmeans_accuracy"] == metrics.kmeans_accuracy(points, labels)
-    nobody = metrics.new_cells_scores(points, labels, new=new, new_labels=["unseen"] * 80)
+    nobody = metrics.query_scores(points, labels, query=query, query_labels=["unseen"] * 80)
     assert set(nobody.values()) == {0.0}
-    with pytest.raises(ValueError, match="embedding has 2 features, but new has 1"):
-        metrics.new_cells_scores(points, labels, new=new[:, :1], new_labels=answers)
+    with pytest.raises(ValueError, match="embedding has 2 features, but query has 1"):
+        metrics.query_scores(points, labels, query=query[:, :1], query_labels=answers)
