@@ -125,7 +125,7 @@ def check_is(name: str, value: object, wanted: type, *, advice: str) -> None:
 
 
 def check_cells(name: str, value: object) -> None:
-    """Check annotated cells; TypeError, with the modalities where it is a MuData."""
+    """Check annotated cells; TypeError, also of a MuData, ValueError where there are none."""
     # Here, since `scdiffaug --help` checks arguments too and must not wait for anndata.
     from anndata import AnnData
 
@@ -136,3 +136,6 @@ def check_cells(name: str, value: object) -> None:
             f"mdata[{next(iter(modalities), 'rna')!r}]."
         )
     check_is(name, value, AnnData, advice="put the matrix into anndata.AnnData(x)")
+    assert isinstance(value, AnnData)
+    if value.n_obs == 0:
+        raise ValueError(f"{name} is empty: found 0 cells x {value.n_vars} features.")

@@ -164,8 +164,8 @@ SCALES = {
         how_to_read="Share of cells closer to a source cell than all but 1% of real cells are.",
         good="There are hardly more near copies than among real cells.",
         below="",
-        above="Some new cells are near copies of a source cell. Raise strength, and do not share "
-        "them in place of private data.",
+        above="Some new cells are near copies of a source cell. Raise strength where it is below "
+        "1, and do not share them in place of private data.",
         excess=_above,
         limits=(0.03, 0.1),
     ),

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import compress
 from operator import itemgetter
 from typing import Any
 
@@ -27,7 +28,7 @@ from scdiffaug.diffusion import Sampler
 from scdiffaug.matrices import Matrix, Rows, StoredMatrix, depths, stacked
 from scdiffaug.module import DiffAugModule
 from scdiffaug.nn import multiplies_bfloat16
-from scdiffaug.normalized import normalize
+from scdiffaug.normalized import Normalization
 
 _CELLS_AT_ONCE = 4096
 _MADE_AT_ONCE = 512
@@ -235,36 +236,35 @@ def as_anndata(
     *,
     contract: DataContract,
     said: Mapping[str, Any],
-    totals: NDArray[np.float32] | None = None,
+    normalization: Normalization | None,
 ) -> AnnData:
     """New cells beside the features of the real ones, and how they were made.
 
-    ``totals``: what their counts are to be normalised to, shape ``(n,)``, where those of the real
-    ones are; by default to their own sums, so not at all.
+    ``normalization``: that of their counts in X, where those of the real ones are normalised.
     """
-    scale = contract.space.scale
-    held = x if scale is None else normalize(x, depths(x) if totals is None else totals, scale)
+    layer, was_recovered = contract.setup["layer"], contract.space.scale is not None
+    held = x if normalization is None else normalization.values(x)
     new = AnnData(held, obs=obs, var=cells.var.copy(), uns=made_uns(cells, obs, said=said))
-    layer = contract.setup["layer"]
     if layer is not None:
-        new.layers[layer] = new.X.copy()
+        new.layers[layer] = held.copy() if was_recovered else x.copy()
     if contract.space.is_counts:
         # scanpy fails on an AnnData without cells.
         seen = contract.space.transform(x) if new.n_obs else x.copy()
         new.layers.setdefault("log1p_norm", seen)
-    if scale is not None:
+    if was_recovered:
         new.layers.setdefault("counts", x)
-        if layer is None and "log1p" in cells.uns:
-            new.uns["log1p"] = copy(cells.uns["log1p"])
+    is_as_x = layer is None or not was_recovered
+    if normalization is not None and is_as_x and "log1p" in cells.uns:
+        new.uns["log1p"] = copy(cells.uns["log1p"])
     return new
 
 
 def made_uns(cells: AnnData, obs: pd.DataFrame, *, said: Mapping[str, Any]) -> dict[str, Any]:
     """How new cells were made, and the colours that scanpy gave the groups of the real ones."""
-    keys = {f"{name}_colors": name for name in obs.select_dtypes("category")}
-    colours = {
-        key: copy(cells.uns[key])
-        for key, name in keys.items()
-        if key in cells.uns and len(cells.uns[key]) == len(obs[name].cat.categories)
-    }
+    colours = {}
+    for name in obs.select_dtypes("category").columns.intersection(cells.obs.columns):
+        key, groups = f"{name}_colors", cells.obs[name].cat.categories
+        if key in cells.uns and len(cells.uns[key]) == len(groups):
+            kept = groups.isin(obs[name].cat.categories)
+            colours[key] = list(compress(cells.uns[key], kept))
     return {"scdiffaug": {"version": version("scdiffaug"), **said}, **colours}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from numbers import Integral
@@ -23,7 +24,11 @@ Depth = int | Literal["source", "sampled"]
 Keep = Literal["all", "consistent"]
 Names: TypeAlias = NDArray[np.str_]
 
+logger = logging.getLogger("scdiffaug")
+
 _N_NEIGHBORS = 15
+# Cells of a group of which new ones are made, below which a warning says so.
+_FEW_SOURCES = 5
 _SIZES: dict[str, Callable[[NDArray[np.int64]], np.floating[Any]]] = {
     "max": np.max,
     "median": np.median,
@@ -91,7 +96,9 @@ class Choice:
         """Source of each new cell, out of ``rows``."""
         if self.target is None or groups is None:
             return np.repeat(rows, self.n_per_cell)
-        return balancing_sources(rows, groups, target=self.target, rng=rng)
+        sources = balancing_sources(rows, groups, target=self.target, rng=rng)
+        _warn_of_few(sources, groups)
+        return sources
 
     def wanted_depths(
         self,
@@ -110,6 +117,20 @@ class Choice:
         return sampled_depths(depths(x), source_of, pools, rng=rng)
 
 
+def _warn_of_few(sources: Rows, groups: Names) -> None:
+    """Warn of groups whose new cells come of so few that they are variants of these."""
+    table = pd.Series(sources).groupby(groups[sources]).agg(["nunique", "size"])
+    few = table[(table["nunique"] < _FEW_SOURCES) & (table["size"] > table["nunique"])]
+    for name, (n_sources, n_new) in few.iterrows():
+        logger.warning(
+            "Group %r has %d cells, from which all %d new ones are made: these vary as that few "
+            "do, not as the group may.",
+            name,
+            n_sources,
+            n_new,
+        )
+
+
 def group_names(cells: AnnData, groupby: str | None) -> Names | None:
     """Group of each cell, shape ``(n,)``, if a column is named.
 
@@ -123,12 +144,15 @@ def group_names(cells: AnnData, groupby: str | None) -> Names | None:
     if groupby is None:
         return None
     data.check_key(cells, "groupby", groupby)
+    data.check_no_missing(cells, "groupby", groupby)
     column = cells.obs[groupby]
     if pd.api.types.is_float_dtype(column.dtype):
-        raise ValueError(
-            f"groupby={groupby!r} holds fractions, not groups: name a column of categories."
-        )
-    data.check_no_missing(cells, "groupby", groupby)
+        if (column % 1 != 0).any():
+            raise ValueError(
+                f"groupby={groupby!r} holds fractions, not groups: name a column of categories."
+            )
+        # Numbers of groups, as pandas reads them where some cell once had none.
+        column = column.astype(int)
     return column.astype(str).to_numpy(dtype=str)
 
 

@@ -89,7 +89,7 @@ def fetch(
     from scdiffaug import datasets
 
     found = _or_fail(lambda: datasets.fetch(name, files=file, progress=not quiet))
-    _print_paths(found, as_json=as_json)
+    _print_paths(name, found, as_json=as_json)
 
 
 @data.command()
@@ -98,10 +98,13 @@ def path(name: _Name, *, file: _Files = None, as_json: _Json = False) -> None:
     from scdiffaug import datasets
 
     found = _or_fail(lambda: datasets.path(name, files=file))
-    _print_paths(found, as_json=as_json)
+    _print_paths(name, found, as_json=as_json)
 
 
-def _print_paths(found: dict[str, Path], *, as_json: bool) -> None:
+def _print_paths(name: str, found: dict[str, Path], *, as_json: bool) -> None:
+    if not found:
+        # Beside the paths, of which a script reads none.
+        typer.echo(f"{name} has no files: scdiffaug.datasets.load({name!r}) makes it.", err=True)
     if as_json:
         typer.echo(json.dumps({name: str(at) for name, at in found.items()}, indent=2))
         return

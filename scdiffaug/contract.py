@@ -13,8 +13,9 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
+from scipy import sparse
 
-from scdiffaug import data, neighbors, normalized
+from scdiffaug import data, neighbors
 from scdiffaug.features import FeatureSpace, select_features
 from scdiffaug.matrices import (
     Matrix,
@@ -24,8 +25,12 @@ from scdiffaug.matrices import (
     subsample,
     to_dense,
 )
+from scdiffaug.normalized import Normalization, scale_beside
 
 logger = logging.getLogger("scdiffaug")
+
+# Cells by which it is told whether X holds the counts of a layer.
+_LOOKED_AT = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +90,10 @@ class DataContract:
         if feature_space == "auto" and not space.is_counts:
             data.warn_of_counts_beside(adata)
         if feature_space == "auto" and space.kind == "log":
-            data.warn_of_odd_cells(x[:1000], adata.obs_names)
+            data.warn_of_odd_cells(x[:_LOOKED_AT], adata.obs_names)
+        if feature_space == "auto":
+            data.warn_of_mixed_features(adata)
+            data.warn_of_lost_ones(x[:_LOOKED_AT], space)
         neighbors.check_enough(adata.n_obs, n_neighbors)
         labels = adata.obs[setup["labels_key"]].astype(str) if needs_labels else []
         rows, few = subsample(x)
@@ -127,28 +135,50 @@ class DataContract:
     ) -> tuple[AnnData, Matrix | StoredMatrix]:
         """Cells with their features in the model's order, and their values, checked."""
         cells = data.align_features(adata, pd.Index(self.var_names), indices)
+        data.check_layer(cells, self.setup["layer"], argument="the model's layer")
         x = data.read_matrix(cells, self.setup["layer"])
         place = "adata.X" if self.setup["layer"] is None else f"layer {self.setup['layer']!r}"
         try:
             # Fractions given to a counts model are an error, not an embedding.
             x = self.space.read(x)
         except ValueError as error:
+            how = "" if self.space.scale is None else ", by sc.pp.normalize_total and sc.pp.log1p"
             raise ValueError(
                 f"The model learnt from {self.space.said!r} values in {place}: put such values "
-                f"there ({str(error).split(':')[0]})."
+                f"there{how} ({str(error).split(':')[0]})."
             ) from error
         data.check_depth(x, cells.obs_names, self.space)
         self._warn_of_depth(x)
         return cells, x
 
-    def totals(self, cells: AnnData, x: Matrix | StoredMatrix) -> NDArray[np.float32] | None:
-        """What the counts ``x`` of cells were normalised to, shape ``(n,)``, where they were."""
-        if self.space.scale is None:
+    def normalization(self, cells: AnnData, x: Matrix | StoredMatrix) -> Normalization | None:
+        """How the counts ``x`` of cells were normalised, where they were.
+
+        They were recovered from normalised values; or they are a layer's, and X holds the same
+        counts normalised, so that X of new cells is to be on that scale too.
+        """
+        layer, scale = self.setup["layer"], self.space.scale
+        if scale is not None:
+            return Normalization.fit(data.read_matrix(cells, layer), x, scale)
+        if layer is None or not self.space.is_counts:
             return None
-        held = data.read_matrix(cells, self.setup["layer"])
-        parts = [normalized.totals(held[rows], self.space.scale) for rows in row_blocks(held)]
-        totals = np.concatenate(parts)
-        return None if np.allclose(totals, depths(x), rtol=1e-3) else totals
+        try:
+            values = data.read_matrix(cells, None)
+        except (TypeError, ValueError):
+            # Nothing is learnt from X: it may be missing, or anything.
+            return None
+        few, counts = values[:_LOOKED_AT], x[:_LOOKED_AT]
+        scale = scale_beside(few, counts)
+        if scale is not None:
+            return Normalization.fit(values, x, scale)
+        if (sparse.csr_matrix(few) != sparse.csr_matrix(counts)).nnz:
+            logger.warning(
+                "adata.X holds neither the counts of layer %r nor these normalised, so that X of "
+                "new cells holds the counts: before real and new cells are put together, "
+                "normalise both from that layer.",
+                layer,
+            )
+        return None
 
     def _warn_of_depth(self, x: Matrix | StoredMatrix) -> None:
         """Warn of cells whose depth, or whose scale where values are no counts, is another."""

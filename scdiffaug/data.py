@@ -27,7 +27,7 @@ from scdiffaug.matrices import (
     stored_values,
     to_dense,
 )
-from scdiffaug.normalized import hold_counts
+from scdiffaug.normalized import find_scale, hold_counts
 
 logger = logging.getLogger("scdiffaug")
 
@@ -75,7 +75,7 @@ def _stored(adata: AnnData, layer: str | None) -> tuple[Any, Rows, Rows | None]:
 
 
 def check_frame(adata: AnnData) -> None:
-    """Raise TypeError where it is no AnnData, ValueError where it is empty or names repeat.
+    """Errors as of check_cells; raise ValueError without features and where names repeat.
 
     Tables that ``anndata.experimental.read_lazy`` left on disk are loaded: they are small.
     """
@@ -83,8 +83,8 @@ def check_frame(adata: AnnData) -> None:
     for table in ("obs", "var"):
         if hasattr(lazy := getattr(adata, table), "to_memory"):
             setattr(adata, table, lazy.to_memory())
-    if adata.n_obs == 0 or adata.n_vars == 0:
-        raise ValueError(f"adata is empty: found {adata.n_obs} cells x {adata.n_vars} features.")
+    if adata.n_vars == 0:
+        raise ValueError(f"adata is empty: found {adata.n_obs} cells x 0 features.")
     for field, names in (("obs_names", adata.obs_names), ("var_names", adata.var_names)):
         if not names.is_unique:
             repeated = names[names.duplicated()].unique()
@@ -119,13 +119,15 @@ def check_setup(
     check_layer(adata, layer)
 
 
-def check_layer(adata: AnnData, layer: str | None) -> None:
+def check_layer(adata: AnnData, layer: str | None, *, argument: str = "layer") -> None:
     """Raise KeyError where a layer is named that is not there."""
     if layer is None:
         return
     check_name("layer", layer)
     if layer not in adata.layers:
-        raise KeyError(f"layer={layer!r} not found in adata.layers: it has {list(adata.layers)}.")
+        raise KeyError(
+            f"{argument}={layer!r} not found in adata.layers: it has {list(adata.layers)}."
+        )
 
 
 def check_graph(adata: AnnData, neighbors_key: str | None) -> None:
@@ -150,11 +152,50 @@ def warn_of_counts_beside(adata: AnnData) -> None:
     if adata.isbacked:
         return
     for name, values in adata.layers.items():
-        if _are_counts(values):
+        if found := _counts_in(values):
             advice = f"call setup_anndata(adata, layer={name!r})"
-            logger.warning("Layer %r holds counts: %s to learn from them.", name, advice)
-    if adata.raw is not None and _are_counts(adata.raw.X):
-        logger.warning("adata.raw holds counts: pass adata.raw.to_adata() to learn from them.")
+            logger.warning("Layer %r holds %s: %s to learn from them.", name, found, advice)
+    if adata.raw is not None and (found := _counts_in(adata.raw.X)):
+        logger.warning("adata.raw holds %s: pass adata.raw.to_adata() to learn from them.", found)
+
+
+def warn_of_mixed_features(adata: AnnData) -> None:
+    """Warn where genes, proteins or peaks would be one space, as read_10x_h5 gives them."""
+    if "feature_types" not in adata.var:
+        return
+    types = adata.var["feature_types"].value_counts()
+    if len(types) > 1:
+        logger.warning(
+            "adata.var['feature_types'] has %s, which are learnt as one kind: pass one of them, "
+            "as adata[:, adata.var['feature_types'] == %r].copy().",
+            " and ".join(f"{n} {name!r}" for name, n in types.items()),
+            types.index[0],
+        )
+
+
+def warn_of_lost_ones(x: Matrix, space: FeatureSpace) -> None:
+    """Warn where values are normalised counts of which no logarithm was taken."""
+    if space.kind == "counts" and (least := _usual_least(x)) > 1:
+        logger.warning(
+            "The smallest value of most cells is %d, not 1: if these are normalised values that "
+            "were rounded, pass the counts themselves, or the values unrounded and after "
+            "sc.pp.log1p, of which counts are recovered.",
+            least,
+        )
+    elif space.kind == "raw" and x.min() >= 0 and find_scale(np.log1p(x)) == "log1p":
+        logger.warning(
+            "These are normalised counts without their logarithm: call sc.pp.log1p(adata) before, "
+            "and the counts are recovered and learnt from."
+        )
+
+
+def _usual_least(x: Matrix) -> float:
+    """Median over cells of the smallest value that is not zero; 0 where most values are not."""
+    values = sparse.csr_matrix(x)
+    if values.nnz > x.shape[0] * x.shape[1] / 2:
+        return 0.0
+    filled = np.flatnonzero(np.diff(values.indptr))
+    return float(np.median(np.minimum.reduceat(values.data, values.indptr[filled])))
 
 
 def warn_of_odd_cells(x: Matrix, obs_names: pd.Index) -> None:
@@ -182,15 +223,19 @@ def warn_of_sparse_values(x: Matrix) -> None:
         )
 
 
-def _are_counts(values: Any) -> bool:
-    """Whether the first cells, in memory, hold whole numbers and none below zero."""
+def _counts_in(values: Any) -> str:
+    """What counts the first cells, in memory, hold; nothing where they hold none."""
     if not isinstance(values, np.ndarray) and not sparse.issparse(values):
-        return False
+        return ""
     some = values[:_LOOKED_AT]
     if some.dtype.kind not in "iuf":
-        return False
+        return ""
     found = Bounds.of(some)
-    return found.is_whole and found.lowest >= 0 and found.highest > 0
+    if found.lowest < 0 or found.highest <= 0:
+        return ""
+    if found.is_whole:
+        return "counts"
+    return "log-normalised counts" if find_scale(some) else ""
 
 
 def check_no_view_on_disk(adata: AnnData) -> None:

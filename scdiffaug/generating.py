@@ -10,7 +10,7 @@ import numpy as np
 from anndata import AnnData
 
 from scdiffaug import block_files, choosing, data, report, streaming
-from scdiffaug._checks import check_path, check_seed, check_whole
+from scdiffaug._checks import check_cells, check_path, check_seed, check_whole
 from scdiffaug.augmentation import Sampling, made_at_once
 from scdiffaug.choosing import Choice, Depth, Keep, Target
 from scdiffaug.diffusion import Sampler
@@ -72,8 +72,7 @@ class GeneratingModel(SavedModel):
             fewer) are mostly of another group; without, those farther from their source than its
             own 15 nearest cells. A rejected cell is drawn again from its source, up to ten times
             in all; then it is left out, and a warning says of which group. Logs the share of all
-            draws that was kept. Exact search: its time grows with the product of real and new
-            cells.
+            draws that was kept. Its time grows with the product of real and new cells.
         sampler
             ``"thicken"`` with count thinning, else ``"dpmpp_2m"``, ``"ddim"`` or ``"ddpm"``.
         steps
@@ -91,9 +90,9 @@ class GeneratingModel(SavedModel):
 
         Returns
         -------
-        AnnData of the new cells alone, with the model's features and values on the scale of the
-        data's own; of counts also log1p of 10,000 per cell in ``.layers["log1p_norm"]``, of
-        normalised ones the counts in ``.layers["counts"]``. ``.obs`` is that of the sources with
+        AnnData of the new cells alone, with the model's features and X on the scale of the data's
+        own; of counts also log1p of 10,000 per cell in ``.layers["log1p_norm"]``, of normalised
+        ones the counts in the layer of setup or ``"counts"``. ``.obs`` is that of the sources with
         ``source_obs_name``, ``augmentation_strength`` and ``is_augmented``, its names being
         ``NAME-aug0``, ``NAME-aug1``, ...; ``.uns["scdiffaug"]`` says how they were made and, with
         ``keep="consistent"``, the ``kept_share``.
@@ -286,7 +285,7 @@ class GeneratingModel(SavedModel):
             contract=self._contract,
             cells=cells,
             x=x,
-            totals=lambda: self._contract.totals(cells, x),
+            normalization=lambda: self._contract.normalization(cells, x),
             ends=(
                 choosing.end_rows(cells, source, groups=groups, argument="source"),
                 choosing.end_rows(cells, target, groups=groups, argument="target"),
@@ -368,6 +367,7 @@ class GeneratingModel(SavedModel):
         'good'
         """
         self._check_if_trained(warn=False)
+        check_cells("new", new)
         check_whole("max_cells", max_cells)
         seed = check_seed(self._seed(seed))
         if path is not None:

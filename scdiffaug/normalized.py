@@ -7,6 +7,8 @@ Its smallest value is then one read, or a few, and the others are multiples of i
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -26,8 +28,62 @@ _FEWEST_VALUES = 10
 _LOOKED_AT_FIRST = 100
 # A logarithm's distance from that of a multiple, in float32 mostly some 1e-7 of it.
 _TOLERANCE = 1e-5
+# Logarithms stay below it, and of counts beside them are off by no more than a rounded decimal.
+_MOST_LOG_VALUE, _MOST_OFF = 30.0, 1e-3
 # Files of text have rounded values, which say something where they are so many steps and more.
 _DECIMALS, _FEWEST_STEPS = (1e-3, 1e-4, 1e-5), 500
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """How values hold counts of cells.
+
+    Parameters
+    ----------
+    scale
+        The logarithm that was taken.
+    totals
+        What the counts of each cell were normalised to, shape ``(n,)``; None where they were not.
+    """
+
+    scale: Scale
+    totals: NDArray[np.float32] | None
+
+    @classmethod
+    def fit(
+        cls, values: Matrix | StoredMatrix, counts: Matrix | StoredMatrix, scale: Scale
+    ) -> Normalization:
+        """Of values that hold these counts on a scale, both of shape ``(n, d)``."""
+        found = np.concatenate([_totals(values[rows], scale) for rows in row_blocks(values)])
+        return cls(scale, None if np.allclose(found, depths(counts), rtol=1e-3) else found)
+
+    def of_other_cells(
+        self, totals_of: Callable[[NDArray[np.float32]], NDArray[np.float32]]
+    ) -> Normalization:
+        """The same of cells whose totals are a function of these."""
+        return self if self.totals is None else replace(self, totals=totals_of(self.totals))
+
+    def values(self, counts: Matrix) -> Matrix:
+        """What holds counts so, shape ``(n, d)``; the reverse of recovering them."""
+        total = depths(counts) if self.totals is None else self.totals
+        return _normalized(counts, total, self.scale)
+
+
+def scale_beside(values: Matrix, counts: Matrix) -> Scale | None:
+    """On which scale values hold these very counts; None where they do on none.
+
+    Parameters
+    ----------
+    values, counts
+        Of the same cells and features, shape ``(n, d)``.
+    """
+    if values.min() < 0 or values.max() > _MOST_LOG_VALUE:
+        return None
+    for scale in _LOG_OF_BASE:
+        expected = _normalized(counts, _totals(values, scale), scale)
+        if abs(_nonzero(values) - _nonzero(expected)).max() < _MOST_OFF:
+            return scale
+    return None
 
 
 def find_scale(x: Matrix | StoredMatrix) -> Scale | None:
@@ -73,15 +129,14 @@ def hold_counts(x: Matrix) -> NDArray[np.bool_]:
     return _counts(x, "log1p", _MOST_READS)[1]
 
 
-def totals(x: Matrix, scale: Scale) -> NDArray[np.float32]:
+def _totals(x: Matrix, scale: Scale) -> NDArray[np.float32]:
     """What each cell's counts were normalised to, shape ``(n,)``."""
     values = _nonzero(x)
     values.data = _linear(values.data, scale)
     return depths(values)
 
 
-def normalize(counts: Matrix, total: NDArray[np.float32], scale: Scale) -> Matrix:
-    """Counts normalised to a total of each cell, on a scale; the reverse of recovering them."""
+def _normalized(counts: Matrix, total: NDArray[np.float32], scale: Scale) -> Matrix:
     values = _nonzero(counts)
     factor = total / np.maximum(depths(values), 1)
     linear = values.data * np.repeat(factor, np.diff(values.indptr))

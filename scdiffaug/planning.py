@@ -27,6 +27,7 @@ from scdiffaug.choosing import Choice, Names
 from scdiffaug.contract import DataContract
 from scdiffaug.matrices import Matrix, Rows, StoredMatrix, depths, stacked
 from scdiffaug.module import DiffAugModule
+from scdiffaug.normalized import Normalization
 
 logger = logging.getLogger("scdiffaug")
 
@@ -46,8 +47,8 @@ class _NewCells:
         Of a trained model.
     cells, x
         Real cells and their values, as :meth:`DataContract.read` gives them.
-    totals
-        Gives what counts of the real cells were normalised to, shape ``(n,)``, if they were.
+    normalization
+        Gives that of the counts of the real cells, if they were normalised.
     sampling, batch_size
         How new cells are drawn, and how many at once.
     """
@@ -56,7 +57,7 @@ class _NewCells:
     contract: DataContract
     cells: AnnData
     x: Matrix | StoredMatrix
-    totals: Callable[[], NDArray[np.float32] | None]
+    normalization: Callable[[], Normalization | None]
     sampling: Sampling
     batch_size: int
 
@@ -79,14 +80,14 @@ class _NewCells:
         of_sources: Callable[[NDArray[np.float32]], NDArray[np.float32]],
     ) -> AnnData:
         """``of_sources`` takes totals of the real cells to those of the new ones."""
-        totals = self.totals()
+        found = self.normalization()
         return as_anndata(
             made,
             self.cells,
             obs,
             contract=self.contract,
             said=said,
-            totals=None if totals is None else of_sources(totals),
+            normalization=None if found is None else found.of_other_cells(of_sources),
         )
 
 
@@ -96,7 +97,7 @@ class Plan(_NewCells):
 
     Parameters
     ----------
-    module, contract, cells, x, totals, sampling, batch_size
+    module, contract, cells, x, normalization, sampling, batch_size
         What makes them, from what, and how.
     choice
         Which new cells are wanted.
@@ -211,7 +212,7 @@ def planned(
         contract=contract,
         cells=cells,
         x=x,
-        totals=cache(lambda: contract.totals(cells, x)),
+        normalization=cache(lambda: contract.normalization(cells, x)),
         choice=choice,
         sampling=sampling,
         batch_size=batch_size,
@@ -229,7 +230,7 @@ class Interpolation(_NewCells):
 
     Parameters
     ----------
-    module, contract, cells, x, totals, sampling, batch_size
+    module, contract, cells, x, normalization, sampling, batch_size
         What makes them, from what, and how.
     ends
         Rows of the cells at either end, of which each new cell has one pair.
@@ -307,6 +308,9 @@ def source_obs(obs: pd.DataFrame, made: pd.DataFrame) -> pd.DataFrame:
     sources = obs.drop(columns=["_scvi_batch", "_scvi_labels"], errors="ignore")
     sources = sources.loc[made["source_obs_name"].astype(str)]
     sources = sources.set_index(made.index.rename(obs.index.name))
+    # As anndata does with a subset of cells: scanpy stops at groups without any.
+    for name in sources.select_dtypes("category"):
+        sources[name] = sources[name].cat.remove_unused_categories()
     return sources.assign(**{name: made[name] for name in MADE})
 
 

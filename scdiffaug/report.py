@@ -169,7 +169,7 @@ def write(
     """
     checks, skipped = _judged(_scores(sides, contract.space))
     if sides.own is None:
-        skipped["own_source"] = "source_obs_name of the new cells names no cells of adata."
+        skipped["own_source"] = "new.obs['source_obs_name'] is missing or names no cells of adata."
     report = {
         "checks": {name: asdict(check) for name, check in checks.items()},
         "worries": [check.words for check in checks.values() if check.verdict != "good"],

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from anndata import AnnData
 
 from scdiffaug import data
@@ -13,6 +15,8 @@ from scdiffaug._checks import check_is, check_key_added
 from scdiffaug.choosing import Depth, Keep, Target
 from scdiffaug.diffusion import Sampler
 from scdiffaug.model import scDiffAug
+
+logger = logging.getLogger("scdiffaug")
 
 
 def embed(
@@ -60,6 +64,11 @@ def embed(
     """
     check_key_added(key_added)
     data.check_no_view_on_disk(adata)
+    if model is None and np.all(adata.obs.get("is_augmented", default=False)):
+        logger.warning(
+            "These are augmented cells, which by themselves have an embedding of their own: pass "
+            "the model that made them, tl.embed(adata, model), to see them among the real ones."
+        )
     model = _trained(adata, model, diffusion="none")
     adata.obsm[key_added], adata.obsm[f"{key_added}_2d"] = model._embed(adata)
 

@@ -208,6 +208,24 @@ CASES: list[Case] = [
         T,
         r"color=\['half', 'holes'\] must be one name",
     ),
+    (
+        "colours of new cells by several columns",
+        lambda b: pl.augmentation(b.adata, b.adata, model=b.model, color=["half"]),
+        T,
+        r"color=\['half'\] must be one name",
+    ),
+    (
+        "a report of no new cells",
+        lambda b: b.model.augmentation_report(b.adata[:0]),
+        V,
+        "new is empty: found 0 cells",
+    ),
+    (
+        "a picture of no new cells",
+        lambda b: pl.augmentation(b.adata, b.adata[:0], model=b.model),
+        V,
+        "new is empty: found 0 cells",
+    ),
     ("a model of text", lambda b: tl.embed(b.adata, "x"), T, "model must be .* found str"),
     ("a class for a model", lambda b: tl.augment(b.adata, scDiffAug), T, "model must be of type"),
     ("a model of text to tl", lambda b: _between(b, "x"), T, "model must be .* found str"),
@@ -370,7 +388,7 @@ CASES: list[Case] = [
         "an unknown judge",
         lambda b: metrics.type_kept(b.z, b.labels, b.z, expected=b.labels, judge="god"),
         V,
-        "judge is 'god'",
+        "judge='god' is unknown",
     ),
     (
         "sources beyond",

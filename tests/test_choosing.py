@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
@@ -65,6 +66,33 @@ def test_named_groups_reach_their_own_sizes_alone(trained: scDiffAug, tmp_path) 
 def test_a_group_without_cells_is_named(trained: scDiffAug) -> None:
     with pytest.raises(KeyError, match="target names 'Platelet', which has no cells: the groups"):
         trained.augment(groupby="cell_type", target={"CD34+": 20, "Platelet": 9})
+
+
+def test_new_cells_of_few_sources_are_said(
+    trained: scDiffAug, caplog: pytest.LogCaptureFixture
+) -> None:
+    sizes = trained.adata.obs["cell_type"].value_counts()
+    cells = trained.adata[trained.adata.obs["cell_type"] != sizes.index[-1]]
+    rare = trained.adata[trained.adata.obs["cell_type"] == sizes.index[-1]][:2]
+    cells = ad.concat([cells, rare])
+    with caplog.at_level("WARNING", logger="scdiffaug"):
+        trained.augment(cells, groupby="cell_type", target={sizes.index[-1]: 30}, **FAST)
+    assert f"{sizes.index[-1]!r} has 2 cells, from which all 28 new ones are made" in caplog.text
+    caplog.clear()
+    with caplog.at_level("WARNING", logger="scdiffaug"):
+        trained.augment(cells, groupby="cell_type", target={sizes.index[-2]: 30}, **FAST)
+    assert "from which all" not in caplog.text
+
+
+def test_whole_numbers_are_groups_whatever_their_type(trained: scDiffAug) -> None:
+    cells = trained.adata.copy()
+    codes = cells.obs["cell_type"].cat.codes
+    cells.obs["cluster"] = codes.astype(float)
+    new = trained.augment(cells, groupby="cluster", target={1: codes.eq(1).sum() + 9}, **FAST)
+    assert new.obs["cluster"].tolist() == [1.0] * 9
+    cells.obs["cluster"] += 0.5
+    with pytest.raises(ValueError, match="groupby='cluster' holds fractions, not groups"):
+        trained.augment(cells, groupby="cluster", target=30, **FAST)
 
 
 def test_each_source_is_drawn_before_any_is_drawn_again(trained: scDiffAug) -> None:

@@ -272,11 +272,21 @@ def test_paths_are_printed_one_a_line(empty: Path, command: str) -> None:
 
 
 @pytest.mark.usefixtures("empty")
+@pytest.mark.parametrize("command", ["fetch", "path"])
+def test_a_dataset_without_files_says_how_it_comes(command: str) -> None:
+    code, shown, error = run(command, "pbmc68k_reduced")
+    assert (code, shown) == (0, "")
+    assert "scdiffaug.datasets.load('pbmc68k_reduced') makes it" in error
+    assert run(command, "pbmc68k_reduced", "--json")[1] == "{}\n"
+
+
+@pytest.mark.usefixtures("empty")
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["path", "hcl"], "HCL_Fig1_adata.h5ad is not here: run `scdiffaug data fetch hcl`"),
         (["fetch", "pbmc3k"], "pbmc3k_named.h5ad is not here and has no direct download"),
+        (["path", "pbmc3k"], "pbmc3k_named.h5ad is not here and has no direct download"),
         (["fetch", "pbmc3"], "there is no dataset 'pbmc3'"),
         (["path", "hcl", "--file", "x"], "hcl has no file 'x'"),
     ],

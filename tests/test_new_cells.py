@@ -94,3 +94,16 @@ def test_new_cells_keep_the_colours_of_groups_and_the_name_of_the_index(pbmc: An
     assert new.uns["cell_type_colors"] == colours
     # Of other categories than there are.
     assert "phase_colors" not in new.uns
+
+
+def test_groups_without_new_cells_are_no_categories(pbmc: AnnData, tmp_path: Path) -> None:
+    """As of a subset of cells; scanpy stops at groups that have none."""
+    names = list(pbmc.obs["cell_type"].cat.categories)
+    pbmc.uns["cell_type_colors"] = [f"#0000{n:02d}" for n in range(len(names))]
+    model = scDiffAug(pbmc)
+    model.train(max_epochs=1, enable_progress_bar=False)
+    wishes = {"groupby": "cell_type", "target": {names[1]: 200, names[4]: 200}, "steps": 1}
+    for new in (model.augment(**wishes), model.augment(**wishes, path=tmp_path / "new.h5ad")):
+        assert list(new.obs["cell_type"].cat.categories) == [names[1], names[4]]
+        assert list(new.uns["cell_type_colors"]) == ["#000001", "#000004"]
+    assert len(pbmc.obs["cell_type"].cat.categories) == len(names)

@@ -1,9 +1,11 @@
 """Counts that are held normalised: told, recovered, learnt from, made."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import anndata as ad
 import numpy as np
+import pandas as pd
 import pytest
 import scanpy as sc
 from anndata import AnnData
@@ -12,7 +14,7 @@ from small_cells import logs_of_no_counts
 
 from scdiffaug import matrices, pl, scDiffAug
 from scdiffaug.features import FeatureSpace
-from scdiffaug.normalized import find_scale, normalize, recover_counts, totals
+from scdiffaug.normalized import Normalization, find_scale, recover_counts, scale_beside
 
 QUICK = {"max_epochs": 2, "enable_progress_bar": False}
 BASES = {"log1p": np.e, "log2": 2, "log10": 10}
@@ -37,8 +39,9 @@ def test_counts_come_back(pbmc: AnnData, scale: str, target_sum: float, is_dense
     assert type(counts) is type(logs)
     assert counts.dtype == np.float32
     assert not (counts != (pbmc.X.toarray() if is_dense else pbmc.X)).sum()
-    np.testing.assert_allclose(totals(logs, scale), target_sum, rtol=1e-4)
-    again = normalize(counts, totals(logs, scale), scale)
+    found = Normalization.fit(logs, counts, scale)
+    np.testing.assert_allclose(found.totals, target_sum, rtol=1e-4)
+    again = found.values(counts)
     assert type(again) is type(logs)
     np.testing.assert_allclose(np.asarray((again - logs).sum(1)), 0, atol=1e-2)
 
@@ -168,6 +171,76 @@ def test_a_layer_may_hold_them(pbmc: AnnData, layer: str) -> None:
     model.train(**QUICK)
     new = model.augment(steps=2)
     np.testing.assert_array_equal(new.layers[layer].toarray(), new.X.toarray())
+
+
+@pytest.mark.parametrize("base", [np.e, 2])
+@pytest.mark.parametrize("is_subset", [False, True])
+def test_x_is_on_the_scale_of_the_real_cells_where_a_layer_has_the_counts(
+    pbmc: AnnData, base: float, is_subset: bool
+) -> None:
+    """As in scvi-tools' tutorials: X normalised and logged, variable genes kept, counts beside."""
+    cells = _normalized(pbmc, base=base, target_sum=None)
+    cells.layers["counts"], cells.uns["log1p"] = pbmc.X.copy(), {"base": base}
+    if is_subset:
+        cells = cells[:, :400].copy()
+    scDiffAug.setup_anndata(cells, layer="counts")
+    model = scDiffAug(cells)
+    model.train(**QUICK)
+    new = model.augment(steps=2, n_per_cell=2)
+    total = pd.Series(_sums(cells.X, base), index=cells.obs_names)
+    of_source = total[new.obs["source_obs_name"].astype(str)]
+    np.testing.assert_allclose(_sums(new.X, base), of_source, rtol=1e-4)
+    assert (new.layers["counts"].data % 1 == 0).all()
+    assert scale_beside(new.X, new.layers["counts"]) == ("log1p" if base == np.e else "log2")
+    assert new.uns["log1p"] == cells.uns["log1p"]
+    assert model.augmentation_report(new, max_cells=60)["checks"]["depth"]["verdict"] == "good"
+    between = model.interpolate(source=0, target=5, n=2, steps=2)
+    np.testing.assert_allclose(_sums(between.X, base), total.iloc[[0, 5]], rtol=1e-4)
+
+
+def _sums(logs: sparse.csr_matrix, base: float) -> np.ndarray:
+    return np.expm1(logs.toarray() * np.log(base)).sum(1)
+
+
+def _scaled(x: sparse.csr_matrix) -> np.ndarray:
+    dense = np.log1p(x.toarray())
+    return (dense - dense.mean(0)) / (dense.std(0) + 1)
+
+
+def _with_nan(x: sparse.csr_matrix) -> np.ndarray:
+    dense = np.log1p(x.toarray())
+    dense[0, 0] = np.nan
+    return dense
+
+
+@pytest.mark.parametrize(
+    ("x", "is_said"),
+    [
+        (lambda counts: counts, False),
+        (lambda _: None, False),
+        (_with_nan, False),
+        (_scaled, True),
+        (logs_of_no_counts, True),
+        (lambda counts: counts * 1e3, True),
+    ],
+)
+def test_x_has_the_counts_of_a_layer_where_that_of_the_real_cells_is_something_else(
+    pbmc: AnnData,
+    x: Callable[[sparse.csr_matrix], object],
+    is_said: bool,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    pbmc.layers["counts"] = pbmc.X.copy()
+    pbmc.X = x(pbmc.X)
+    scDiffAug.setup_anndata(pbmc, layer="counts")
+    model = scDiffAug(pbmc)
+    model.train(**QUICK)
+    with caplog.at_level("WARNING", logger="scdiffaug"):
+        new = model.augment(steps=2, indices=range(20))
+    assert ("neither the counts of layer 'counts' nor these normalised" in caplog.text) == is_said
+    np.testing.assert_array_equal(new.X.toarray(), new.layers["counts"].toarray())
+    assert (new.X.data % 1 == 0).all()
+    assert "log1p" not in new.uns
 
 
 def test_another_scale_is_refused(pbmc: AnnData, tmp_path: Path) -> None:

@@ -336,6 +336,7 @@ def test_a_gene_has_the_values_of_the_model_in_real_and_new_cells(pbmc: AnnData)
     model = scDiffAug(pbmc)
     model.train(max_epochs=1, enable_progress_bar=False)
     new = model.augment(steps=2)
+    new.X = new.layers["counts"].copy()
     gene = new.var_names[0]
     ax = pl.augmentation(pbmc, new, model=model, color=gene, show=False)
     bar = ax.collections[0].colorbar if ax.collections[0].colorbar else ax.figure.axes[1]

@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+import scanpy as sc
 from anndata import AnnData
 from refusals import Bench
 from small_cells import logs_of_no_counts
 
-from scdiffaug import datasets, scDiffAug
+from scdiffaug import budget, datasets, scDiffAug, tl
 from scdiffaug.budget import Budget
 from scdiffaug.contract import DataContract
 
@@ -91,6 +92,90 @@ def test_counts_that_are_not_used_are_said(caplog: pytest.LogCaptureFixture) -> 
     scDiffAug(adata)
     assert "setup_anndata(adata, layer='reads')" in caplog.text
     assert "adata.raw.to_adata()" in caplog.text
+
+
+def _scaled(logs: AnnData) -> AnnData:
+    """As scanpy's tutorials leave cells: X scaled, the logarithms beside it."""
+    cells = logs.copy()
+    cells.X = cells.X.toarray()
+    sc.pp.scale(cells, max_value=10)
+    return cells
+
+
+def test_counts_that_could_be_recovered_are_said(caplog: pytest.LogCaptureFixture) -> None:
+    logs = datasets.pbmc68k_reduced()
+    sc.pp.normalize_total(logs)
+    sc.pp.log1p(logs)
+    scaled = _scaled(logs)
+    scDiffAug(scaled.copy())
+    assert "holds" not in caplog.text
+    scaled.raw, scaled.layers["logs"] = logs, logs.X
+    scDiffAug(scaled)
+    assert "adata.raw holds log-normalised counts: pass adata.raw.to_adata()" in caplog.text
+    assert "'logs' holds log-normalised counts: call setup_anndata(adata, layer='logs')" in (
+        caplog.text
+    )
+
+
+def test_normalised_counts_without_their_logarithm_are_said(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    cells = datasets.pbmc68k_reduced()
+    sc.pp.normalize_total(cells, target_sum=1e4)
+    scDiffAug(cells.copy())
+    assert "normalised counts without their logarithm: call sc.pp.log1p(adata)" in caplog.text
+    caplog.clear()
+    cells.X = np.rint(cells.X.toarray())
+    scDiffAug(cells.copy())
+    assert "The smallest value of most cells is" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["counts", "proteins", "intensities"])
+def test_counts_and_intensities_are_not_called_normalised(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    rng = np.random.default_rng(0)
+    cells = {
+        "counts": lambda: datasets.pbmc68k_reduced().X,
+        "proteins": lambda: 3 + rng.poisson(20, (300, 25)),
+        "intensities": lambda: rng.gamma(0.5, 90, (300, 30)),
+    }[name]()
+    scDiffAug(AnnData(cells.astype(np.float32)))
+    assert "smallest value" not in caplog.text
+    assert "without their logarithm" not in caplog.text
+
+
+def test_features_of_several_kinds_are_said(caplog: pytest.LogCaptureFixture) -> None:
+    cells = datasets.pbmc68k_reduced()
+    cells.var["feature_types"] = "Gene Expression"
+    scDiffAug(cells.copy())
+    assert "feature_types" not in caplog.text
+    cells.var["feature_types"] = ["Gene Expression"] * 745 + ["Antibody Capture"] * 20
+    scDiffAug(cells)
+    assert "has 745 'Gene Expression' and 20 'Antibody Capture', which are learnt as one" in (
+        caplog.text
+    )
+
+
+def test_new_cells_by_themselves_are_said_to_have_a_plane_of_their_own(
+    bench: Bench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budget, "_STEPS_OF_ENCODER_ALONE", 2)
+    new = bench.model.augment(steps=2)
+    tl.embed(new, bench.model)
+    assert "an embedding of their own" not in caplog.text
+    tl.embed(new)
+    assert "pass the model that made them, tl.embed(adata, model)" in caplog.text
+
+
+def test_a_layer_that_the_model_reads_is_named(bench: Bench) -> None:
+    cells = bench.adata.copy()
+    cells.layers["counts"] = cells.X.copy()
+    scDiffAug.setup_anndata(cells, layer="counts")
+    model = scDiffAug(cells, n_semantic=8)
+    model.train(max_epochs=1, enable_progress_bar=False)
+    with pytest.raises(KeyError, match="the model's layer='counts' not found in adata"):
+        model.get_latent_representation(bench.adata)
 
 
 def test_little_to_learn_from_is_said(caplog: pytest.LogCaptureFixture) -> None:

@@ -82,9 +82,13 @@ def path(dataset: str | Entry, *, files: Sequence[str] | None = None) -> dict[st
     """
     entry = resolve(dataset)
     found = {file.name: _find(file) for file in _wanted(entry, files)}
-    for name, at in found.items():
-        if at is None:
-            raise FileNotFoundError(f"{name} is not here: run `scdiffaug data fetch {entry.name}`")
+    for file in _wanted(entry, files):
+        if found[file.name] is None:
+            if file.url is None:
+                raise _not_here(file)
+            raise FileNotFoundError(
+                f"{file.name} is not here: run `scdiffaug data fetch {entry.name}`"
+            )
     return {name: at for name, at in found.items() if at is not None}
 
 
@@ -179,14 +183,18 @@ def _checksum(file: File) -> tuple[str, str | None]:
     return ("sha256", file.sha256) if file.sha256 or not file.md5 else ("md5", file.md5)
 
 
+def _not_here(file: File) -> FileNotFoundError:
+    return FileNotFoundError(
+        f"{file.name} is not here and has no direct download ({file.note}): put it into a folder "
+        "and set SCDIFFAUG_DATA_DIR to that folder"
+    )
+
+
 def _download(file: File, *, progress: bool) -> Path:
     from filelock import FileLock
 
     if file.url is None:
-        raise FileNotFoundError(
-            f"{file.name} is not here and has no direct download ({file.note}): put it into a "
-            "folder and set SCDIFFAUG_DATA_DIR to that folder"
-        )
+        raise _not_here(file)
     # What is not whole and checked stays out of the folder of files, whatever happens.
     aside, place = cache_folder() / "partial", cache_folder() / "files" / file.name
     for folder in (aside, place.parent):

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from scdiffaug._checks import check_cells, check_number
+from scdiffaug._checks import check_cells, check_name, check_number
 from scdiffaug._colours import GREY, HIGHLIGHT, colouring, legend_handle
 from scdiffaug.pl._figure import check_axes, new_axes, result
 
@@ -148,6 +148,8 @@ def augmentation(
     check_cells("adata", adata)
     check_cells("new", new)
     _check_look(ax, size)
+    if color is not None:
+        check_name("color", color)
     real, made = _projection(adata, model), _projection(new, model)
     if color is not None and color not in adata.obs and color in model._contract.var_names:
         # Values of X may be logarithms in one and counts in the other.
@@ -177,7 +179,7 @@ def _points(cells: AnnData, basis: str) -> Points:
     if key not in cells.obsm:
         raise KeyError(
             f"basis={basis!r} not found in adata.obsm: it has {list(cells.obsm)}; run "
-            "scdiffaug.tl.embed(adata) first, or pass one of these."
+            "scdiffaug.tl.embed(adata, model) first, or pass one of these."
         )
     return _first_two(np.asarray(cells.obsm[key]), key)
 
