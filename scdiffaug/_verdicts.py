@@ -191,7 +191,7 @@ SCALES = {
     "own_source": Scale(
         title="Nearest to their own source",
         how_to_read="Share of new cells whose nearest source cell is the one they were made "
-        "from; beside it, what chance gives.",
+        "from; beside it, the same of real cells, one drawn from the 15 nearest to each source.",
         good="New cells are seldom nearest to the cell they were made from.",
         below="",
         above="Many new cells are nearest to the very cell they were made from: they are "

@@ -297,7 +297,10 @@ def _novelty_scores(sides: Sides) -> Scores:
     }
     if sides.own is not None:
         own = partial(metrics.own_source_share, sources, made, sources=sides.own, seed=seed)
-        scores["own_source"] = lambda: (own(), 1 / sources.shape[0])
+        scores["own_source"] = lambda: (
+            own(),
+            metrics.own_source_share_of_real(sources, others, seed=seed),
+        )
     return scores
 
 

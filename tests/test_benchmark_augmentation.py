@@ -272,18 +272,6 @@ def test_floor_is_what_real_cells_score(written):
     assert len(fidelity) == 22
 
 
-def test_real_cells_near_a_source_are_drawn_from_the_15_nearest():
-    training, held_out = np.split(np.random.default_rng(0).normal(size=(100, 3)), [40])
-    found = quality.drawn_near(training, held_out, seed=1)
-    distances = np.linalg.norm(training[:, None] - held_out, axis=2)
-    ranks = distances.argsort(1).argsort(1)[np.arange(40), found]
-    assert ranks.max() == 14
-    assert ranks.min() == 0
-    assert (found != quality.drawn_near(training, held_out, seed=2)).any()
-    # All that there are, where these are fewer.
-    assert quality.drawn_near(training, held_out[:1], seed=1).tolist() == [0] * 40
-
-
 def test_copies_are_found_out(written):
     results = pd.read_csv(written[1] / "results.csv")
     found = results[results["method"] == "duplicate"]

@@ -81,6 +81,27 @@ def test_new_cells_are_as_novel_as_held_out_ones(
     assert metrics.own_source_share(sides[0], sides[2], sources=sources, n_pcs=n_pcs) < 0.02
 
 
+def test_real_cells_are_nearest_to_a_source_as_often_as_those_in_its_neighbourhood(
+    rng: np.random.Generator,
+) -> None:
+    training, held_out = rng.normal(size=(40, 3)), rng.normal(size=(60, 3))
+    distance = far(training, held_out)
+    nearest = distance.argmin(0)
+    for k in (1, 15, 200):
+        near = distance.argsort(1)[:, :k]
+        expected = np.mean(nearest[near] == np.arange(40)[:, None])
+        found = [
+            metrics.own_source_share_of_real(
+                training, held_out, n_neighbors=k, n_pcs=None, seed=seed
+            )
+            for seed in range(60)
+        ]
+        assert np.mean(found) == pytest.approx(expected, abs=0.02)
+        assert (len(set(found)) == 1) == (k == 1)
+    rotated = metrics.own_source_share_of_real(training, held_out, n_pcs=3)
+    assert rotated == metrics.own_source_share_of_real(training, held_out, n_pcs=None)
+
+
 def test_copies_are_found_out(rng: np.random.Generator) -> None:
     training, held_out = rng.normal(size=(2, 200, 10))
     made = np.r_[training[:50], training[50:100] + 0.01, rng.normal(size=(100, 10))]

@@ -32,6 +32,7 @@ from scdiffaug.metrics.novelty import (
     membership_auc,
     nearest_training_distance_ratio,
     own_source_share,
+    own_source_share_of_real,
     repeat_share,
 )
 from scdiffaug.metrics.query import query_scores
@@ -58,6 +59,7 @@ __all__ = [
     "nearest_training_distance_ratio",
     "normalized_mutual_information",
     "own_source_share",
+    "own_source_share_of_real",
     "precision_recall_density_coverage",
     "query_scores",
     "random_triplet_accuracy",

@@ -16,7 +16,7 @@ from scipy import sparse
 from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import NearestNeighbors
 
-from scdiffaug._checks import check_number
+from scdiffaug._checks import check_number, check_whole
 from scdiffaug.metrics._inputs import Values, require_cells, require_matrix, require_same_features
 from scdiffaug.metrics._spaces import pca_of
 
@@ -131,7 +131,8 @@ def own_source_share(
 ) -> float:
     """Share of made cells whose nearest training cell is the one they were made from.
 
-    1 where each stays at its source, ``1 / n`` where sources do not matter.
+    1 where each stays at its source, ``1 / n`` where sources do not matter;
+    :func:`own_source_share_of_real` is what real cells would have.
 
     Parameters
     ----------
@@ -161,6 +162,53 @@ def own_source_share(
     own = _checked_sources(sources, training.shape[0], made.shape[0])
     reference, cells = pca_of(training, (training, made), n_pcs=n_pcs, seed=seed)
     return float((_nearest(reference, cells)[1] == own).mean())
+
+
+def own_source_share_of_real(
+    training: Values,
+    held_out: Values,
+    *,
+    n_neighbors: int = 15,
+    n_pcs: int | None = 50,
+    seed: int = 0,
+) -> float:
+    """What :func:`own_source_share` would be, were real cells made of real ones.
+
+    For each training cell one of the held-out ones nearest to it is drawn: so near to a "source"
+    are cells that lie in its neighbourhood and were not made from it.
+
+    Parameters
+    ----------
+    training, held_out
+        Values of the same features, shapes ``(n, d)`` and ``(h, d)``; held-out real cells were
+        not seen in training.
+    n_neighbors
+        Of how many near cells one is drawn; all where there are fewer.
+    n_pcs
+        Principal components of the training cells; None for the features themselves.
+    seed
+        Seed of the components and of the draws.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two cells of either kind, or their features differ.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from scdiffaug.metrics import own_source_share_of_real
+    >>> training, held_out = np.random.default_rng(0).normal(size=(2, 500, 3))
+    >>> 0 < own_source_share_of_real(training, held_out) < 0.15
+    True
+    """
+    _require_triple(training, held_out, held_out)
+    check_whole("n_neighbors", n_neighbors)
+    sources, others = pca_of(training, (training, held_out), n_pcs=n_pcs, seed=seed)
+    search = NearestNeighbors(n_neighbors=min(n_neighbors, len(others))).fit(others)
+    near = search.kneighbors(sources, return_distance=False)
+    drawn = np.random.default_rng(seed).permuted(near, axis=1)[:, 0]
+    return float((_nearest(sources, others[drawn])[1] == np.arange(len(sources))).mean())
 
 
 def membership_auc(

@@ -14,7 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from scdiffaug import metrics
-from scdiffaug.benchmark._augmentation.peers import Rows, nearest
+from scdiffaug.benchmark._augmentation.peers import Rows
 from scdiffaug.matrices import depths
 from scdiffaug.metrics._inputs import Values
 from scdiffaug.metrics._spaces import dense, pca_of, stacked
@@ -23,8 +23,6 @@ Scores = dict[str, float]
 # A share of fewer cells than this is too uncertain to be called the worst.
 _MIN_CELLS_OF_WORST = 20
 _MOST_CELLS_DRAWN = 1_000
-# As many as make up the neighbourhood that the generator is conditioned on.
-_N_NEAR = 15
 
 
 @dataclass(frozen=True)
@@ -114,16 +112,6 @@ def novelty(
         own = metrics.own_source_share(training, made, sources=sources, seed=seed)
         scores["own_source_share"] = own
     return scores
-
-
-def drawn_near(training: Values, held_out: Values, *, seed: int) -> Rows:
-    """For each training cell, the row of a held-out one drawn from the 15 nearest to it.
-
-    So near are real cells to a "source" that they were not made from.
-    """
-    sources, others = pca_of(training, (training, held_out), n_pcs=50, seed=seed)
-    near = nearest(others, sources, k=_N_NEAR)
-    return np.random.default_rng(seed).permuted(near, axis=1)[:, 0]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -101,9 +101,7 @@ def _new(trial: Trial) -> Scores:
     (train, held_out), seen = trial.halves, trial.cells.seen
     one, other = held_out[::2], held_out[1::2]
     scores = quality.novelty(seen[train], seen[one], seen[other], sources=None, seed=trial.seed)
-    drawn = held_out[quality.drawn_near(seen[train], seen[held_out], seed=trial.seed)]
-    sources = np.arange(len(train))
-    own = metrics.own_source_share(seen[train], seen[drawn], sources=sources, seed=trial.seed)
+    own = metrics.own_source_share_of_real(seen[train], seen[held_out], seed=trial.seed)
     return scores | {"own_source_share": own}
 
 
