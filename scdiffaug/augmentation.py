@@ -28,7 +28,7 @@ from scdiffaug.diffusion import Sampler
 from scdiffaug.matrices import Matrix, Rows, StoredMatrix, depths, stacked
 from scdiffaug.module import DiffAugModule
 from scdiffaug.nn import multiplies_bfloat16
-from scdiffaug.normalized import Normalization
+from scdiffaug.normalized import Held
 
 _CELLS_AT_ONCE = 4096
 _MADE_AT_ONCE = 512
@@ -236,25 +236,23 @@ def as_anndata(
     *,
     contract: DataContract,
     said: Mapping[str, Any],
-    normalization: Normalization | None,
+    held: Held,
 ) -> AnnData:
     """New cells beside the features of the real ones, and how they were made.
 
-    ``normalization``: that of their counts in X, where those of the real ones are normalised.
+    ``held``: how X and the layer that the model reads shall hold their values.
     """
-    layer, was_recovered = contract.setup["layer"], contract.space.scale is not None
-    held = x if normalization is None else normalization.values(x)
-    new = AnnData(held, obs=obs, var=cells.var.copy(), uns=made_uns(cells, obs, said=said))
+    layer, in_x = contract.setup["layer"], x if held.x is None else held.x.values(x)
+    new = AnnData(in_x, obs=obs, var=cells.var.copy(), uns=made_uns(cells, obs, said=said))
     if layer is not None:
-        new.layers[layer] = held.copy() if was_recovered else x.copy()
+        new.layers[layer] = x.copy() if held.layer is None else held.layer.values(x)
     if contract.space.is_counts:
         # scanpy fails on an AnnData without cells.
         seen = contract.space.transform(x) if new.n_obs else x.copy()
         new.layers.setdefault("log1p_norm", seen)
-    if was_recovered:
+    if held.layer is not None:
         new.layers.setdefault("counts", x)
-    is_as_x = layer is None or not was_recovered
-    if normalization is not None and is_as_x and "log1p" in cells.uns:
+    if held.x is not None and "log1p" in cells.uns:
         new.uns["log1p"] = copy(cells.uns["log1p"])
     return new
 
@@ -262,7 +260,7 @@ def as_anndata(
 def made_uns(cells: AnnData, obs: pd.DataFrame, *, said: Mapping[str, Any]) -> dict[str, Any]:
     """How new cells were made, and the colours that scanpy gave the groups of the real ones."""
     colours = {}
-    for name in obs.select_dtypes("category").columns.intersection(cells.obs.columns):
+    for name in cells.obs.select_dtypes("category").columns.intersection(obs.columns):
         key, groups = f"{name}_colors", cells.obs[name].cat.categories
         if key in cells.uns and len(cells.uns[key]) == len(groups):
             kept = groups.isin(obs[name].cat.categories)

@@ -123,8 +123,8 @@ def _warn_of_few(sources: Rows, groups: Names) -> None:
     few = table[(table["nunique"] < _FEW_SOURCES) & (table["size"] > table["nunique"])]
     for name, (n_sources, n_new) in few.iterrows():
         logger.warning(
-            "Group %r has %d cells, from which all %d new ones are made: these vary as that few "
-            "do, not as the group may.",
+            "Group %r has %d sources, from which all its %d new cells are made: these vary as so "
+            "few do, not as the group may.",
             name,
             n_sources,
             n_new,
@@ -146,14 +146,17 @@ def group_names(cells: AnnData, groupby: str | None) -> Names | None:
     data.check_key(cells, "groupby", groupby)
     data.check_no_missing(cells, "groupby", groupby)
     column = cells.obs[groupby]
-    if pd.api.types.is_float_dtype(column.dtype):
-        if (column % 1 != 0).any():
-            raise ValueError(
-                f"groupby={groupby!r} holds fractions, not groups: name a column of categories."
-            )
-        # Numbers of groups, as pandas reads them where some cell once had none.
-        column = column.astype(int)
-    return column.astype(str).to_numpy(dtype=str)
+    if pd.api.types.is_float_dtype(column.dtype) and (column % 1 != 0).any():
+        raise ValueError(
+            f"groupby={groupby!r} holds fractions, not groups: name a column of categories."
+        )
+    return column.map(_group_name).to_numpy(dtype=str)
+
+
+def _group_name(value: object) -> str:
+    """The name of a group; 1 and 1.0, as pandas reads it where some cell once had none, alike."""
+    is_whole = isinstance(value, float | np.floating) and value.is_integer()
+    return str(int(value) if is_whole else value)  # type: ignore[call-overload]
 
 
 def balancing_sources(
@@ -202,7 +205,7 @@ def _wanted_sizes(names: Names, sizes: NDArray[np.int64], target: Target) -> dic
     if not isinstance(target, Mapping):
         size = _SIZES[target](sizes) if isinstance(target, str) else target
         return dict.fromkeys(names.tolist(), int(size))
-    wanted = {str(name): int(size) for name, size in target.items()}
+    wanted = {_group_name(name): int(size) for name, size in target.items()}
     unknown = [name for name in wanted if name not in names]
     if unknown:
         known = ", ".join(map(repr, names[:20].tolist()))
@@ -297,7 +300,7 @@ def end_rows(cells: AnnData, end: str | int, *, groups: Names | None, argument: 
         If it is neither a name nor a position.
     """
     if groups is not None:
-        rows = np.flatnonzero(groups == str(end))
+        rows = np.flatnonzero(groups == _group_name(end))
         known = f"the groups are {', '.join(map(repr, np.unique(groups)[:20].tolist()))}"
     elif isinstance(end, str):
         rows = np.flatnonzero(cells.obs_names == end)

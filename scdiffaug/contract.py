@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
-from scipy import sparse
 
 from scdiffaug import data, neighbors
 from scdiffaug.features import FeatureSpace, select_features
@@ -25,11 +24,10 @@ from scdiffaug.matrices import (
     subsample,
     to_dense,
 )
-from scdiffaug.normalized import Normalization, scale_beside
 
 logger = logging.getLogger("scdiffaug")
 
-# Cells by which it is told whether X holds the counts of a layer.
+# Cells by which it is told what the values are not said to be.
 _LOOKED_AT = 1000
 
 
@@ -142,7 +140,7 @@ class DataContract:
             # Fractions given to a counts model are an error, not an embedding.
             x = self.space.read(x)
         except ValueError as error:
-            how = "" if self.space.scale is None else ", by sc.pp.normalize_total and sc.pp.log1p"
+            how = "" if self.space.scale != "log1p" else ", by normalize_total and log1p of scanpy"
             raise ValueError(
                 f"The model learnt from {self.space.said!r} values in {place}: put such values "
                 f"there{how} ({str(error).split(':')[0]})."
@@ -150,35 +148,6 @@ class DataContract:
         data.check_depth(x, cells.obs_names, self.space)
         self._warn_of_depth(x)
         return cells, x
-
-    def normalization(self, cells: AnnData, x: Matrix | StoredMatrix) -> Normalization | None:
-        """How the counts ``x`` of cells were normalised, where they were.
-
-        They were recovered from normalised values; or they are a layer's, and X holds the same
-        counts normalised, so that X of new cells is to be on that scale too.
-        """
-        layer, scale = self.setup["layer"], self.space.scale
-        if scale is not None:
-            return Normalization.fit(data.read_matrix(cells, layer), x, scale)
-        if layer is None or not self.space.is_counts:
-            return None
-        try:
-            values = data.read_matrix(cells, None)
-        except (TypeError, ValueError):
-            # Nothing is learnt from X: it may be missing, or anything.
-            return None
-        few, counts = values[:_LOOKED_AT], x[:_LOOKED_AT]
-        scale = scale_beside(few, counts)
-        if scale is not None:
-            return Normalization.fit(values, x, scale)
-        if (sparse.csr_matrix(few) != sparse.csr_matrix(counts)).nnz:
-            logger.warning(
-                "adata.X holds neither the counts of layer %r nor these normalised, so that X of "
-                "new cells holds the counts: before real and new cells are put together, "
-                "normalise both from that layer.",
-                layer,
-            )
-        return None
 
     def _warn_of_depth(self, x: Matrix | StoredMatrix) -> None:
         """Warn of cells whose depth, or whose scale where values are no counts, is another."""

@@ -27,7 +27,7 @@ from scdiffaug.matrices import (
     stored_values,
     to_dense,
 )
-from scdiffaug.normalized import find_scale, hold_counts
+from scdiffaug.normalized import LARGEST_LOG_VALUE, find_scale, hold_counts
 
 logger = logging.getLogger("scdiffaug")
 
@@ -72,6 +72,16 @@ def _stored(adata: AnnData, layer: str | None) -> tuple[Any, Rows, Rows | None]:
     columns = np.arange(base.n_vars)[adata._vidx]
     is_whole = np.array_equal(columns, np.arange(base.n_vars))
     return _stored(base, layer)[0], rows, None if is_whole else columns
+
+
+def has_x(adata: AnnData) -> bool:
+    """Whether there is an X, which is not read."""
+    return _stored(adata, None)[0] is not None
+
+
+def are_made(obs: pd.DataFrame) -> bool:
+    """Whether all cells say that they are augmented; missing values say nothing."""
+    return "is_augmented" in obs and bool((obs["is_augmented"] == True).fillna(False).all())  # noqa: E712
 
 
 def check_frame(adata: AnnData) -> None:
@@ -164,6 +174,7 @@ def warn_of_mixed_features(adata: AnnData) -> None:
     if "feature_types" not in adata.var:
         return
     types = adata.var["feature_types"].value_counts()
+    types = types[types > 0]
     if len(types) > 1:
         logger.warning(
             "adata.var['feature_types'] has %s, which are learnt as one kind: pass one of them, "
@@ -231,11 +242,12 @@ def _counts_in(values: Any) -> str:
     if some.dtype.kind not in "iuf":
         return ""
     found = Bounds.of(some)
-    if found.lowest < 0 or found.highest <= 0:
+    if not np.isfinite(found.highest) or found.lowest < 0 or found.highest <= 0:
         return ""
     if found.is_whole:
         return "counts"
-    return "log-normalised counts" if find_scale(some) else ""
+    is_log = found.highest <= LARGEST_LOG_VALUE and find_scale(some) is not None
+    return "log-normalised counts" if is_log else ""
 
 
 def check_no_view_on_disk(adata: AnnData) -> None:

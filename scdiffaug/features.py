@@ -25,12 +25,10 @@ from scdiffaug._threads import torch_threads_kept
 from scdiffaug.matrices import Bounds, Matrix, StoredMatrix, row_blocks, stored_values, to_dense
 from scdiffaug.neighborhood import search_space
 from scdiffaug.nn import MOST_DEVIATIONS
-from scdiffaug.normalized import Scale, find_scale, recover_counts
+from scdiffaug.normalized import LARGEST_LOG_VALUE, Scale, find_scale, recover_counts
 
 Kind = Literal["counts", "peaks", "log", "raw"]
 
-# Log-normalised values stay below log1p of a cell's whole library; intensities do not.
-_LARGEST_LOG_VALUE = 30.0
 # The cofactor cytometrists use for mass cytometry.
 _ARCSINH_COFACTOR = 5.0
 _MOST_CELLS_FITTED = 20_000
@@ -90,7 +88,7 @@ class FeatureSpace:
                 requested = "peaks"
         _check_fits(requested, found)
         is_intensity = (
-            requested == "raw" and found.lowest >= 0 and found.highest > _LARGEST_LOG_VALUE
+            requested == "raw" and found.lowest >= 0 and found.highest > LARGEST_LOG_VALUE
         )
         return cls(requested, _ARCSINH_COFACTOR if is_intensity else None)  # type: ignore[arg-type]
 
@@ -173,7 +171,7 @@ def _guess(found: Bounds) -> Kind:
         return "raw"
     if found.is_whole:
         return "counts"
-    return "log" if found.highest <= _LARGEST_LOG_VALUE else "raw"
+    return "log" if found.highest <= LARGEST_LOG_VALUE else "raw"
 
 
 def _check_fits(requested: str, found: Bounds) -> None:
@@ -188,7 +186,7 @@ def _check_fits(requested: str, found: Bounds) -> None:
             f"feature_space={requested!r} needs whole numbers, found fractions: pass the layer "
             "that holds raw counts, round estimated ones (np.rint), or leave feature_space out."
         )
-    if requested == "log" and found.highest > _LARGEST_LOG_VALUE:
+    if requested == "log" and found.highest > LARGEST_LOG_VALUE:
         raise ValueError(
             f"feature_space='log' needs logarithms, found {found.highest:g}: call sc.pp.log1p, or "
             "pass feature_space='raw'."

@@ -84,9 +84,9 @@ class GeneratingModel(SavedModel):
             Seed of the draws; by default the model's.
         path
             An .h5ad file to write, from which cells are given back as they are on disk (backed),
-            without layers: only some thousand new cells are in memory at a time. A call that was
-            interrupted goes on where it was when it is repeated. The cells are others than
-            without a path, since each block has a seed of its own.
+            X as the model reads it, no layers: only some thousand are in memory at a time. A call
+            that was interrupted goes on where it was when it is repeated. The cells are others
+            than without a path, since each block has a seed of its own.
 
         Returns
         -------
@@ -285,7 +285,6 @@ class GeneratingModel(SavedModel):
             contract=self._contract,
             cells=cells,
             x=x,
-            normalization=lambda: self._contract.normalization(cells, x),
             ends=(
                 choosing.end_rows(cells, source, groups=groups, argument="source"),
                 choosing.end_rows(cells, target, groups=groups, argument="target"),

@@ -7,9 +7,8 @@ Its smallest value is then one read, or a few, and the others are multiples of i
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +19,8 @@ from scdiffaug.matrices import Matrix, StoredMatrix, depths, row_blocks, stacked
 Scale = Literal["log1p", "log2", "log10"]
 
 _LOG_OF_BASE: dict[Scale, float] = {"log1p": 1.0, "log2": math.log(2), "log10": math.log(10)}
+# Log-normalised values stay below log1p of a cell's whole library; intensities do not.
+LARGEST_LOG_VALUE = 30.0
 # Reads that a cell's smallest value may stand for, where the scale is to be found, and where it
 # is known: new cells may be of few genes and many reads.
 _MOST_READS, _MOST_READS_OF_NEW = 5, 100
@@ -28,8 +29,8 @@ _FEWEST_VALUES = 10
 _LOOKED_AT_FIRST = 100
 # A logarithm's distance from that of a multiple, in float32 mostly some 1e-7 of it.
 _TOLERANCE = 1e-5
-# Logarithms stay below it, and of counts beside them are off by no more than a rounded decimal.
-_MOST_LOG_VALUE, _MOST_OFF = 30.0, 1e-3
+# Logarithms of counts that stand beside them are off by no more than a rounded decimal.
+_MOST_OFF = 1e-3
 # Files of text have rounded values, which say something where they are so many steps and more.
 _DECIMALS, _FEWEST_STEPS = (1e-3, 1e-4, 1e-5), 500
 
@@ -43,47 +44,44 @@ class Normalization:
     scale
         The logarithm that was taken.
     totals
-        What the counts of each cell were normalised to, shape ``(n,)``; None where they were not.
+        Sums of what it was taken of, shape ``(n,)``.
+    is_normalised
+        Whether the counts were brought to these totals, which are else their own sums.
     """
 
     scale: Scale
-    totals: NDArray[np.float32] | None
+    totals: NDArray[np.float32]
+    is_normalised: bool
 
     @classmethod
-    def fit(
-        cls, values: Matrix | StoredMatrix, counts: Matrix | StoredMatrix, scale: Scale
-    ) -> Normalization:
+    def fit(cls, values: Matrix, counts: Matrix, scale: Scale) -> Normalization:
         """Of values that hold these counts on a scale, both of shape ``(n, d)``."""
-        found = np.concatenate([_totals(values[rows], scale) for rows in row_blocks(values)])
-        return cls(scale, None if np.allclose(found, depths(counts), rtol=1e-3) else found)
+        total = _totals(values, scale)
+        return cls(scale, total, not np.allclose(total, depths(counts), rtol=1e-3))
 
-    def of_other_cells(
-        self, totals_of: Callable[[NDArray[np.float32]], NDArray[np.float32]]
-    ) -> Normalization:
-        """The same of cells whose totals are a function of these."""
-        return self if self.totals is None else replace(self, totals=totals_of(self.totals))
+    @classmethod
+    def beside(cls, values: Matrix, counts: Matrix) -> Normalization | None:
+        """Of values that hold these very counts on some scale; None where they do on none."""
+        if not 0 <= values.min() <= values.max() <= LARGEST_LOG_VALUE:
+            return None
+        for scale in _LOG_OF_BASE:
+            total = _totals(values, scale)
+            off = _nonzero(values) - _nonzero(_normalized(counts, total, scale))
+            if total.all() and abs(off).max() < _MOST_OFF:
+                return cls.fit(values, counts, scale)
+        return None
 
     def values(self, counts: Matrix) -> Matrix:
         """What holds counts so, shape ``(n, d)``; the reverse of recovering them."""
-        total = depths(counts) if self.totals is None else self.totals
+        total = self.totals if self.is_normalised else depths(counts)
         return _normalized(counts, total, self.scale)
 
 
-def scale_beside(values: Matrix, counts: Matrix) -> Scale | None:
-    """On which scale values hold these very counts; None where they do on none.
+class Held(NamedTuple):
+    """How X, and the layer that a model reads, hold counts; None where they hold them as such."""
 
-    Parameters
-    ----------
-    values, counts
-        Of the same cells and features, shape ``(n, d)``.
-    """
-    if values.min() < 0 or values.max() > _MOST_LOG_VALUE:
-        return None
-    for scale in _LOG_OF_BASE:
-        expected = _normalized(counts, _totals(values, scale), scale)
-        if abs(_nonzero(values) - _nonzero(expected)).max() < _MOST_OFF:
-            return scale
-    return None
+    x: Normalization | None
+    layer: Normalization | None
 
 
 def find_scale(x: Matrix | StoredMatrix) -> Scale | None:

@@ -13,7 +13,7 @@ import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from scdiffaug import choosing
+from scdiffaug import choosing, scales
 from scdiffaug._randomness import seed_of
 from scdiffaug.augmentation import (
     Request,
@@ -27,7 +27,7 @@ from scdiffaug.choosing import Choice, Names
 from scdiffaug.contract import DataContract
 from scdiffaug.matrices import Matrix, Rows, StoredMatrix, depths, stacked
 from scdiffaug.module import DiffAugModule
-from scdiffaug.normalized import Normalization
+from scdiffaug.normalized import Held
 
 logger = logging.getLogger("scdiffaug")
 
@@ -47,8 +47,6 @@ class _NewCells:
         Of a trained model.
     cells, x
         Real cells and their values, as :meth:`DataContract.read` gives them.
-    normalization
-        Gives that of the counts of the real cells, if they were normalised.
     sampling, batch_size
         How new cells are drawn, and how many at once.
     """
@@ -57,7 +55,6 @@ class _NewCells:
     contract: DataContract
     cells: AnnData
     x: Matrix | StoredMatrix
-    normalization: Callable[[], Normalization | None]
     sampling: Sampling
     batch_size: int
 
@@ -77,18 +74,16 @@ class _NewCells:
         obs: pd.DataFrame,
         said: Mapping[str, Any],
         *,
-        of_sources: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+        held: Held,
     ) -> AnnData:
-        """``of_sources`` takes totals of the real cells to those of the new ones."""
-        found = self.normalization()
-        return as_anndata(
-            made,
-            self.cells,
-            obs,
-            contract=self.contract,
-            said=said,
-            normalization=None if found is None else found.of_other_cells(of_sources),
-        )
+        return as_anndata(made, self.cells, obs, contract=self.contract, said=said, held=held)
+
+    def _held(self, source_of: Rows, *, as_learnt: bool = False) -> Held:
+        """How new cells are to hold their values: as their sources do."""
+        rows, place = np.unique(source_of, return_inverse=True)
+        scales_of = scales.learnt_as if as_learnt else scales.held_as
+        found = scales_of(self.contract, self.cells, self.x, rows=rows)
+        return Held(*(part and replace(part, totals=part.totals[place]) for part in found))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +92,7 @@ class Plan(_NewCells):
 
     Parameters
     ----------
-    module, contract, cells, x, normalization, sampling, batch_size
+    module, contract, cells, x, sampling, batch_size
         What makes them, from what, and how.
     choice
         Which new cells are wanted.
@@ -133,14 +128,15 @@ class Plan(_NewCells):
             sampling=replace(self.sampling, seed=seed),
         )
 
-    def make(self) -> AnnData:
-        """All of the new cells."""
+    def make(self, *, as_learnt: bool = False) -> AnnData:
+        """All of the new cells, in X as that of the real ones is or as the model reads them."""
         made, rows, said = self._made()
         source_of = self.source_of[rows]
         sources = self.cells.obs_names[source_of]
         table = _made_table(sources, self.copy_of[rows], strength=self.sampling.strength)
         obs = source_obs(self.cells.obs, table)
-        return self._as_anndata(made, obs, said, of_sources=lambda totals: totals[source_of])
+        held = self._held(source_of, as_learnt=as_learnt)
+        return self._as_anndata(made, obs, said, held=held)
 
     def _made(self) -> tuple[Matrix, Rows, dict[str, Any]]:
         """Values of the new cells, which of those wanted they are, and what provenance says."""
@@ -212,7 +208,6 @@ def planned(
         contract=contract,
         cells=cells,
         x=x,
-        normalization=cache(lambda: contract.normalization(cells, x)),
         choice=choice,
         sampling=sampling,
         batch_size=batch_size,
@@ -230,7 +225,7 @@ class Interpolation(_NewCells):
 
     Parameters
     ----------
-    module, contract, cells, x, normalization, sampling, batch_size
+    module, contract, cells, x, sampling, batch_size
         What makes them, from what, and how.
     ends
         Rows of the cells at either end, of which each new cell has one pair.
@@ -264,7 +259,7 @@ class Interpolation(_NewCells):
             made,
             _between_obs(self.cells, source, target, share=share),
             {**asdict(self.sampling), **self.said},
-            of_sources=lambda totals: _between(totals[source], totals[target], share),
+            held=_held_between(self._held(source), self._held(target), share),
         )
 
 
@@ -274,6 +269,15 @@ def _depths_between(
     if not contract.space.is_counts:
         return None
     return np.rint(_between(depths(source), depths(target), share))
+
+
+def _held_between(source: Held, target: Held, share: NDArray[np.float32]) -> Held:
+    return Held(
+        *(
+            one and other and replace(one, totals=_between(one.totals, other.totals, share))
+            for one, other in zip(source, target, strict=True)
+        )
+    )
 
 
 def _between(

@@ -15,7 +15,7 @@ import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from scdiffaug import _report_page, metrics, storage
+from scdiffaug import _report_page, data, metrics, storage
 from scdiffaug._randomness import seed_of
 from scdiffaug._report_page import Drawn
 from scdiffaug._verdicts import Check, judge
@@ -187,7 +187,7 @@ def write(
 
 
 def _check_sides(real: AnnData, new: AnnData, held_out: Cells | None) -> None:
-    if "is_augmented" not in new.obs and np.all(real.obs.get("is_augmented", default=False)):
+    if "is_augmented" not in new.obs and data.are_made(real.obs):
         raise ValueError("adata holds augmented cells, new does not: pass the new cells first.")
     if held_out is None:
         return

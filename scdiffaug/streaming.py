@@ -21,6 +21,7 @@ from scdiffaug import block_files, matrices
 from scdiffaug._randomness import seed_of
 from scdiffaug.augmentation import made_uns
 from scdiffaug.planning import MADE, MOST_TRIES, Plan, source_obs
+from scdiffaug.scales import learnt_as
 from scdiffaug.storage import write_whole
 
 logger = logging.getLogger("scdiffaug")
@@ -62,7 +63,8 @@ def _made(waiting: Path, plan: Plan, number: int) -> Path:
     place = waiting / f"{number}.h5ad"
     if not place.exists():
         blocks = _blocks(plan)
-        new = plan.part(blocks[number], seed=seed_of(plan.sampling.seed, "blocks", number)).make()
+        part = plan.part(blocks[number], seed=seed_of(plan.sampling.seed, "blocks", number))
+        new = part.make(as_learnt=True)
         # Layers of a backed AnnData would be in memory; what is the sources' is known.
         new = AnnData(new.X, obs=new.obs[MADE], var=new.var, uns=new.uns)
         write_whole(place, new.write_h5ad)
@@ -98,7 +100,9 @@ def _digest(plan: Plan) -> str:
     said = [version("scdiffaug"), plan.said, plan.batch_size, plan.contract.to_dict(), cells]
     found = hashlib.sha256(json.dumps(said, default=int).encode())
     weights = [part.cpu().numpy() for part in plan.module.state_dict().values()]
-    arrays: list[Any] = [plan.source_of, plan.depth, *weights]
+    held = learnt_as(plan.contract, plan.cells, plan.x, rows=np.unique(plan.source_of)).x
+    totals = None if held is None else held.totals
+    arrays: list[Any] = [plan.source_of, plan.depth, totals, *weights]
     for array in arrays:
         if array is not None:
             found.update(np.ascontiguousarray(array).data)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from anndata import AnnData
 
 from scdiffaug import data
@@ -64,7 +63,7 @@ def embed(
     """
     check_key_added(key_added)
     data.check_no_view_on_disk(adata)
-    if model is None and np.all(adata.obs.get("is_augmented", default=False)):
+    if model is None and data.are_made(adata.obs):
         logger.warning(
             "These are augmented cells, which by themselves have an embedding of their own: pass "
             "the model that made them, tl.embed(adata, model), to see them among the real ones."

@@ -77,7 +77,10 @@ def test_new_cells_of_few_sources_are_said(
     cells = ad.concat([cells, rare])
     with caplog.at_level("WARNING", logger="scdiffaug"):
         trained.augment(cells, groupby="cell_type", target={sizes.index[-1]: 30}, **FAST)
-    assert f"{sizes.index[-1]!r} has 2 cells, from which all 28 new ones are made" in caplog.text
+    assert (
+        f"{sizes.index[-1]!r} has 2 sources, from which all its 28 new cells are made"
+        in caplog.text
+    )
     caplog.clear()
     with caplog.at_level("WARNING", logger="scdiffaug"):
         trained.augment(cells, groupby="cell_type", target={sizes.index[-2]: 30}, **FAST)
@@ -90,6 +93,10 @@ def test_whole_numbers_are_groups_whatever_their_type(trained: scDiffAug) -> Non
     cells.obs["cluster"] = codes.astype(float)
     new = trained.augment(cells, groupby="cluster", target={1: codes.eq(1).sum() + 9}, **FAST)
     assert new.obs["cluster"].tolist() == [1.0] * 9
+    sizes = (cells.obs["cluster"].value_counts() + 1).to_dict()
+    assert trained.augment(cells, groupby="cluster", target=sizes, **FAST).n_obs == len(sizes)
+    ends = {"source": cells.obs["cluster"].iloc[0], "target": 2}
+    assert trained.interpolate(cells, groupby="cluster", n=3, **ends, **FAST).n_obs == 3
     cells.obs["cluster"] += 0.5
     with pytest.raises(ValueError, match="groupby='cluster' holds fractions, not groups"):
         trained.augment(cells, groupby="cluster", target=30, **FAST)

@@ -107,3 +107,12 @@ def test_groups_without_new_cells_are_no_categories(pbmc: AnnData, tmp_path: Pat
         assert list(new.obs["cell_type"].cat.categories) == [names[1], names[4]]
         assert list(new.uns["cell_type_colors"]) == ["#000001", "#000004"]
     assert len(pbmc.obs["cell_type"].cat.categories) == len(names)
+
+
+def test_new_cells_of_new_cells_are_written_too(pbmc: AnnData, tmp_path: Path) -> None:
+    """Their sources' names are text here, and categories in the file."""
+    model = scDiffAug(pbmc)
+    model.train(max_epochs=1, enable_progress_bar=False)
+    new = model.augment(indices=range(30), steps=1, n_per_cell=3)
+    again = model.augment(new, steps=1, n_per_cell=2, path=tmp_path / "new.h5ad")
+    assert again.n_obs == 180

@@ -12,9 +12,9 @@ from anndata import AnnData
 from scipy import sparse
 from small_cells import logs_of_no_counts
 
-from scdiffaug import matrices, pl, scDiffAug
+from scdiffaug import matrices, pl, scales, scDiffAug
 from scdiffaug.features import FeatureSpace
-from scdiffaug.normalized import Normalization, find_scale, recover_counts, scale_beside
+from scdiffaug.normalized import Normalization, find_scale, recover_counts
 
 QUICK = {"max_epochs": 2, "enable_progress_bar": False}
 BASES = {"log1p": np.e, "log2": 2, "log10": 10}
@@ -166,11 +166,41 @@ def test_counts_that_were_not_normalised_are_not(pbmc: AnnData) -> None:
 @pytest.mark.parametrize("layer", ["norm", "counts", "log1p_norm"])
 def test_a_layer_may_hold_them(pbmc: AnnData, layer: str) -> None:
     pbmc.layers[layer] = _normalized(pbmc).X
-    scDiffAug.setup_anndata(pbmc, layer=layer)
-    model = scDiffAug(pbmc)
+    cells = pbmc.copy()
+    cells.X = cells.layers[layer].copy()
+    scDiffAug.setup_anndata(cells, layer=layer)
+    model = scDiffAug(cells)
     model.train(**QUICK)
     new = model.augment(steps=2)
     np.testing.assert_array_equal(new.layers[layer].toarray(), new.X.toarray())
+    # Counts in X, these normalised in a layer, as other formats are exported.
+    beside = model.augment(pbmc, steps=2)
+    np.testing.assert_array_equal(beside.layers[layer].toarray(), new.layers[layer].toarray())
+    np.testing.assert_array_equal(beside.X.sum(1), pbmc.X.sum(1))
+
+
+def test_peaks_that_are_open_or_not_are_no_logarithms_of_themselves(
+    rng: np.random.Generator,
+) -> None:
+    peaks = AnnData(sparse.csr_matrix(rng.random((90, 200)) < 0.1, dtype=np.float32))
+    peaks.layers["peaks"] = peaks.X.copy()
+    scDiffAug.setup_anndata(peaks, layer="peaks")
+    model = scDiffAug(peaks)
+    model.train(**QUICK)
+    new = model.augment(steps=2)
+    np.testing.assert_array_equal(new.X.toarray(), new.layers["peaks"].toarray())
+
+
+def test_a_file_of_new_cells_has_what_the_model_reads(pbmc: AnnData, tmp_path: Path) -> None:
+    cells = _normalized(pbmc)
+    cells.layers["counts"] = pbmc.X.copy()
+    scDiffAug.setup_anndata(cells, layer="counts")
+    model = scDiffAug(cells)
+    model.train(**QUICK)
+    new = model.augment(steps=2, path=tmp_path / "new.h5ad")
+    x = new.X[:]
+    assert (x.data % 1 == 0).all()
+    np.testing.assert_array_equal(x.sum(1), pbmc.X.sum(1))
 
 
 @pytest.mark.parametrize("base", [np.e, 2])
@@ -191,7 +221,9 @@ def test_x_is_on_the_scale_of_the_real_cells_where_a_layer_has_the_counts(
     of_source = total[new.obs["source_obs_name"].astype(str)]
     np.testing.assert_allclose(_sums(new.X, base), of_source, rtol=1e-4)
     assert (new.layers["counts"].data % 1 == 0).all()
-    assert scale_beside(new.X, new.layers["counts"]) == ("log1p" if base == np.e else "log2")
+    found = Normalization.beside(new.X, new.layers["counts"])
+    assert found is not None
+    assert found.scale == ("log1p" if base == np.e else "log2")
     assert new.uns["log1p"] == cells.uns["log1p"]
     assert model.augmentation_report(new, max_cells=60)["checks"]["depth"]["verdict"] == "good"
     between = model.interpolate(source=0, target=5, n=2, steps=2)
@@ -213,12 +245,21 @@ def _with_nan(x: sparse.csr_matrix) -> np.ndarray:
     return dense
 
 
+def _negative_at_the_end(x: sparse.csr_matrix) -> np.ndarray:
+    """Where nobody looks at first."""
+    dense = np.log1p(x.toarray())
+    dense[-1] = -1
+    return dense
+
+
 @pytest.mark.parametrize(
     ("x", "is_said"),
     [
         (lambda counts: counts, False),
         (lambda _: None, False),
-        (_with_nan, False),
+        (lambda counts: counts * 0, True),
+        (_with_nan, True),
+        (_negative_at_the_end, True),
         (_scaled, True),
         (logs_of_no_counts, True),
         (lambda counts: counts * 1e3, True),
@@ -229,15 +270,17 @@ def test_x_has_the_counts_of_a_layer_where_that_of_the_real_cells_is_something_e
     x: Callable[[sparse.csr_matrix], object],
     is_said: bool,
     caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    pbmc.layers["counts"] = pbmc.X.copy()
+    monkeypatch.setattr(scales, "_LOOKED_AT", 100)
+    pbmc.layers["counts"], pbmc.uns["log1p"] = pbmc.X.copy(), {}
     pbmc.X = x(pbmc.X)
     scDiffAug.setup_anndata(pbmc, layer="counts")
     model = scDiffAug(pbmc)
     model.train(**QUICK)
     with caplog.at_level("WARNING", logger="scdiffaug"):
-        new = model.augment(steps=2, indices=range(20))
-    assert ("neither the counts of layer 'counts' nor these normalised" in caplog.text) == is_said
+        new = model.augment(steps=2)
+    assert ("other values than layer 'counts'" in caplog.text) == is_said
     np.testing.assert_array_equal(new.X.toarray(), new.layers["counts"].toarray())
     assert (new.X.data % 1 == 0).all()
     assert "log1p" not in new.uns

@@ -1,5 +1,6 @@
 """What would otherwise go wrong without a word: said in one sentence, and only when it is so."""
 
+import anndata as ad
 import numpy as np
 import pytest
 import scanpy as sc
@@ -108,6 +109,10 @@ def test_counts_that_could_be_recovered_are_said(caplog: pytest.LogCaptureFixtur
     sc.pp.log1p(logs)
     scaled = _scaled(logs)
     scDiffAug(scaled.copy())
+    # What is no log-normalised counts either, however odd.
+    scaled.layers["velocity"] = scaled.X * np.where(np.arange(765) == 3, np.nan, 1)
+    scaled.layers["tpm"] = logs_of_no_counts(logs.X) * 500
+    scDiffAug(scaled.copy())
     assert "holds" not in caplog.text
     scaled.raw, scaled.layers["logs"] = logs, logs.X
     scDiffAug(scaled)
@@ -163,6 +168,10 @@ def test_new_cells_by_themselves_are_said_to_have_a_plane_of_their_own(
     monkeypatch.setattr(budget, "_STEPS_OF_ENCODER_ALONE", 2)
     new = bench.model.augment(steps=2)
     tl.embed(new, bench.model)
+    assert "an embedding of their own" not in caplog.text
+    together = ad.concat([bench.adata, new], join="outer")
+    together.obs_names_make_unique()
+    tl.embed(together)
     assert "an embedding of their own" not in caplog.text
     tl.embed(new)
     assert "pass the model that made them, tl.embed(adata, model)" in caplog.text

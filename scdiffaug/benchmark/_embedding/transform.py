@@ -1,4 +1,4 @@
-"""New cells: embeddings of cells that a method did not learn from, beside those that it did."""
+"""Embeddings of cells that a method did not learn from, beside those that it did."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def transform(
     held_out
         Share of the cells that is held back, one half at most.
     method_names
-        Keys of :data:`METHODS` that can embed new cells.
+        Keys of :data:`METHODS` that can embed cells not trained on.
     n_seeds
         Splits and runs of each method, with seeds 0, 1, ...
     out
@@ -83,7 +83,7 @@ def transform(
     KeyError
         If a file has no such column of labels.
     ValueError
-        If a method is unknown or cannot embed new cells, or ``held_out`` is out of range.
+        If a method is unknown or cannot embed such cells, or ``held_out`` is out of range.
 
     Examples
     --------
@@ -110,7 +110,7 @@ def transform(
     rows: list[dict[str, Any]] = []
     firsts: list[Job] = []
     pairs = list(product(checked_paths(data), range(n_seeds)))
-    for path, seed in track(pairs, "New cells", disable=not show_progress):
+    for path, seed in track(pairs, "Transform", disable=not show_progress):
         training, new = prepare_split(
             path,
             label_key=label_key,
@@ -163,7 +163,7 @@ def summary(results: pd.DataFrame, firsts: Sequence[Job], *, command: str) -> st
     new_labels = [job.new.labels for job in by_name.values() if job.new is not None]
     described.insert(2, "held-back cells", [len(labels) for labels in new_labels])
     parts = [
-        "# Embedding new cells",
+        "# Embedding cells not trained on",
         f"Made by `{command}` on {pages.hardware()}. Means over {pages.n_seeds(results)}.",
         _HOW_TO_READ,
         markdown(described),
