@@ -27,9 +27,6 @@ from scdiffaug.matrices import (
 
 logger = logging.getLogger("scdiffaug")
 
-# Cells by which it is told what the values are not said to be.
-_LOOKED_AT = 1000
-
 
 @dataclass(frozen=True, kw_only=True)
 class DataContract:
@@ -87,11 +84,11 @@ class DataContract:
         data.check_depth(x, adata.obs_names, space)
         if feature_space == "auto" and not space.is_counts:
             data.warn_of_counts_beside(adata)
-        if feature_space == "auto" and space.kind == "log":
-            data.warn_of_odd_cells(x[:_LOOKED_AT], adata.obs_names)
         if feature_space == "auto":
+            first = x[row_blocks(x)[0]]
+            data.warn_of_odd_cells(first, adata.obs_names, space)
             data.warn_of_mixed_features(adata)
-            data.warn_of_lost_ones(x[:_LOOKED_AT], space)
+            data.warn_of_lost_ones(first, space)
         neighbors.check_enough(adata.n_obs, n_neighbors)
         labels = adata.obs[setup["labels_key"]].astype(str) if needs_labels else []
         rows, few = subsample(x)

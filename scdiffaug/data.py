@@ -209,8 +209,10 @@ def _usual_least(x: Matrix) -> float:
     return float(np.median(np.minimum.reduceat(values.data, values.indptr[filled])))
 
 
-def warn_of_odd_cells(x: Matrix, obs_names: pd.Index) -> None:
+def warn_of_odd_cells(x: Matrix, obs_names: pd.Index, space: FeatureSpace) -> None:
     """Warn where most of these cells hold log-normalised counts, and some do not."""
+    if space.kind != "log":
+        return
     holds = hold_counts(x)
     if 1 / 2 < holds.mean() < 1:
         logger.warning(

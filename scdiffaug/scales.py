@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 from anndata import AnnData
 from scipy import sparse
 
 from scdiffaug import data
 from scdiffaug.contract import DataContract
-from scdiffaug.matrices import Matrix, Rows, StoredMatrix
+from scdiffaug.matrices import Matrix, Rows, StoredMatrix, row_blocks
 from scdiffaug.normalized import Held, Normalization
 
 logger = logging.getLogger("scdiffaug")
-
-# Cells by which it is told what X holds.
-_LOOKED_AT = 1000
 
 
 def learnt_as(
@@ -37,9 +36,8 @@ def learnt_as(
     if scale is None:
         return Held(None, None)
     values = data.read_matrix(cells, contract.setup["layer"])
-    usual = Normalization.fit(values[:_LOOKED_AT], x[:_LOOKED_AT], scale)
-    found = Normalization.fit(values[rows], x[rows], scale)
-    found = replace(found, is_normalised=usual.is_normalised)
+    parts = _parts(x, rows)
+    found = _joined([Normalization.fit(values[part], x[part], scale) for part in parts])
     return Held(found, found)
 
 
@@ -53,13 +51,12 @@ def held_as(
     layer, learnt = contract.setup["layer"], learnt_as(contract, cells, x, rows=rows)
     if layer is None or not data.has_x(cells):
         return learnt
-    parts, known = _parts_of_x(cells, rows), (x[:_LOOKED_AT], x[rows])
-    if parts is not None:
-        if all(map(_are_equal, parts, known)):
+    values, parts = _x_of(cells), _parts(x, rows)
+    if values is not None:
+        if all(_are_equal(values[part], x[part]) for part in parts):
             return Held(None, learnt.layer)
-        usual, found = map(Normalization.beside, parts, known)
-        if contract.space.is_counts and usual is not None and found is not None:
-            return Held(replace(found, is_normalised=usual.is_normalised), learnt.layer)
+        if contract.space.is_counts and (found := _beside(values, x, parts)) is not None:
+            return Held(found, learnt.layer)
     logger.warning(
         "adata.X holds other values than layer %r, so that X of new cells holds what that layer "
         "does: before real and new cells are put together, give both the same.",
@@ -68,14 +65,37 @@ def held_as(
     return learnt
 
 
-def _parts_of_x(cells: AnnData, rows: Rows) -> tuple[Matrix, Matrix] | None:
-    """X of the first cells and of those that are asked about, if it can be read."""
+def _x_of(cells: AnnData) -> Matrix | StoredMatrix | None:
     try:
-        x = data.read_matrix(cells, None)
+        return data.read_matrix(cells, None)
     except (TypeError, ValueError):
         # Nothing was learnt from X: it may be anything.
         return None
-    return x[:_LOOKED_AT], x[rows]
+
+
+def _parts(x: Matrix | StoredMatrix, rows: Rows) -> list[slice | Rows]:
+    """The first cells, whatever is asked about, then blocks of those that are."""
+    blocks = row_blocks(rows) if len(rows) else []
+    return [row_blocks(x)[0], *(rows[block] for block in blocks)]
+
+
+def _beside(
+    values: Matrix | StoredMatrix, x: Matrix | StoredMatrix, parts: Sequence[slice | Rows]
+) -> Normalization | None:
+    found: list[Normalization] = []
+    for part in parts:
+        one = Normalization.beside(values[part], x[part])
+        if one is None or (found and one.scale != found[0].scale):
+            return None
+        found.append(one)
+    return _joined(found)
+
+
+def _joined(parts: Sequence[Normalization]) -> Normalization:
+    """Of all cells but the first ones, by which it is told whether counts were normalised."""
+    usual, *others = parts
+    totals = np.concatenate([usual.totals[:0], *(part.totals for part in others)])
+    return replace(usual, totals=totals)
 
 
 def _are_equal(one: Matrix, other: Matrix) -> bool:

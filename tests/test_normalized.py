@@ -12,7 +12,7 @@ from anndata import AnnData
 from scipy import sparse
 from small_cells import logs_of_no_counts
 
-from scdiffaug import matrices, pl, scales, scDiffAug
+from scdiffaug import matrices, pl, scDiffAug
 from scdiffaug.features import FeatureSpace
 from scdiffaug.normalized import Normalization, find_scale, recover_counts
 
@@ -272,7 +272,7 @@ def test_x_has_the_counts_of_a_layer_where_that_of_the_real_cells_is_something_e
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(scales, "_LOOKED_AT", 100)
+    monkeypatch.setattr(matrices, "_ROWS_AT_ONCE", 100)
     pbmc.layers["counts"], pbmc.uns["log1p"] = pbmc.X.copy(), {}
     pbmc.X = x(pbmc.X)
     scDiffAug.setup_anndata(pbmc, layer="counts")
