@@ -17,6 +17,7 @@ from scdiffaug.diffusion import Sampler
 from scdiffaug.matrices import Matrix, Rows, StoredMatrix
 from scdiffaug.planning import Interpolation, Plan, planned
 from scdiffaug.saved_model import SavedModel
+from scdiffaug.scales import Scales
 
 
 class GeneratingModel(SavedModel):
@@ -285,6 +286,7 @@ class GeneratingModel(SavedModel):
             contract=self._contract,
             cells=cells,
             x=x,
+            scales=Scales(self._contract, cells, x),
             ends=(
                 choosing.end_rows(cells, source, groups=groups, argument="source"),
                 choosing.end_rows(cells, target, groups=groups, argument="target"),
@@ -322,8 +324,7 @@ class GeneratingModel(SavedModel):
         adata
             Real cells; by default those of setup.
         held_out
-            Real cells that the model was not trained on, drawn like the sources: a stricter
-            yardstick than the other half of them.
+            Real cells that the model was not trained on, drawn like the sources: a harder test.
         groupby
             Column of obs of all cells; adds the share of new cells that stayed in their group.
         path

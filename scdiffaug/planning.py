@@ -13,7 +13,7 @@ import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from scdiffaug import choosing, scales
+from scdiffaug import choosing
 from scdiffaug._randomness import seed_of
 from scdiffaug.augmentation import (
     Request,
@@ -28,6 +28,7 @@ from scdiffaug.contract import DataContract
 from scdiffaug.matrices import Matrix, Rows, StoredMatrix, depths, stacked
 from scdiffaug.module import DiffAugModule
 from scdiffaug.normalized import Held
+from scdiffaug.scales import Scales
 
 logger = logging.getLogger("scdiffaug")
 
@@ -47,6 +48,8 @@ class _NewCells:
         Of a trained model.
     cells, x
         Real cells and their values, as :meth:`DataContract.read` gives them.
+    scales
+        On what scale they are held.
     sampling, batch_size
         How new cells are drawn, and how many at once.
     """
@@ -55,6 +58,7 @@ class _NewCells:
     contract: DataContract
     cells: AnnData
     x: Matrix | StoredMatrix
+    scales: Scales
     sampling: Sampling
     batch_size: int
 
@@ -81,8 +85,7 @@ class _NewCells:
     def _held(self, source_of: Rows, *, as_learnt: bool = False) -> Held:
         """How new cells are to hold their values: as their sources do."""
         rows, place = np.unique(source_of, return_inverse=True)
-        scales_of = scales.learnt_as if as_learnt else scales.held_as
-        found = scales_of(self.contract, self.cells, self.x, rows=rows)
+        found = self.scales.learnt_as(rows) if as_learnt else self.scales.held_as(rows)
         return Held(*(part and replace(part, totals=part.totals[place]) for part in found))
 
 
@@ -92,7 +95,7 @@ class Plan(_NewCells):
 
     Parameters
     ----------
-    module, contract, cells, x, sampling, batch_size
+    module, contract, cells, x, scales, sampling, batch_size
         What makes them, from what, and how.
     choice
         Which new cells are wanted.
@@ -208,6 +211,7 @@ def planned(
         contract=contract,
         cells=cells,
         x=x,
+        scales=Scales(contract, cells, x),
         choice=choice,
         sampling=sampling,
         batch_size=batch_size,
@@ -225,7 +229,7 @@ class Interpolation(_NewCells):
 
     Parameters
     ----------
-    module, contract, cells, x, sampling, batch_size
+    module, contract, cells, x, scales, sampling, batch_size
         What makes them, from what, and how.
     ends
         Rows of the cells at either end, of which each new cell has one pair.

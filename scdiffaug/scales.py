@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from anndata import AnnData
@@ -18,10 +19,9 @@ from scdiffaug.normalized import Held, Normalization
 logger = logging.getLogger("scdiffaug")
 
 
-def learnt_as(
-    contract: DataContract, cells: AnnData, x: Matrix | StoredMatrix, *, rows: Rows
-) -> Held:
-    """How what the model reads holds the counts of some cells, in X too.
+@dataclass(frozen=True, eq=False)
+class Scales:
+    """How real cells hold what the model learnt from; X and the layer are opened once.
 
     Parameters
     ----------
@@ -29,48 +29,54 @@ def learnt_as(
         Of the model.
     cells, x
         Real cells and their values, as :meth:`DataContract.read` gives them.
-    rows
-        Ascending positions of the cells that are asked about.
     """
-    scale = contract.space.scale
-    if scale is None:
-        return Held(None, None)
-    values = data.read_matrix(cells, contract.setup["layer"])
-    parts = _parts(x, rows)
-    found = _joined([Normalization.fit(values[part], x[part], scale) for part in parts])
-    return Held(found, found)
 
+    contract: DataContract
+    cells: AnnData
+    x: Matrix | StoredMatrix
 
-def held_as(
-    contract: DataContract, cells: AnnData, x: Matrix | StoredMatrix, *, rows: Rows
-) -> Held:
-    """The same, but X as that of the cells is, which beside a layer may be on another scale.
+    def learnt_as(self, rows: Rows) -> Held:
+        """As what the model reads holds the counts of some cells, ascending, in X too."""
+        scale = self.contract.space.scale
+        if scale is None:
+            return Held(None, None)
+        values, x = self._learnt, self.x
+        parts = _parts(x, rows)
+        found = _joined([Normalization.fit(values[part], x[part], scale) for part in parts])
+        return Held(found, found)
 
-    Where X holds something else than the values of the layer, a warning says so.
-    """
-    layer, learnt = contract.setup["layer"], learnt_as(contract, cells, x, rows=rows)
-    if layer is None or not data.has_x(cells):
+    def held_as(self, rows: Rows) -> Held:
+        """The same, but X as that of the cells is, which beside a layer may be on another scale.
+
+        Where X holds something else than the values of the layer, a warning says so.
+        """
+        learnt, layer = self.learnt_as(rows), self.contract.setup["layer"]
+        if layer is None or not data.has_x(self.cells):
+            return learnt
+        values, x, parts = self._in_x, self.x, _parts(self.x, rows)
+        if values is not None:
+            if all(_are_equal(values[part], x[part]) for part in parts):
+                return Held(None, learnt.layer)
+            if self.contract.space.is_counts and (found := _beside(values, x, parts)) is not None:
+                return Held(found, learnt.layer)
+        logger.warning(
+            "adata.X holds other values than layer %r, so that X of new cells holds what that "
+            "layer does: before real and new cells are put together, give both the same.",
+            layer,
+        )
         return learnt
-    values, parts = _x_of(cells), _parts(x, rows)
-    if values is not None:
-        if all(_are_equal(values[part], x[part]) for part in parts):
-            return Held(None, learnt.layer)
-        if contract.space.is_counts and (found := _beside(values, x, parts)) is not None:
-            return Held(found, learnt.layer)
-    logger.warning(
-        "adata.X holds other values than layer %r, so that X of new cells holds what that layer "
-        "does: before real and new cells are put together, give both the same.",
-        layer,
-    )
-    return learnt
 
+    @cached_property
+    def _learnt(self) -> Matrix | StoredMatrix:
+        return data.read_matrix(self.cells, self.contract.setup["layer"])
 
-def _x_of(cells: AnnData) -> Matrix | StoredMatrix | None:
-    try:
-        return data.read_matrix(cells, None)
-    except (TypeError, ValueError):
-        # Nothing was learnt from X: it may be anything.
-        return None
+    @cached_property
+    def _in_x(self) -> Matrix | StoredMatrix | None:
+        try:
+            return data.read_matrix(self.cells, None)
+        except (TypeError, ValueError):
+            # Nothing was learnt from X: it may be anything.
+            return None
 
 
 def _parts(x: Matrix | StoredMatrix, rows: Rows) -> list[slice | Rows]:

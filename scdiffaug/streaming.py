@@ -21,7 +21,6 @@ from scdiffaug import block_files, matrices
 from scdiffaug._randomness import seed_of
 from scdiffaug.augmentation import made_uns
 from scdiffaug.planning import MADE, MOST_TRIES, Plan, source_obs
-from scdiffaug.scales import learnt_as
 from scdiffaug.storage import write_whole
 
 logger = logging.getLogger("scdiffaug")
@@ -100,7 +99,7 @@ def _digest(plan: Plan) -> str:
     said = [version("scdiffaug"), plan.said, plan.batch_size, plan.contract.to_dict(), cells]
     found = hashlib.sha256(json.dumps(said, default=int).encode())
     weights = [part.cpu().numpy() for part in plan.module.state_dict().values()]
-    held = learnt_as(plan.contract, plan.cells, plan.x, rows=np.unique(plan.source_of)).x
+    held = plan.scales.learnt_as(np.unique(plan.source_of)).x
     totals = None if held is None else held.totals
     arrays: list[Any] = [plan.source_of, plan.depth, totals, *weights]
     for array in arrays:

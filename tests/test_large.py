@@ -501,3 +501,30 @@ def test_a_column_that_no_file_holds_is_named_before_cells_are_made(
     with pytest.raises(TypeError, match=r"obs\['seen'\] is of type datetime64"):
         model.augment(cells, path=tmp_path / "new.h5ad")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_what_counts_were_normalised_to_is_surveyed_once_for_all_blocks(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cells = _in_memory(folder)
+    sc.pp.normalize_total(cells, target_sum=1e4)
+    sc.pp.log1p(cells)
+    cells.write_h5ad(tmp_path / "normalised.h5ad")
+    model = _small_model(_backed(tmp_path, "normalised"))
+    assert model.feature_space == "counts"
+    model.train(max_epochs=2, batch_size=32, enable_progress_bar=False)
+    real, surveyed = StoredMatrix.surveyed, []
+
+    def counted(x: StoredMatrix) -> StoredMatrix:
+        surveyed.append(x)
+        return real(x)
+
+    monkeypatch.setattr(StoredMatrix, "surveyed", counted)
+    numbers = []
+    for n_per_cell in (1, 3):
+        surveyed.clear()
+        path = tmp_path / f"new{n_per_cell}.h5ad"
+        assert model.augment(steps=2, n_per_cell=n_per_cell, path=path).n_obs == 300 * n_per_cell
+        numbers.append(len(surveyed))
+    assert numbers[0] == numbers[1] > 0
