@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from copy import copy
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import compress
@@ -28,7 +27,7 @@ from scdiffaug.diffusion import Sampler
 from scdiffaug.matrices import Matrix, Rows, StoredMatrix, depths, stacked
 from scdiffaug.module import DiffAugModule
 from scdiffaug.nn import multiplies_bfloat16
-from scdiffaug.normalized import Held
+from scdiffaug.normalized import Held, Normalization
 
 _CELLS_AT_ONCE = 4096
 _MADE_AT_ONCE = 512
@@ -243,7 +242,8 @@ def as_anndata(
     ``held``: how X and the layer that the model reads shall hold their values.
     """
     layer, in_x = contract.setup["layer"], x if held.x is None else held.x.values(x)
-    new = AnnData(in_x, obs=obs, var=cells.var.copy(), uns=made_uns(cells, obs, said=said))
+    uns = made_uns(cells, obs, said=said, normalization=held.x)
+    new = AnnData(in_x, obs=obs, var=cells.var.copy(), uns=uns)
     if layer is not None:
         new.layers[layer] = x.copy() if held.layer is None else held.layer.values(x)
     if contract.space.is_counts:
@@ -252,17 +252,22 @@ def as_anndata(
         new.layers.setdefault("log1p_norm", seen)
     if held.layer is not None:
         new.layers.setdefault("counts", x)
-    if held.x is not None and "log1p" in cells.uns:
-        new.uns["log1p"] = copy(cells.uns["log1p"])
     return new
 
 
-def made_uns(cells: AnnData, obs: pd.DataFrame, *, said: Mapping[str, Any]) -> dict[str, Any]:
-    """How new cells were made, and the colours that scanpy gave the groups of the real ones."""
+def made_uns(
+    cells: AnnData,
+    obs: pd.DataFrame,
+    *,
+    said: Mapping[str, Any],
+    normalization: Normalization | None,
+) -> dict[str, Any]:
+    """How new cells were made, what scanpy says of X, and its colours of the real ones' groups."""
     colours = {}
     for name in cells.obs.select_dtypes("category").columns.intersection(obs.columns):
         key, groups = f"{name}_colors", cells.obs[name].cat.categories
         if key in cells.uns and len(cells.uns[key]) == len(groups):
             kept = groups.isin(obs[name].cat.categories)
             colours[key] = list(compress(cells.uns[key], kept))
-    return {"scdiffaug": {"version": version("scdiffaug"), **said}, **colours}
+    logarithm = {} if normalization is None else {"log1p": normalization.said}
+    return {"scdiffaug": {"version": version("scdiffaug"), **said}, **colours, **logarithm}

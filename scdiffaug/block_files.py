@@ -116,6 +116,18 @@ def write_blocks(
         _append(store, first)
         for block in blocks:
             _append(store, block)
+        for matrix in (store.get("X"), *store["layers"].values()):
+            _narrow(matrix)
+
+
+def _narrow(stored: Any) -> None:
+    """Row pointers of a sparse matrix as wide as its indices, if they can be: scanpy asks it."""
+    if not isinstance(stored, h5py.Group):
+        return
+    indptr, width = stored["indptr"][:], stored["indices"].dtype
+    if indptr[-1] <= np.iinfo(width).max:
+        del stored["indptr"]
+        stored["indptr"] = indptr.astype(width)
 
 
 @contextmanager

@@ -89,7 +89,7 @@ class Choice:
         """What was chosen, without what was not: h5ad holds no None, and no name with a slash."""
         said = {name: value for name, value in vars(self).items() if value is not None}
         if isinstance(self.target, Mapping):
-            said["target"] = json.dumps({str(k): int(n) for k, n in self.target.items()})
+            said["target"] = json.dumps({_group_name(k): int(n) for k, n in self.target.items()})
         return said
 
     def sources(self, rows: Rows, groups: Names | None, *, rng: np.random.Generator) -> Rows:

@@ -76,7 +76,11 @@ def _stored(adata: AnnData, layer: str | None) -> tuple[Any, Rows, Rows | None]:
 
 def has_x(adata: AnnData) -> bool:
     """Whether there is an X, which is not read."""
-    return _stored(adata, None)[0] is not None
+    try:
+        return _stored(adata, None)[0] is not None
+    except KeyError:
+        # Of a file that has none.
+        return False
 
 
 def are_made(obs: pd.DataFrame) -> bool:

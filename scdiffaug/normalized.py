@@ -71,6 +71,11 @@ class Normalization:
                 return cls.fit(values, counts, scale)
         return None
 
+    @property
+    def said(self) -> dict[str, int | None]:
+        """What scanpy says of logarithms in ``.uns["log1p"]``."""
+        return {"base": {"log1p": None, "log2": 2, "log10": 10}[self.scale]}
+
     def values(self, counts: Matrix) -> Matrix:
         """What holds counts so, shape ``(n, d)``; the reverse of recovering them."""
         total = self.totals if self.is_normalised else depths(counts)

@@ -27,7 +27,7 @@ from scdiffaug.choosing import Choice, Names
 from scdiffaug.contract import DataContract
 from scdiffaug.matrices import Matrix, Rows, StoredMatrix, depths, stacked
 from scdiffaug.module import DiffAugModule
-from scdiffaug.normalized import Held
+from scdiffaug.normalized import Held, Normalization
 from scdiffaug.scales import Scales
 
 logger = logging.getLogger("scdiffaug")
@@ -263,7 +263,7 @@ class Interpolation(_NewCells):
             made,
             _between_obs(self.cells, source, target, share=share),
             {**asdict(self.sampling), **self.said},
-            held=_held_between(self._held(source), self._held(target), share),
+            held=_held_between(self._held(np.concatenate([source, target])), share),
         )
 
 
@@ -275,13 +275,16 @@ def _depths_between(
     return np.rint(_between(depths(source), depths(target), share))
 
 
-def _held_between(source: Held, target: Held, share: NDArray[np.float32]) -> Held:
-    return Held(
-        *(
-            one and other and replace(one, totals=_between(one.totals, other.totals, share))
-            for one, other in zip(source, target, strict=True)
-        )
-    )
+def _held_between(ends: Held, share: NDArray[np.float32]) -> Held:
+    """Of cells between the sources, which come first, and as many targets."""
+
+    def between(part: Normalization | None) -> Normalization | None:
+        if part is None:
+            return None
+        source, target = np.split(part.totals, 2)
+        return replace(part, totals=_between(source, target, share))
+
+    return Held(*map(between, ends))
 
 
 def _between(

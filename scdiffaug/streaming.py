@@ -83,7 +83,8 @@ def _join(made: list[Path], plan: Plan, out: Path) -> None:
         n_drawn = sum(map(_n_drawn, made, map(len, tables), n_asked))
         said = {**said, "kept_share": len(obs) / n_drawn}
     parts: Iterator[AnnData] = (anndata.read_h5ad(place) for place in made)
-    uns = made_uns(plan.cells, obs, said=said)
+    normalization = plan.scales.learnt_as(plan.source_of[:1]).x
+    uns = made_uns(plan.cells, obs, said=said, normalization=normalization)
     block_files.write_blocks(out, parts, obs=obs, uns=uns)
 
 
@@ -101,7 +102,8 @@ def _digest(plan: Plan) -> str:
     weights = [part.cpu().numpy() for part in plan.module.state_dict().values()]
     held = plan.scales.learnt_as(np.unique(plan.source_of)).x
     totals = None if held is None else held.totals
-    arrays: list[Any] = [plan.source_of, plan.depth, totals, *weights]
+    labels = plan.contract.label_codes(plan.cells)
+    arrays: list[Any] = [plan.source_of, plan.depth, plan.groups, labels, totals, *weights]
     for array in arrays:
         if array is not None:
             found.update(np.ascontiguousarray(array).data)

@@ -22,6 +22,7 @@ from scdiffaug.contract import DataContract
 from scdiffaug.features import FeatureSpace
 from scdiffaug.matrices import StoredMatrix
 from scdiffaug.module import DiffAugModule
+from scdiffaug.planning import Plan
 from scdiffaug.preparing import training_cells
 
 N_CELLS = 300
@@ -528,3 +529,38 @@ def test_what_counts_were_normalised_to_is_surveyed_once_for_all_blocks(
         assert model.augment(steps=2, n_per_cell=n_per_cell, path=path).n_obs == 300 * n_per_cell
         numbers.append(len(surveyed))
     assert numbers[0] == numbers[1] > 0
+
+
+@pytest.mark.parametrize("changed", ["groups", "totals", "labels"])
+def test_blocks_of_other_cells_are_not_gone_on_with(
+    pbmc: AnnData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str
+) -> None:
+    """What decides them is more than the counts and the arguments."""
+    sc.pp.normalize_total(pbmc, target_sum=1e4)
+    sc.pp.log1p(pbmc)
+    scDiffAug.setup_anndata(pbmc, labels_key="phase")
+    model = scDiffAug(pbmc, condition="labels" if changed == "labels" else "semantic")
+    model.train(max_epochs=2, enable_progress_bar=False)
+    other = pbmc.copy()
+    if changed == "totals":
+        other.X = (other.X.expm1() * 3).log1p()
+    else:
+        other.obs[{"groups": "cell_type", "labels": "phase"}[changed]] = "G1"
+    wishes = {"steps": 2, "groupby": "cell_type", "keep": "consistent"}
+    path, part, real = tmp_path / "new.h5ad", Plan.part, []
+
+    def interrupted(plan: Plan, rows: slice, **options: Any) -> Plan:
+        if real:
+            raise KeyboardInterrupt
+        real.append(rows)
+        return part(plan, rows, **options)
+
+    monkeypatch.setattr(streaming, "_CELLS_OF_A_BLOCK", 400)
+    monkeypatch.setattr(Plan, "part", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        model.augment(pbmc, path=path, **wishes)
+    monkeypatch.setattr(Plan, "part", part)
+    found = model.augment(other, path=path, **wishes)
+    fresh = model.augment(other, path=tmp_path / "fresh.h5ad", **wishes)
+    assert list(found.obs_names) == list(fresh.obs_names)
+    np.testing.assert_array_equal(found.X[:].toarray(), fresh.X[:].toarray())

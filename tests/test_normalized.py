@@ -201,6 +201,34 @@ def test_a_file_of_new_cells_has_what_the_model_reads(pbmc: AnnData, tmp_path: P
     x = new.X[:]
     assert (x.data % 1 == 0).all()
     np.testing.assert_array_equal(x.sum(1), pbmc.X.sum(1))
+    assert "log1p" not in new.uns
+
+
+@pytest.mark.parametrize("base", [np.e, 2])
+def test_a_file_of_new_cells_goes_on_with_scanpy(
+    pbmc: AnnData, tmp_path: Path, base: float
+) -> None:
+    cells = _normalized(pbmc, base=base)
+    model = scDiffAug(cells)
+    model.train(**QUICK)
+    model.augment(steps=2, path=tmp_path / "new.h5ad")
+    new = ad.read_h5ad(tmp_path / "new.h5ad")
+    assert new.X.indptr.dtype == new.X.indices.dtype == np.int32
+    assert new.uns["log1p"].get("base") == (None if base == np.e else 2)
+    sc.pp.pca(new, n_comps=5)
+    sc.tl.rank_genes_groups(new, "phase")
+    assert model.augment(steps=2, indices=[0, 1]).uns["log1p"] == new.uns["log1p"]
+
+
+def test_a_file_without_x_has_its_layer(pbmc: AnnData, tmp_path: Path) -> None:
+    pbmc.layers["counts"], pbmc.X = pbmc.X, None
+    pbmc.write_h5ad(tmp_path / "cells.h5ad")
+    cells = ad.read_h5ad(tmp_path / "cells.h5ad", backed="r")
+    scDiffAug.setup_anndata(cells, layer="counts")
+    model = scDiffAug(cells)
+    model.train(**QUICK)
+    new = model.augment(steps=2)
+    np.testing.assert_array_equal(new.X.toarray(), new.layers["counts"].toarray())
 
 
 @pytest.mark.parametrize("base", [np.e, 2])
@@ -224,7 +252,7 @@ def test_x_is_on_the_scale_of_the_real_cells_where_a_layer_has_the_counts(
     found = Normalization.beside(new.X, new.layers["counts"])
     assert found is not None
     assert found.scale == ("log1p" if base == np.e else "log2")
-    assert new.uns["log1p"] == cells.uns["log1p"]
+    assert new.uns["log1p"] == {"base": None if base == np.e else base}
     assert model.augmentation_report(new, max_cells=60)["checks"]["depth"]["verdict"] == "good"
     between = model.interpolate(source=0, target=5, n=2, steps=2)
     np.testing.assert_allclose(_sums(between.X, base), total.iloc[[0, 5]], rtol=1e-4)
