@@ -153,7 +153,8 @@ SCALES = {
         "1 for cells as new as real ones, near 0 for copies.",
         good="New cells are as far from the source cells as other real cells are.",
         below="New cells lie closer to the source cells than real cells do: they are partly "
-        "copies. Raise strength, and do not share them in place of private data.",
+        "copies. Raise strength where it is below 1, and do not share them in place of private "
+        "data.",
         above="New cells lie farther from the source cells than real cells do: they are off the "
         "data. Lower strength, or reject some with keep='consistent'.",
         excess=_times_apart,

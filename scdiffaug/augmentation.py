@@ -27,7 +27,7 @@ from scdiffaug.diffusion import Sampler
 from scdiffaug.matrices import Matrix, Rows, StoredMatrix, depths, stacked
 from scdiffaug.module import DiffAugModule
 from scdiffaug.nn import multiplies_bfloat16
-from scdiffaug.normalized import Held, Normalization
+from scdiffaug.normalized import SCANPY_BASES, Held, Scale
 
 _CELLS_AT_ONCE = 4096
 _MADE_AT_ONCE = 512
@@ -242,15 +242,15 @@ def as_anndata(
     ``held``: how X and the layer that the model reads shall hold their values.
     """
     layer, in_x = contract.setup["layer"], x if held.x is None else held.x.values(x)
-    uns = made_uns(cells, obs, said=said, normalization=held.x)
+    uns = made_uns(cells, obs, said=said, scale=None if held.x is None else held.x.scale)
     new = AnnData(in_x, obs=obs, var=cells.var.copy(), uns=uns)
     if layer is not None:
-        new.layers[layer] = x.copy() if held.layer is None else held.layer.values(x)
+        new.layers[layer] = x.copy() if held.learnt is None else held.learnt.values(x)
     if contract.space.is_counts:
         # scanpy fails on an AnnData without cells.
         seen = contract.space.transform(x) if new.n_obs else x.copy()
         new.layers.setdefault("log1p_norm", seen)
-    if held.layer is not None:
+    if held.learnt is not None:
         new.layers.setdefault("counts", x)
     return new
 
@@ -260,7 +260,7 @@ def made_uns(
     obs: pd.DataFrame,
     *,
     said: Mapping[str, Any],
-    normalization: Normalization | None,
+    scale: Scale | None,
 ) -> dict[str, Any]:
     """How new cells were made, what scanpy says of X, and its colours of the real ones' groups."""
     colours = {}
@@ -269,5 +269,5 @@ def made_uns(
         if key in cells.uns and len(cells.uns[key]) == len(groups):
             kept = groups.isin(obs[name].cat.categories)
             colours[key] = list(compress(cells.uns[key], kept))
-    logarithm = {} if normalization is None else {"log1p": normalization.said}
+    logarithm = {} if scale is None else {"log1p": {"base": SCANPY_BASES[scale]}}
     return {"scdiffaug": {"version": version("scdiffaug"), **said}, **colours, **logarithm}

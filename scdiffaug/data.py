@@ -85,7 +85,7 @@ def has_x(adata: AnnData) -> bool:
 
 def are_made(obs: pd.DataFrame) -> bool:
     """Whether all cells say that they are augmented; missing values say nothing."""
-    return "is_augmented" in obs and bool((obs["is_augmented"] == True).fillna(False).all())  # noqa: E712
+    return "is_augmented" in obs and bool(obs["is_augmented"].isin([True]).all())
 
 
 def check_frame(adata: AnnData) -> None:

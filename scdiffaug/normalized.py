@@ -7,7 +7,8 @@ Its smallest value is then one read, or a few, and the others are multiples of i
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -21,6 +22,8 @@ Scale = Literal["log1p", "log2", "log10"]
 _LOG_OF_BASE: dict[Scale, float] = {"log1p": 1.0, "log2": math.log(2), "log10": math.log(10)}
 # Log-normalised values stay below log1p of a cell's whole library; intensities do not.
 LARGEST_LOG_VALUE = 30.0
+# What scanpy says of them in .uns["log1p"].
+SCANPY_BASES: dict[Scale, int | None] = {"log1p": None, "log2": 2, "log10": 10}
 # Reads that a cell's smallest value may stand for, where the scale is to be found, and where it
 # is known: new cells may be of few genes and many reads.
 _MOST_READS, _MOST_READS_OF_NEW = 5, 100
@@ -71,11 +74,6 @@ class Normalization:
                 return cls.fit(values, counts, scale)
         return None
 
-    @property
-    def said(self) -> dict[str, int | None]:
-        """What scanpy says of logarithms in ``.uns["log1p"]``."""
-        return {"base": {"log1p": None, "log2": 2, "log10": 10}[self.scale]}
-
     def values(self, counts: Matrix) -> Matrix:
         """What holds counts so, shape ``(n, d)``; the reverse of recovering them."""
         total = self.totals if self.is_normalised else depths(counts)
@@ -83,10 +81,16 @@ class Normalization:
 
 
 class Held(NamedTuple):
-    """How X, and the layer that a model reads, hold counts; None where they hold them as such."""
+    """How X, and what a model reads, hold counts; None where they hold them as such."""
 
     x: Normalization | None
-    layer: Normalization | None
+    learnt: Normalization | None
+
+    def of_other_cells(
+        self, totals_of: Callable[[NDArray[np.float32]], NDArray[np.float32]]
+    ) -> Held:
+        """The same of cells whose totals are a function of these."""
+        return Held(*(part and replace(part, totals=totals_of(part.totals)) for part in self))
 
 
 def find_scale(x: Matrix | StoredMatrix) -> Scale | None:

@@ -27,7 +27,7 @@ from scdiffaug.choosing import Choice, Names
 from scdiffaug.contract import DataContract
 from scdiffaug.matrices import Matrix, Rows, StoredMatrix, depths, stacked
 from scdiffaug.module import DiffAugModule
-from scdiffaug.normalized import Held, Normalization
+from scdiffaug.normalized import Held
 from scdiffaug.scales import Scales
 
 logger = logging.getLogger("scdiffaug")
@@ -86,7 +86,7 @@ class _NewCells:
         """How new cells are to hold their values: as their sources do."""
         rows, place = np.unique(source_of, return_inverse=True)
         found = self.scales.learnt_as(rows) if as_learnt else self.scales.held_as(rows)
-        return Held(*(part and replace(part, totals=part.totals[place]) for part in found))
+        return found.of_other_cells(lambda totals: totals[place])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -263,7 +263,9 @@ class Interpolation(_NewCells):
             made,
             _between_obs(self.cells, source, target, share=share),
             {**asdict(self.sampling), **self.said},
-            held=_held_between(self._held(np.concatenate([source, target])), share),
+            held=self._held(np.concatenate([source, target])).of_other_cells(
+                lambda totals: _between(totals[: self.n], totals[self.n :], share)
+            ),
         )
 
 
@@ -273,18 +275,6 @@ def _depths_between(
     if not contract.space.is_counts:
         return None
     return np.rint(_between(depths(source), depths(target), share))
-
-
-def _held_between(ends: Held, share: NDArray[np.float32]) -> Held:
-    """Of cells between the sources, which come first, and as many targets."""
-
-    def between(part: Normalization | None) -> Normalization | None:
-        if part is None:
-            return None
-        source, target = np.split(part.totals, 2)
-        return replace(part, totals=_between(source, target, share))
-
-    return Held(*map(between, ends))
 
 
 def _between(

@@ -40,35 +40,43 @@ class Scales:
         scale = self.contract.space.scale
         if scale is None:
             return Held(None, None)
-        values, x = self._learnt, self.x
-        parts = _parts(x, rows)
-        found = _joined([Normalization.fit(values[part], x[part], scale) for part in parts])
-        return Held(found, found)
+        values, x, parts = self._learnt, self.x, _blocks(rows)
+        found = [Normalization.fit(values[part], x[part], scale) for part in parts]
+        joined = _joined(self._usual, found)
+        return Held(joined, joined)
 
     def held_as(self, rows: Rows) -> Held:
         """The same, but X as that of the cells is, which beside a layer may be on another scale.
 
         Where X holds something else than the values of the layer, a warning says so.
         """
-        learnt, layer = self.learnt_as(rows), self.contract.setup["layer"]
+        as_read, layer = self.learnt_as(rows), self.contract.setup["layer"]
         if layer is None or not data.has_x(self.cells):
-            return learnt
-        values, x, parts = self._in_x, self.x, _parts(self.x, rows)
+            return as_read
+        values, x = self._in_x, self.x
+        parts: list[slice | Rows] = [row_blocks(x)[0], *_blocks(rows)]
         if values is not None:
             if all(_are_equal(values[part], x[part]) for part in parts):
-                return Held(None, learnt.layer)
+                return Held(None, as_read.learnt)
             if self.contract.space.is_counts and (found := _beside(values, x, parts)) is not None:
-                return Held(found, learnt.layer)
+                return Held(found, as_read.learnt)
         logger.warning(
             "adata.X holds other values than layer %r, so that X of new cells holds what that "
             "layer does: before real and new cells are put together, give both the same.",
             layer,
         )
-        return learnt
+        return as_read
 
     @cached_property
     def _learnt(self) -> Matrix | StoredMatrix:
         return data.read_matrix(self.cells, self.contract.setup["layer"])
+
+    @cached_property
+    def _usual(self) -> Normalization:
+        """Of the first cells, whatever is asked about."""
+        scale, first = self.contract.space.scale, row_blocks(self.x)[0]
+        assert scale is not None
+        return Normalization.fit(self._learnt[first], self.x[first], scale)
 
     @cached_property
     def _in_x(self) -> Matrix | StoredMatrix | None:
@@ -79,10 +87,9 @@ class Scales:
             return None
 
 
-def _parts(x: Matrix | StoredMatrix, rows: Rows) -> list[slice | Rows]:
-    """The first cells, whatever is asked about, then blocks of those that are."""
-    blocks = row_blocks(rows) if len(rows) else []
-    return [row_blocks(x)[0], *(rows[block] for block in blocks)]
+def _blocks(rows: Rows) -> list[Rows]:
+    """Some thousand rows at a time."""
+    return [rows[block] for block in row_blocks(rows)] if len(rows) else []
 
 
 def _beside(
@@ -94,13 +101,12 @@ def _beside(
         if one is None or (found and one.scale != found[0].scale):
             return None
         found.append(one)
-    return _joined(found)
+    return _joined(found[0], found[1:])
 
 
-def _joined(parts: Sequence[Normalization]) -> Normalization:
-    """Of all cells but the first ones, by which it is told whether counts were normalised."""
-    usual, *others = parts
-    totals = np.concatenate([usual.totals[:0], *(part.totals for part in others)])
+def _joined(usual: Normalization, parts: Sequence[Normalization]) -> Normalization:
+    """Of some cells, of which the usual ones tell whether counts were normalised."""
+    totals = np.concatenate([usual.totals[:0], *(part.totals for part in parts)])
     return replace(usual, totals=totals)
 
 

@@ -83,8 +83,7 @@ def _join(made: list[Path], plan: Plan, out: Path) -> None:
         n_drawn = sum(map(_n_drawn, made, map(len, tables), n_asked))
         said = {**said, "kept_share": len(obs) / n_drawn}
     parts: Iterator[AnnData] = (anndata.read_h5ad(place) for place in made)
-    normalization = plan.scales.learnt_as(plan.source_of[:1]).x
-    uns = made_uns(plan.cells, obs, said=said, normalization=normalization)
+    uns = made_uns(plan.cells, obs, said=said, scale=plan.contract.space.scale)
     block_files.write_blocks(out, parts, obs=obs, uns=uns)
 
 

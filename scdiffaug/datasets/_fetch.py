@@ -81,8 +81,9 @@ def path(dataset: str | Entry, *, files: Sequence[str] | None = None) -> dict[st
     {}
     """
     entry = resolve(dataset)
-    found = {file.name: _find(file) for file in _wanted(entry, files)}
-    for file in _wanted(entry, files):
+    wanted = _wanted(entry, files)
+    found = {file.name: _find(file) for file in wanted}
+    for file in wanted:
         if found[file.name] is None:
             if file.url is None:
                 raise _not_here(file)

@@ -51,7 +51,7 @@ def nearest_training_distance_ratio(
     >>> nearest_training_distance_ratio(cells[:60], cells[60:], cells[:60] + 1e-6) < 0.01
     True
     """
-    _require_triple(training, held_out, made)
+    _require_alike(training, held_out=held_out, made=made)
     of_held_out, of_made = _to_training(training, held_out, made, n_pcs=n_pcs, seed=seed)
     if (median := np.median(of_held_out)) == 0:
         raise ValueError("held_out equals training cells in most rows: hold out other cells.")
@@ -92,7 +92,7 @@ def duplicate_share(
     {'exact': 1.0, 'near': 1.0}
     """
     check_number("quantile", quantile, at_least=0, at_most=1)
-    _require_triple(training, held_out, made)
+    _require_alike(training, held_out=held_out, made=made)
     of_held_out, of_made = _to_training(training, held_out, made, n_pcs=n_pcs, seed=seed)
     known = set(_row_keys(training))
     return {
@@ -202,7 +202,7 @@ def own_source_share_of_real(
     >>> 0 < own_source_share_of_real(training, held_out) < 0.15
     True
     """
-    _require_triple(training, held_out, held_out)
+    _require_alike(training, held_out=held_out)
     check_whole("n_neighbors", n_neighbors)
     sources, others = pca_of(training, (training, held_out), n_pcs=n_pcs, seed=seed)
     search = NearestNeighbors(n_neighbors=min(n_neighbors, len(others))).fit(others)
@@ -237,7 +237,7 @@ def membership_auc(
     >>> membership_auc(cells[:60], cells[60:], cells[:60] + 1e-6)
     1.0
     """
-    _require_triple(training, held_out, made)
+    _require_alike(training, held_out=held_out, made=made)
     spaces = pca_of(made, (made, training, held_out), n_pcs=n_pcs, seed=seed)
     distances = [_nearest(spaces[0], cells)[0] for cells in spaces[1:]]
     is_member = np.repeat([1, 0], [training.shape[0], held_out.shape[0]])
@@ -259,8 +259,8 @@ def _checked_sources(sources: ArrayLike, n_training: int, n_made: int) -> NDArra
     return rows
 
 
-def _require_triple(training: Values, held_out: Values, made: Values) -> None:
-    for cells, name in ((training, "training"), (held_out, "held_out"), (made, "made")):
+def _require_alike(training: Values, **others: Values) -> None:
+    for name, cells in {"training": training, **others}.items():
         require_same_features(training, cells, names=("training", name))
         require_cells(cells, 2, name=name, why="a comparison")
 
