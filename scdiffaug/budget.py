@@ -136,7 +136,7 @@ def default_epochs(n_cells: int, batch_size: int, *, generates: bool) -> int:
     up to 116,595 cells (benchmarks/NOTES.md, experiments 30 and 32).
     """
     n_steps = _STEPS * _growth(n_cells) if generates else _STEPS_OF_ENCODER_ALONE
-    return max(1, round(n_steps / math.ceil(n_cells / batch_size)))
+    return max(1, round(n_steps / (len(batch_bounds(n_cells, batch_size)) - 1)))
 
 
 def _growth(n_cells: int) -> float:

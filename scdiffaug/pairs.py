@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,12 +20,13 @@ from scdiffaug.repulsion import Repulsion
 
 
 def batch_bounds(n_cells: int, batch_size: int) -> list[int]:
-    """Where batches begin, and where the last one ends."""
-    bounds = [*range(0, n_cells, batch_size), n_cells]
-    # A cell left over alone joins the batch before it: it would have nothing to contrast.
-    if len(bounds) > 2 and bounds[-1] - bounds[-2] == 1:
-        del bounds[-2]
-    return bounds
+    """Where batches of equal size begin, of at most ``batch_size``, and where the last one ends.
+
+    Equal, as a small one at the end would count for as much as the others. Only of three cells in
+    batches of two there is a larger one: a cell alone has nothing to contrast.
+    """
+    n_batches = max(1, min(math.ceil(n_cells / batch_size), n_cells // 2))
+    return [i * n_cells // n_batches for i in range(n_batches + 1)]
 
 
 class PairBatches:

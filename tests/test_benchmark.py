@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import anndata as ad
 import numpy as np
@@ -131,6 +132,16 @@ def test_the_linear_svm_of_a_draw_is_remembered_apart_and_said(counts_file, tmp_
     summary = (out / "summary.md").read_text()
     assert "Linear SVM: of 30 cells drawn at random with seed 0" in summary
     assert "--max-cells-svm 30" in summary
+
+
+def test_one_run_is_scored_anew_against_other_labels(counts_file, tmp_path):
+    dataset = prepared(counts_file, tmp_path)
+    shuffled = replace(dataset, labels=np.random.default_rng(0).permutation(dataset.labels))
+    found, other = (runs.run(job(each, tmp_path)) for each in (dataset, shuffled))
+    assert job(dataset, tmp_path).folder == job(shuffled, tmp_path).folder
+    points = runs.embeddings(job(shuffled, tmp_path))["2d"]
+    assert other.scores["2d"]["knn_accuracy"] == metrics.knn_accuracy(points, shuffled.labels)
+    assert other.scores["2d"]["knn_accuracy"] < found.scores["2d"]["knn_accuracy"] - 0.2
 
 
 def test_a_run_that_takes_too_long_is_given_up(counts_file, tmp_path):

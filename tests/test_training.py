@@ -17,6 +17,7 @@ from scdiffaug import scDiffAug
 from scdiffaug.budget import Budget
 from scdiffaug.module import DiffAugModule
 from scdiffaug.neighborhood import neighbor_mean
+from scdiffaug.pairs import batch_bounds
 from scdiffaug.preparing import training_cells
 from scdiffaug.training import best_precision
 
@@ -165,7 +166,7 @@ def test_the_generator_is_conditioned_on_the_neighbors_of_a_cell_not_on_itself(
     given = module._get_generative_input(batch, {})
     module.eval()
     assert given["x"] is batch["x"]
-    assert batch["x"].shape == (400, 765)
+    assert batch["x"].shape == (350, 765)
     around = batch["neighborhood"]
     torch.testing.assert_close(given["y"], module.encoder.semantic(around))
     assert not given["y"].requires_grad
@@ -281,6 +282,8 @@ def test_no_generator_has_no_curve(pbmc: AnnData) -> None:
     ("n_cells", "generates", "steps"),
     [
         (50, True, 800),
+        (513, True, 800),
+        (1_025, True, 800),
         (2_000, True, 800),
         (10_000, True, 800),
         (1_000_000, True, 8_000),
@@ -293,6 +296,16 @@ def test_default_budget_is_one_of_steps(n_cells: int, generates: bool, steps: in
     budget = budget_of(n_cells, n_passes=75 * generates)
     assert budget.max_epochs == budget.usual_epochs
     assert budget.n_steps == pytest.approx(steps, rel=0.15)
+
+
+@pytest.mark.parametrize("batch_size", [2, 3, 512])
+def test_batches_are_of_equal_size_and_none_of_one_cell(batch_size: int) -> None:
+    for n_cells in (*range(2, 12), 513, 514, 1_025):
+        sizes = np.diff(batch_bounds(n_cells, batch_size))
+        assert sizes.sum() == n_cells
+        assert sizes.min() >= 2
+        assert sizes.max() - sizes.min() <= 1
+        assert sizes.max() <= max(batch_size, 3)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -130,12 +131,13 @@ def _embed(job: Job) -> None:
 
 
 def _scores(job: Job) -> dict[str, dict[str, float]]:
+    """Remembered by the labels too: an embedding may be scored against several columns."""
     if (new := job.new) is not None:
-        path = job.folder / f"new_cells-{_PROTOCOL}.json"
-        return remembered(path, lambda: _scores_of_new(job, new))
+        name = f"new_cells-{_PROTOCOL}-{_digest(job.dataset.labels, new.labels)}.json"
+        return remembered(job.folder / name, lambda: _scores_of_new(job, new))
     drawn = "" if job.max_cells_svm is None else f"-svm{job.max_cells_svm}"
     return remembered(
-        job.folder / f"scores-{_PROTOCOL}{drawn}.json",
+        job.folder / f"scores-{_PROTOCOL}{drawn}-{_digest(job.dataset.labels)}.json",
         lambda: {
             representation: metrics.embedding_scores(
                 embedding,
@@ -146,6 +148,10 @@ def _scores(job: Job) -> dict[str, dict[str, float]]:
             for representation, embedding in embeddings(job).items()
         },
     )
+
+
+def _digest(*labels: NDArray[Any]) -> str:
+    return sha256(json.dumps([of.tolist() for of in labels]).encode()).hexdigest()[:16]
 
 
 def _scores_of_new(job: Job, new: Dataset) -> dict[str, dict[str, float]]:
