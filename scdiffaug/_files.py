@@ -248,5 +248,7 @@ def _copy_with(cells: Path, embeddings: Mapping[str, NDArray[np.float32]], out: 
     """Copy a file of cells, and add to its obsm."""
     shutil.copyfile(cells, out)
     with h5py.File(out, "r+") as file:
+        if "obsm" not in file:
+            write_elem(file, "obsm", {})
         for key, embedding in embeddings.items():
             write_elem(file, f"obsm/{key}", embedding)

@@ -86,12 +86,14 @@ def _times_apart(value: float, real: float) -> float:
 SCALES = {
     "two_sample_auc": Scale(
         title="A random forest tells new cells from real ones",
-        how_to_read="ROC-AUC of a random forest: 0.5 where it cannot, 1 where it always can.",
+        how_to_read="ROC-AUC of a random forest: 0.5 where it cannot, 1 where it always can; "
+        "well below 0.5 where new cells are near copies.",
         good="A random forest hardly tells new cells from real ones.",
-        below="",
+        below="A random forest is wrong more often than by chance: each new cell has a real one "
+        "that it is nearly the same as. See the checks of copies.",
         above="A random forest tells new cells from real ones. Do not test genes on a mixture of "
         "both; training for longer or on more cells may help.",
-        excess=lambda value, real: value - max(real, 0.5),
+        excess=lambda value, real: abs(value - 0.5) - max(real - 0.5, 0),
         limits=(0.1, 0.25),
     ),
     "zero_share": Scale(

@@ -94,7 +94,10 @@ class GaussianDiffusion:
     def loss(
         self, network: Network, x: Tensor, condition: Tensor, *, rng: torch.Generator
     ) -> Tensor:
-        """Weighted squared error at log-normal noise levels (Karras et al. 2022)."""
+        """Weighted squared error at log-normal noise levels, of mean -0.6.
+
+        Karras et al. (2022) have -1.2.
+        """
         log_sigma = torch.randn(len(x), generator=rng, device=x.device) * 1.2 - 0.6
         sigma = log_sigma.exp()
         noise = torch.randn(x.shape, generator=rng, device=x.device)

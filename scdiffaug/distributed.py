@@ -167,7 +167,7 @@ def augment(
 
     Returns
     -------
-    Nothing; writes the new cells as :meth:`scdiffaug.scDiffAug.augment` gives them.
+    Nothing; writes the new cells as :meth:`scdiffaug.scDiffAug.augment` does with ``path``.
 
     Raises
     ------
@@ -328,8 +328,7 @@ def _embedded(job: _Job, block: int) -> AnnData:
 def _augmented(job: _Job, block: int) -> AnnData:
     model, cells = _cells(job, block)
     new = model.augment(cells, **job.options, seed=seed_of(job.seed, "blocks", block))
-    new.obs = new.obs[MADE]
-    return new
+    return AnnData(new.X, obs=new.obs[MADE], var=new.var, uns=new.uns)
 
 
 _MAKERS = {"embed": _embedded, "augment": _augmented}
@@ -341,7 +340,7 @@ def _gather(job: _Job, places: list[Path], out: Path, *, obs: pd.DataFrame) -> N
     if job.verb == "augment":
         tables = [block_files.read_names(place)[0] for place in places]
         obs = source_obs(obs, pd.concat(tables))
-        said = block_files.read_field(places[0], "uns/scdiffaug")
-        uns["scdiffaug"] = {**said, "seed": job.seed, "block_size": job.block_size}
+        uns = block_files.read_field(places[0], "uns")
+        uns["scdiffaug"] |= {"seed": job.seed, "block_size": job.block_size}
     parts: Iterator[AnnData] = (anndata.read_h5ad(place) for place in places)
     block_files.write_blocks(out, parts, obs=obs, uns=uns)

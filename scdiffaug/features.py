@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import warnings
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.decomposition import PCA
-from sklearn.preprocessing import normalize
+from sklearn.preprocessing import StandardScaler, normalize
 from sklearn.utils import gen_batches
 
 from scdiffaug._checks import check_choice
@@ -26,6 +27,8 @@ from scdiffaug.matrices import Bounds, Matrix, StoredMatrix, row_blocks, stored_
 from scdiffaug.neighborhood import search_space
 from scdiffaug.nn import MOST_DEVIATIONS
 from scdiffaug.normalized import LARGEST_LOG_VALUE, Scale, find_scale, recover_counts
+
+logger = logging.getLogger("scdiffaug")
 
 Kind = Literal["counts", "peaks", "log", "raw"]
 
@@ -194,14 +197,25 @@ def _check_fits(requested: str, found: Bounds) -> None:
 
 
 def _are_peaks(x: Matrix | StoredMatrix, names: Sequence[str]) -> bool:
-    """Whether counts are of accessible regions, by their names or by how often they are two.
+    """Whether counts are of accessible regions, by their names or by how often they are two."""
+    if len(names) and np.mean([bool(_PEAK_NAME.fullmatch(name)) for name in names]) > 1 / 2:
+        return True
+    if not _count_like_peaks(x):
+        return False
+    logger.warning(
+        "The values are read as counts of peaks, since most are 2 or all are 1: pass "
+        "feature_space='counts' if they are of genes."
+    )
+    return True
+
+
+def _count_like_peaks(x: Matrix | StoredMatrix) -> bool:
+    """Whether 2 is the most frequent count, or 1 the only one, and most values are zero.
 
     A fragment has two ends, so where ends are counted (10x Genomics) 2 is more frequent than 1
     and 3 (Martens et al. 2023); where most values are zero, counts of genes are mostly 1, but
     not all of them.
     """
-    if len(names) and np.mean([bool(_PEAK_NAME.fullmatch(name)) for name in names]) > 1 / 2:
-        return True
     some = x[row_blocks(x)[0]]
     values = stored_values(some)
     n_open = np.count_nonzero(values)
@@ -222,6 +236,19 @@ def _most_open(x: Matrix, n_top: int) -> NDArray[np.int64]:
     return np.sort(most[n_open[most] > 0])
 
 
+def _most_varying(x: Matrix, n_top: int, batch: Sequence[Any] | None) -> NDArray[np.int64]:
+    """Positions of the features of largest variance within batches, ascending.
+
+    Scanpy's dispersions are those of exponentials, of which scaled values and residuals have none.
+    """
+    codes = (
+        np.zeros(x.shape[0], dtype=int) if batch is None else pd.factorize(np.asarray(batch))[0]
+    )
+    weights = np.bincount(codes) / len(codes)
+    within = [StandardScaler(with_mean=False).fit(x[codes == k]).var_ for k in range(len(weights))]
+    return np.sort(np.argsort(-(weights @ np.stack(within)), kind="stable")[:n_top])
+
+
 def _any_varies(x: Matrix) -> bool:
     lowest, highest = x.min(0), x.max(0)
     if sparse.issparse(x):
@@ -234,8 +261,9 @@ def select_features(
 ) -> NDArray[np.int64]:
     """Positions of the most variable features, ascending; all where there are not more.
 
-    Scanpy's ``highly_variable_genes`` on transformed values, within batches where they are given;
-    of peaks those that are open in most cells. 2,000 or, of peaks, 20,000 by default.
+    Scanpy's ``highly_variable_genes`` on logarithms, within batches where they are given; other
+    values by their variance, peaks by the cells in which they are open. 2,000 or, of peaks, 20,000
+    by default.
 
     Raises
     ------
@@ -253,6 +281,8 @@ def select_features(
         return np.arange(x.shape[1])
     if space.kind == "peaks":
         return _most_open(x, n_top)
+    if space.kind == "raw":
+        return _most_varying(seen, n_top, batch)
     cells = AnnData(seen) if batch is None else _of_large_batches(seen, np.asarray(batch))
     # Silences scanpy's advice about log1p: the transform is known.
     cells.uns["log1p"] = {"base": None}

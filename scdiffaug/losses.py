@@ -61,9 +61,10 @@ def soft_contrastive(
     r"""Soft contrastive loss (Zang et al. 2023, eq. 2-4), mean over anchors.
 
     .. math:: -\sum_{ij} P_{ij}\log Q_{ij} + R_{ij} (1 - P_{ij})\log(1 - Q_{ij}),\quad
-              P = \max\{H, S_{\nu_y}(y_i, y_j^+)\},\; Q = S_{\nu_z}(z_i, z_j^+)
+              P = \max\{H, \tilde S_{\nu_y}(y_i, y_j^+)\},\; Q = \tilde S_{\nu_z}(z_i, z_j^+)
 
-    with H the identity matrix: row i of the views is the positive of anchor i. The paper weights
+    with :math:`\tilde S = 2\pi S^2` (:func:`log_t_similarity`) in place of the paper's S, and H
+    the identity matrix: row i of the views is the positive of anchor i. The paper weights
     the positives by :math:`e^\beta` and clips P at 1. Here :math:`\beta \to \infty`, since at a
     finite one the loss has a trivial minimum: the encoder drives :math:`P_{ii}` to 0 by moving
     all y apart (``benchmarks/NOTES.md``, experiment 1). The paper's R is 1: then the room that a

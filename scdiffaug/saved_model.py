@@ -31,7 +31,8 @@ class SavedModel(BaseModelClass):
         """Make the module; its weights depend on the seed alone and move no global state."""
         self._contract, self._module_config = contract, config
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed_of(contract.seed, "weights"))
+            # torch.manual_seed would seed every GPU too.
+            torch.default_generator.manual_seed(seed_of(contract.seed, "weights"))
             self.module = _module(contract, config)
         self._model_summary_string = (
             f"scDiffAug: {len(contract.var_names)} features as {contract.space.said}, encoder "

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -68,8 +69,8 @@ def embed(
             "These are augmented cells, which by themselves have an embedding of their own: pass "
             "the model that made them, tl.embed(adata, model), to see them among the real ones."
         )
-    model = _trained(adata, model, diffusion="none")
-    adata.obsm[key_added], adata.obsm[f"{key_added}_2d"] = model._embed(adata)
+    with _trained(adata, model, diffusion="none") as model:
+        adata.obsm[key_added], adata.obsm[f"{key_added}_2d"] = model._embed(adata)
 
 
 def augment(
@@ -148,8 +149,10 @@ def augment(
         "seed": seed,
         "path": path,
     }
-    model = _trained(adata, model, check=lambda fresh: fresh._plan(adata, indices, **options))
-    return model.augment(adata, indices, **options)
+    with _trained(
+        adata, model, check=lambda fresh: fresh._plan(adata, indices, **options)
+    ) as model:
+        return model.augment(adata, indices, **options)
 
 
 def interpolate(
@@ -212,21 +215,32 @@ def interpolate(
         "steps": steps,
         "seed": seed,
     }
-    model = _trained(adata, model, check=lambda fresh: fresh._interpolation(adata, **options))
-    return model.interpolate(adata, **options)
+    with _trained(
+        adata, model, check=lambda fresh: fresh._interpolation(adata, **options)
+    ) as model:
+        return model.interpolate(adata, **options)
 
 
+@contextmanager
 def _trained(
     adata: AnnData,
     model: scDiffAug | None,
     *,
     diffusion: Literal["auto", "none"] = "auto",
     check: Callable[[scDiffAug], object] = lambda _: None,
-) -> scDiffAug:
+) -> Iterator[scDiffAug]:
     """The model, or one that is trained; ``check`` raises before the training what is wrong."""
-    if model is None:
-        model = scDiffAug(adata, diffusion=diffusion)
-        check(model)
-        model.train()
-    check_is("model", model, scDiffAug, advice="pass a trained scdiffaug.scDiffAug")
-    return model
+    if model is not None:
+        check_is("model", model, scDiffAug, advice="pass a trained scdiffaug.scDiffAug")
+        yield model
+        return
+    was_set_up = scDiffAug._manager_in(adata) is not None
+    fresh = scDiffAug(adata, diffusion=diffusion)
+    try:
+        check(fresh)
+        fresh.train()
+        yield fresh
+    finally:
+        # scvi-tools keeps what it has registered, and so the cells, until the process ends.
+        if not was_set_up:
+            fresh.deregister_manager(adata)

@@ -11,12 +11,13 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+import scanpy as sc
 from anndata import AnnData
 from anndata.io import write_elem
 from distributed import Client, LocalCluster
 from refusals import Bench
 
-from scdiffaug import block_files, distributed
+from scdiffaug import block_files, distributed, scDiffAug
 
 
 @pytest.fixture(scope="module")
@@ -102,10 +103,30 @@ def test_new_cells_are_those_of_their_sources(bench: Bench, cells: Path, tmp_pat
     assert list(one.obs_names) == [f"{name}-aug0" for name in bench.adata.obs_names]
     assert list(one.obs["cell_type"]) == list(bench.adata.obs["cell_type"])
     np.testing.assert_array_equal(one.X.sum(1), bench.adata.X.sum(1))
-    assert one.layers["log1p_norm"].shape == one.shape
+    assert not one.layers
     assert (one.X != other.X).nnz
     said = one.uns["scdiffaug"]
     assert (said["seed"], said["block_size"], said["steps"]) == (1, 25, 2)
+
+
+def test_new_cells_of_logarithms_say_so_as_those_of_a_path_do(
+    bench: Bench, tmp_path: Path
+) -> None:
+    logs = bench.adata.copy()
+    sc.pp.normalize_total(logs, target_sum=1e4)
+    sc.pp.log1p(logs)
+    logs.write_h5ad(tmp_path / "logs.h5ad")
+    model = scDiffAug(logs)
+    model.train(max_epochs=1, enable_progress_bar=False)
+    model.save(tmp_path / "model")
+    path = tmp_path / "of_path.h5ad"
+    wanted = model.augment(steps=2, path=path)
+    distributed.augment(tmp_path / "model", tmp_path / "logs.h5ad", tmp_path / "new.h5ad", steps=2)
+    found = anndata.read_h5ad(tmp_path / "new.h5ad")
+    assert set(found.uns) == set(wanted.uns) == {"scdiffaug", "log1p"}
+    assert found.uns["log1p"] == wanted.uns["log1p"]
+    assert list(found.layers) == list(wanted.layers) == []
+    np.testing.assert_allclose(np.expm1(found.X.toarray()).sum(1), 1e4, rtol=1e-3)
 
 
 def test_random_numbers_of_blocks_differ(bench: Bench, tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """scdiffaug among its neighbours: a scanpy pipeline, MuData, scib-metrics."""
 
+import gc
 import warnings
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from sklearn.neighbors import NearestNeighbors
 from typer.testing import CliRunner
 
 import scdiffaug
-from scdiffaug import scDiffAug
+from scdiffaug import budget, scDiffAug
 from scdiffaug.cli import app
 
 
@@ -27,6 +29,23 @@ def embedded() -> AnnData:
     model.train(60, enable_progress_bar=False)
     scdiffaug.tl.embed(adata, model)
     return adata
+
+
+def test_cells_embedded_without_a_model_are_let_go_and_registrations_are_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(budget, "default_epochs", lambda *_, **__: 1)
+    adata = scdiffaug.datasets.pbmc68k_reduced()[:60].copy()
+    scdiffaug.tl.embed(adata)
+    alive = weakref.ref(adata)
+    del adata
+    gc.collect()
+    assert alive() is None
+    adata = scdiffaug.datasets.pbmc68k_reduced()[:60].copy()
+    adata.layers["counts"], adata.X = adata.X, adata.X * 0.5
+    scDiffAug.setup_anndata(adata, layer="counts")
+    scdiffaug.tl.embed(adata)
+    assert scDiffAug(adata)._contract.setup["layer"] == "counts"
 
 
 def test_scanpy_goes_on_from_the_embedding(embedded: AnnData) -> None:

@@ -110,6 +110,22 @@ def test_features_are_chosen_within_batches(features):
     assert set(found) != set(without)
 
 
+def test_other_values_are_chosen_by_their_variance_within_batches(features):
+    """Of scaled values and residuals, scanpy's exponentials would be infinite."""
+    values, batch = features - 3, np.repeat(["a", "b"], 150)
+    values[:, 7:12] *= 4
+    values[0, 7] = 1e3
+    values[150:, :3] += 50  # differs between batches alone
+    found = select_features(values, FeatureSpace("raw"), n_top=5, batch=batch)
+    np.testing.assert_array_equal(found, range(7, 12))
+    sparse_too = select_features(
+        sparse.csr_matrix(values), FeatureSpace("raw"), n_top=5, batch=batch
+    )
+    np.testing.assert_array_equal(found, sparse_too)
+    without = select_features(values, FeatureSpace("raw"), n_top=5, batch=None)
+    assert {0, 1, 2} < set(without)
+
+
 def test_torch_keeps_its_threads():
     # In a process of its own, as numba's pool starts once.
     script = """

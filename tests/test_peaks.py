@@ -47,16 +47,21 @@ def _named(n: int, name: str) -> list[str]:
         ("ENSG{start}.{end}", "counts"),
     ],
 )
-def test_peaks_are_told_by_their_names(name: str, kind: str, rng: np.random.Generator) -> None:
+def test_peaks_are_told_by_their_names(
+    name: str, kind: str, rng: np.random.Generator, caplog: pytest.LogCaptureFixture
+) -> None:
     x = sparse.csr_matrix(rng.poisson(0.1, size=(30, 20)).astype(np.float32))
     assert FeatureSpace.decide(x, names=_named(20, name)).kind == kind
     assert FeatureSpace.decide(x, "counts", names=_named(20, name)).kind == "counts"
+    assert "read as counts of peaks" not in caplog.text
 
 
 def test_peaks_are_told_by_the_two_ends_of_a_fragment(
-    peaks: AnnData, rng: np.random.Generator
+    peaks: AnnData, rng: np.random.Generator, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert FeatureSpace.decide(peaks.X).kind == "peaks"
+    with caplog.at_level("WARNING", logger="scdiffaug"):
+        assert FeatureSpace.decide(peaks.X).kind == "peaks"
+    assert "pass feature_space='counts' if they are of genes" in caplog.text
     assert FeatureSpace.decide(peaks.X.toarray()).kind == "peaks"
     assert FeatureSpace.decide((peaks.X > 0).astype(np.float32)).kind == "peaks"
     genes = rng.negative_binomial(0.1, 0.2, size=(200, 300)).astype(np.float32)

@@ -235,6 +235,14 @@ def test_every_scale_has_words_for_what_can_happen() -> None:
         assert scale.limits[0] < scale.limits[1]
 
 
+def test_a_forest_that_is_wrong_more_often_than_by_chance_tells_of_copies() -> None:
+    check = _verdicts.judge("two_sample_auc", 0.06, 0.49)
+    assert check.verdict == "worry"
+    assert "nearly the same" in check.words
+    assert _verdicts.judge("two_sample_auc", 0.44, 0.49).verdict == "good"
+    assert _verdicts.judge("two_sample_auc", 0.56, 0.49).verdict == "good"
+
+
 def test_scores_that_cannot_be_had_are_skipped_with_the_reason() -> None:
     def undefined() -> tuple[float, float]:
         raise ValueError("too few cells")

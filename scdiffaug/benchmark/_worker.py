@@ -257,7 +257,8 @@ def _scvi_latent(inputs: Inputs, seed: int, *, n_latent: int, n_layers: int) -> 
     adata = AnnData(inputs.values[:, selected])
     SCVI.setup_anndata(adata)
     model = SCVI(adata, n_latent=n_latent, n_layers=n_layers, gene_likelihood="nb")
-    model.train(enable_progress_bar=False)
+    # By default a tenth would be held back, for an early stopping that is off.
+    model.train(train_size=1.0, enable_progress_bar=False)
     return model.get_latent_representation()
 
 

@@ -62,7 +62,7 @@ def type_kept(
     >>> type_kept(cells, labels, cells, expected=labels)
     1.0
     """
-    wanted = checked_labels(expected, made, name="expected", of="made")
+    wanted = _expected(expected, made, labels)
     classifier = _classifier(judge, n_neighbors)
     return float((_judged(real, labels, made, classifier=classifier, seed=seed) == wanted).mean())
 
@@ -93,10 +93,21 @@ def type_kept_per_type(
     >>> type_kept_per_type(cells, labels, cells[:20], expected=["a"] * 10 + ["b"] * 10)
     {'a': 1.0, 'b': 0.0}
     """
-    wanted = checked_labels(expected, made, name="expected", of="made")
+    wanted = _expected(expected, made, labels)
     classifier = _classifier(judge, n_neighbors)
     kept = _judged(real, labels, made, classifier=classifier, seed=seed) == wanted
     return {str(name): float(kept[wanted == name].mean()) for name in np.unique(wanted)}
+
+
+def _expected(expected: ArrayLike, made: Values, labels: ArrayLike) -> NDArray[Any]:
+    wanted = checked_labels(expected, made, name="expected", of="made")
+    known = np.unique(np.asarray(labels))
+    if len(wanted) and not np.isin(wanted, known).any():
+        raise ValueError(
+            f"expected holds none of the labels, {known[0]!r} among them, but {wanted[0]!r}: pass "
+            "both from the same column, as the same type."
+        )
+    return wanted
 
 
 def _classifier(judge: Judge, n_neighbors: int) -> ClassifierMixin:

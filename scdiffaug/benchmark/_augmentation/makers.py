@@ -150,7 +150,8 @@ def scvi(task: Task, variants: Variants) -> Made:
         adata = AnnData(task.values[known])
         SCVI.setup_anndata(adata)
         model = SCVI(adata, n_latent=30, n_layers=2, gene_likelihood="nb")
-        model.train(max_epochs=task.max_epochs, enable_progress_bar=False)
+        # By default a tenth would be held back, for an early stopping that is off.
+        model.train(max_epochs=task.max_epochs, train_size=1.0, enable_progress_bar=False)
         for name, draw in draws.items():
             for method, variant in variants.items():
                 if variant["latent"] == "prior":

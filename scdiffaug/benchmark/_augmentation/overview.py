@@ -48,7 +48,8 @@ def overview(results: pd.DataFrame) -> list[str]:
 def _means(runs: pd.DataFrame, methods: list[str]) -> str:
     means = runs.groupby(level=["setting", "metric", "dataset"]).mean()
     columns = {
-        title: means.loc[_MEANS[title]].mean().reindex(methods)
+        # That of fewer datasets would be one of others.
+        title: means.loc[_MEANS[title]].mean(skipna=False).reindex(methods)
         for title in _measured(runs, _MEANS)
     }
     text = pd.DataFrame(columns).map(lambda value: "–" if pd.isna(value) else f"{value:.3f}")
