@@ -104,8 +104,8 @@ def _expected(expected: ArrayLike, made: Values, labels: ArrayLike) -> NDArray[A
     known = np.unique(np.asarray(labels))
     if len(wanted) and not np.isin(wanted, known).any():
         raise ValueError(
-            f"expected holds none of the labels, {known[0]!r} among them, but {wanted[0]!r}: pass "
-            "both from the same column, as the same type."
+            f"expected holds {wanted[:1].tolist()[0]!r} and others, none of which is among labels "
+            f"({known[:1].tolist()[0]!r}, ...): pass both as values of one type."
         )
     return wanted
 
