@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from scdiffaug import tl
 from scdiffaug._checks import check_key_added
+from scdiffaug.augmentation import by_key
 from scdiffaug.choosing import Depth, Keep, Target, group_names
 from scdiffaug.model import scDiffAug
 from scdiffaug.storage import check_writable, write_whole
@@ -143,8 +144,7 @@ def embed(
     # A generator that is not saved would be thrown away.
     diffusion: Literal["auto", "none"] = "none" if training.folder is None else "auto"
     model = training.finish(training.model(adata, diffusion=diffusion))
-    tl.embed(adata, model, key_added=key_added)
-    embeddings = {key: adata.obsm[key] for key in (key_added, f"{key_added}_2d")}
+    embeddings = by_key(key_added, *model._embed(adata))
     write_whole(out, lambda aside: _copy_with(cells, embeddings, aside))
     shapes = {key: list(embedding.shape) for key, embedding in embeddings.items()}
     return {"out": str(out), "n_cells": adata.n_obs, "obsm": shapes, **training.said(model)}

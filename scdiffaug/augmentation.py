@@ -127,6 +127,13 @@ def encode(
     return y, z
 
 
+def by_key(
+    key: str, y: NDArray[np.float32], z: NDArray[np.float32]
+) -> dict[str, NDArray[np.float32]]:
+    """Both embeddings as they are named in ``.obsm``."""
+    return {key: y, f"{key}_{z.shape[1]}d": z}
+
+
 @torch.inference_mode()
 def describe_neighborhoods(
     module: DiffAugModule, contract: DataContract, x: Matrix | StoredMatrix

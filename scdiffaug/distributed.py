@@ -22,6 +22,7 @@ from anndata import AnnData
 from scdiffaug import block_files, data, storage
 from scdiffaug._checks import check_is, check_key_added, check_path, check_seed, check_whole
 from scdiffaug._randomness import seed_of
+from scdiffaug.augmentation import by_key
 from scdiffaug.diffusion import Sampler
 from scdiffaug.model import scDiffAug
 from scdiffaug.planning import MADE, source_obs
@@ -320,9 +321,7 @@ def _cells(job: _Job, block: int) -> tuple[scDiffAug, AnnData]:
 
 def _embedded(job: _Job, block: int) -> AnnData:
     model, cells = _cells(job, block)
-    key = job.options["key_added"]
-    y, z = model._embed(cells)
-    return AnnData(obs=cells.obs[[]], obsm={key: y, f"{key}_2d": z})
+    return AnnData(obs=cells.obs[[]], obsm=by_key(job.options["key_added"], *model._embed(cells)))
 
 
 def _augmented(job: _Job, block: int) -> AnnData:

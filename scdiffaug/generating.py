@@ -186,9 +186,9 @@ class GeneratingModel(SavedModel):
         self,
         adata: AnnData | None = None,
         *,
-        source: str | int,
-        target: str | int,
-        n: int = 10,
+        start: str | int,
+        end: str | int,
+        n_cells: int = 10,
         groupby: str | None = None,
         sampler: Sampler | Literal["auto"] = "auto",
         steps: int | None = None,
@@ -197,7 +197,7 @@ class GeneratingModel(SavedModel):
     ) -> AnnData:
         """Make cells on the way from one cell, or one group, to another.
 
-        The generator is conditioned on ``(1 - s) y_source + s y_target``, y of the neighbourhoods
+        The generator is conditioned on ``(1 - s) y_start + s y_end``, y of the neighbourhoods
         of the two, with s from 0 to 1 in even steps; the total counts of a cell go the same
         way. Nothing but these is taken from the two cells.
 
@@ -205,10 +205,10 @@ class GeneratingModel(SavedModel):
         ----------
         adata
             Real cells with the model's features in any order; by default those of setup.
-        source, target
+        start, end
             Name in ``obs_names`` or position of a cell; with ``groupby``, the name of a group, of
             which each new cell has a member of its own drawn at random.
-        n
+        n_cells
             New cells, those at both ends included.
         groupby
             Column of obs with the groups.
@@ -217,8 +217,8 @@ class GeneratingModel(SavedModel):
 
         Returns
         -------
-        AnnData of the new cells, as from :meth:`augment`. ``.obs`` has ``source_obs_name``,
-        ``target_obs_name``, ``interpolation`` (s) and ``is_augmented``.
+        AnnData of the new cells, as from :meth:`augment`. ``.obs`` has ``start_obs_name``,
+        ``end_obs_name``, ``interpolation`` (s) and ``is_augmented``.
 
         Raises
         ------
@@ -229,24 +229,24 @@ class GeneratingModel(SavedModel):
         TypeError
             If an argument is of the wrong type.
         ValueError
-            If ``n`` is below 2, another argument is out of range, features are missing, or the
-            generator is not conditioned on y.
+            If ``n_cells`` is below 2, another argument is out of range, features are missing,
+            or the generator is not conditioned on y.
 
         Examples
         --------
         >>> import scdiffaug
         >>> model = scdiffaug.scDiffAug(scdiffaug.datasets.pbmc68k_reduced())
         >>> model.train(max_epochs=2, enable_progress_bar=False)
-        >>> new = model.interpolate(source=0, target=5, n=3)
+        >>> new = model.interpolate(start=0, end=5, n_cells=3)
         >>> new.obs["interpolation"].tolist()
         [0.0, 0.5, 1.0]
         """
         self._check_if_trained(warn=False)
         return self._interpolation(
             adata,
-            source=source,
-            target=target,
-            n=n,
+            start=start,
+            end=end,
+            n_cells=n_cells,
             groupby=groupby,
             sampler=sampler,
             steps=steps,
@@ -258,9 +258,9 @@ class GeneratingModel(SavedModel):
         self,
         adata: AnnData | None,
         *,
-        source: str | int,
-        target: str | int,
-        n: int,
+        start: str | int,
+        end: str | int,
+        n_cells: int,
         groupby: str | None,
         sampler: str,
         steps: int | None,
@@ -273,14 +273,14 @@ class GeneratingModel(SavedModel):
                 f"condition={self.module.condition_on!r}: cells are interpolated through y, which "
                 "this generator does not see; build the model with condition='semantic'."
             )
-        check_whole("n", n, at_least=2)
+        check_whole("n_cells", n_cells, at_least=2)
         batch_size = made_at_once(self.module, self._contract, batch_size)
         sampling = Sampling.resolved(
             self.module, strength=1.0, sampler=sampler, steps=steps, seed=self._seed(seed)
         )
         cells, x = self._read(adata, None)
         groups = choosing.group_names(cells, groupby)
-        said = {"source": source, "target": target, "groupby": groupby}
+        said = {"start": start, "end": end, "groupby": groupby}
         return Interpolation(
             module=self.module,
             contract=self._contract,
@@ -288,10 +288,10 @@ class GeneratingModel(SavedModel):
             x=x,
             scales=Scales(self._contract, cells, x),
             ends=(
-                choosing.end_rows(cells, source, groups=groups, argument="source"),
-                choosing.end_rows(cells, target, groups=groups, argument="target"),
+                choosing.end_rows(cells, start, groups=groups, argument="start"),
+                choosing.end_rows(cells, end, groups=groups, argument="end"),
             ),
-            n=n,
+            n_cells=n_cells,
             sampling=sampling,
             batch_size=batch_size,
             said={name: value for name, value in said.items() if value is not None},

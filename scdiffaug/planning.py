@@ -233,62 +233,62 @@ class Interpolation(_NewCells):
         What makes them, from what, and how.
     ends
         Rows of the cells at either end, of which each new cell has one pair.
-    n
+    n_cells
         How many new cells.
     said
         What else provenance says.
     """
 
     ends: tuple[Rows, Rows]
-    n: int
+    n_cells: int
     said: Mapping[str, Any]
 
     def make(self) -> AnnData:
         """All of the new cells."""
         module, contract = self.module, self.contract
         rng = np.random.default_rng(seed_of(self.sampling.seed, "sources"))
-        source, target = (choosing.drawn_in_turn(rows, self.n, rng) for rows in self.ends)
-        share = np.linspace(0, 1, self.n, dtype=np.float32)
+        start, end = (choosing.drawn_in_turn(rows, self.n_cells, rng) for rows in self.ends)
+        share = np.linspace(0, 1, self.n_cells, dtype=np.float32)
         # Of cells on disk these alone are read, and once.
-        begin, end = self.x[source], self.x[target]
-        y_source, y_target = (describe_neighborhoods(module, contract, x) for x in (begin, end))
+        x_start, x_end = self.x[start], self.x[end]
+        y_start, y_end = (describe_neighborhoods(module, contract, x) for x in (x_start, x_end))
         request = Request(
-            source_of=np.arange(self.n),
-            y=y_source + share[:, None] * (y_target - y_source),
-            labels=np.zeros(self.n, dtype=np.int64),
-            depth=_depths_between(contract, begin, end, share=share),
+            source_of=np.arange(self.n_cells),
+            y=y_start + share[:, None] * (y_end - y_start),
+            labels=np.zeros(self.n_cells, dtype=np.int64),
+            depth=_depths_between(contract, x_start, x_end, share=share),
         )
-        made = self._generate(begin, request, self.sampling.seed)
+        made = self._generate(x_start, request, self.sampling.seed)
         return self._as_anndata(
             made,
-            _between_obs(self.cells, source, target, share=share),
+            _between_obs(self.cells, start, end, share=share),
             {**asdict(self.sampling), **self.said},
-            held=self._held(np.concatenate([source, target])).of_other_cells(
-                lambda totals: _between(totals[: self.n], totals[self.n :], share)
+            held=self._held(np.concatenate([start, end])).of_other_cells(
+                lambda totals: _between(totals[: self.n_cells], totals[self.n_cells :], share)
             ),
         )
 
 
 def _depths_between(
-    contract: DataContract, source: Matrix, target: Matrix, *, share: NDArray[np.float32]
+    contract: DataContract, start: Matrix, end: Matrix, *, share: NDArray[np.float32]
 ) -> NDArray[np.float32] | None:
     if not contract.space.is_counts:
         return None
-    return np.rint(_between(depths(source), depths(target), share))
+    return np.rint(_between(depths(start), depths(end), share))
 
 
 def _between(
-    source: NDArray[np.float32], target: NDArray[np.float32], share: NDArray[np.float32]
+    start: NDArray[np.float32], end: NDArray[np.float32], share: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    return source + share * (target - source)
+    return start + share * (end - start)
 
 
 def _between_obs(
-    cells: AnnData, source: Rows, target: Rows, *, share: NDArray[np.float32]
+    cells: AnnData, start: Rows, end: Rows, *, share: NDArray[np.float32]
 ) -> pd.DataFrame:
     columns = {
-        "source_obs_name": cells.obs_names[source].astype(str),
-        "target_obs_name": cells.obs_names[target].astype(str),
+        "start_obs_name": cells.obs_names[start].astype(str),
+        "end_obs_name": cells.obs_names[end].astype(str),
         "interpolation": share,
         "is_augmented": True,
     }

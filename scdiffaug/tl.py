@@ -12,6 +12,7 @@ from anndata import AnnData
 
 from scdiffaug import data
 from scdiffaug._checks import check_is, check_key_added
+from scdiffaug.augmentation import by_key
 from scdiffaug.choosing import Depth, Keep, Target
 from scdiffaug.diffusion import Sampler
 from scdiffaug.model import scDiffAug
@@ -34,7 +35,8 @@ def embed(
         somewhat more where cells are few. That model is not kept: to embed more cells alike, or
         to augment too, train a :class:`~scdiffaug.scDiffAug` and pass it.
     key_added
-        Key of ``.obsm`` for the semantic embedding; the projection's ends in ``_2d``.
+        Key of ``.obsm`` for the semantic embedding; that of the projection ends in ``_2d``, or
+        ``_3d`` where the model has ``n_projection=3``.
 
     Returns
     -------
@@ -70,7 +72,7 @@ def embed(
             "the model that made them, tl.embed(adata, model), to see them among the real ones."
         )
     with _trained(adata, model, diffusion="none") as model:
-        adata.obsm[key_added], adata.obsm[f"{key_added}_2d"] = model._embed(adata)
+        adata.obsm.update(by_key(key_added, *model._embed(adata)))
 
 
 def augment(
@@ -159,9 +161,9 @@ def interpolate(
     adata: AnnData,
     model: scDiffAug | None = None,
     *,
-    source: str | int,
-    target: str | int,
-    n: int = 10,
+    start: str | int,
+    end: str | int,
+    n_cells: int = 10,
     groupby: str | None = None,
     sampler: Sampler | Literal["auto"] = "auto",
     steps: int | None = None,
@@ -176,7 +178,7 @@ def interpolate(
     model
         A trained model; by default one is trained on ``adata`` with default settings, and not
         kept.
-    source, target, n, groupby, sampler, steps, seed
+    start, end, n_cells, groupby, sampler, steps, seed
         As in :meth:`scdiffaug.scDiffAug.interpolate`.
 
     Returns
@@ -201,15 +203,15 @@ def interpolate(
     >>> model = scdiffaug.scDiffAug(adata)
     >>> model.train(max_epochs=2, enable_progress_bar=False)
     >>> new = scdiffaug.tl.interpolate(
-    ...     adata, model, source="CD34+", target="Dendritic", groupby="cell_type", n=5
+    ...     adata, model, start="CD34+", end="Dendritic", groupby="cell_type", n_cells=5
     ... )
     >>> new.shape
     (5, 765)
     """
     options: dict[str, Any] = {
-        "source": source,
-        "target": target,
-        "n": n,
+        "start": start,
+        "end": end,
+        "n_cells": n_cells,
         "groupby": groupby,
         "sampler": sampler,
         "steps": steps,

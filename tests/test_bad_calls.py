@@ -43,7 +43,7 @@ def _both(bench: Bench) -> None:
 
 
 def _between(bench: Bench, model: Any) -> None:
-    tl.interpolate(bench.adata, model, source=0, target=1)
+    tl.interpolate(bench.adata, model, start=0, end=1)
 
 
 def _scores(bench: Bench, value: float) -> None:

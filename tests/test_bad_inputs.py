@@ -46,7 +46,7 @@ def _augment(bench: Bench, **options: Any) -> object:
 
 
 def _interpolate(bench: Bench, **options: Any) -> object:
-    return bench.model.interpolate(**{"source": 0, "target": 1, **options})
+    return bench.model.interpolate(**{"start": 0, "end": 1, **options})
 
 
 def _report(bench: Bench, **options: Any) -> object:
@@ -141,9 +141,9 @@ CASES: list[Case] = [
         "interpolate",
         _interpolate,
         {
-            "source": {"absent": K, 60: K, -1: K, 1.5: T, None: T, True: T},
-            "target": {"absent": K, 60: K, 1.5: T},
-            "n": FROM_TWO,
+            "start": {"absent": K, 60: K, -1: K, 1.5: T, None: T, True: T},
+            "end": {"absent": K, 60: K, 1.5: T},
+            "n_cells": FROM_TWO,
             "groupby": {"absent": K, 3: T, "half": V},
             "sampler": {"best": V},
             "steps": OPTIONAL_WHOLE,

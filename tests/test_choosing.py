@@ -95,8 +95,8 @@ def test_whole_numbers_are_groups_whatever_their_type(trained: scDiffAug) -> Non
     assert new.obs["cluster"].tolist() == [1.0] * 9
     sizes = (cells.obs["cluster"].value_counts() + 1).to_dict()
     assert trained.augment(cells, groupby="cluster", target=sizes, **FAST).n_obs == len(sizes)
-    ends = {"source": cells.obs["cluster"].iloc[0], "target": 2}
-    assert trained.interpolate(cells, groupby="cluster", n=3, **ends, **FAST).n_obs == 3
+    ends = {"start": cells.obs["cluster"].iloc[0], "end": 2}
+    assert trained.interpolate(cells, groupby="cluster", n_cells=3, **ends, **FAST).n_obs == 3
     cells.obs["cluster"] += 0.5
     with pytest.raises(ValueError, match="groupby='cluster' holds fractions, not groups"):
         trained.augment(cells, groupby="cluster", target=30, **FAST)
@@ -334,16 +334,16 @@ def test_without_groups_the_sources_own_neighbourhood_decides() -> None:
 
 def test_interpolation_goes_from_one_cell_to_the_other(trained: scDiffAug) -> None:
     adata = trained.adata
-    ends = {"source": adata.obs_names[3], "target": 9}
-    new = trained.interpolate(**ends, n=5)
+    ends = {"start": adata.obs_names[3], "end": 9}
+    new = trained.interpolate(**ends, n_cells=5)
     depths = depth_of(adata)
     np.testing.assert_allclose(depth_of(new), np.linspace(depths[3], depths[9], 5), atol=0.51)
     np.testing.assert_allclose(new.obs["interpolation"], [0, 0.25, 0.5, 0.75, 1])
-    assert set(new.obs["source_obs_name"]) == {adata.obs_names[3]}
-    assert set(new.obs["target_obs_name"]) == {adata.obs_names[9]}
+    assert set(new.obs["start_obs_name"]) == {adata.obs_names[3]}
+    assert set(new.obs["end_obs_name"]) == {adata.obs_names[9]}
     assert new.obs_names.is_unique
-    assert new.uns["scdiffaug"]["target"] == 9
-    again = trained.interpolate(**ends, n=5)
+    assert new.uns["scdiffaug"]["end"] == 9
+    again = trained.interpolate(**ends, n_cells=5)
     np.testing.assert_array_equal(new.X.toarray(), again.X.toarray())
 
 
@@ -364,7 +364,7 @@ def conditions(trained: scDiffAug, monkeypatch: pytest.MonkeyPatch) -> list[torc
 def test_interpolation_conditions_on_what_lies_between_two_neighborhoods(
     trained: scDiffAug, conditions: list[torch.Tensor]
 ) -> None:
-    trained.interpolate(source=3, target=9, n=5, batch_size=2)
+    trained.interpolate(start=3, end=9, n_cells=5, batch_size=2)
     x = trained.adata.X[[3, 9]]
     ends = augmentation.describe_neighborhoods(trained.module, trained._contract, x)
     share = np.linspace(0, 1, 5)[:, None]
@@ -387,15 +387,17 @@ def test_each_new_cell_of_a_source_has_a_neighborhood_of_its_own(
 
 def test_groups_interpolate_by_pairs_of_their_cells(trained: scDiffAug) -> None:
     types = trained.adata.obs["cell_type"]
-    new = trained.interpolate(source="CD34+", target="CD19+ B", groupby="cell_type", n=30, **FAST)
-    assert set(types[new.obs["source_obs_name"]]) == {"CD34+"}
-    assert set(types[new.obs["target_obs_name"]]) == {"CD19+ B"}
-    assert new.obs["source_obs_name"].nunique() == (types == "CD34+").sum()
-    assert new.obs["target_obs_name"].nunique() == 30
+    new = trained.interpolate(
+        start="CD34+", end="CD19+ B", groupby="cell_type", n_cells=30, **FAST
+    )
+    assert set(types[new.obs["start_obs_name"]]) == {"CD34+"}
+    assert set(types[new.obs["end_obs_name"]]) == {"CD19+ B"}
+    assert new.obs["start_obs_name"].nunique() == (types == "CD34+").sum()
+    assert new.obs["end_obs_name"].nunique() == 30
 
 
 def test_log_values_interpolate_too(log_model: scDiffAug) -> None:
-    new = scdiffaug.tl.interpolate(log_model.adata, log_model, source=0, target=1, n=3, **FAST)
+    new = scdiffaug.tl.interpolate(log_model.adata, log_model, start=0, end=1, n_cells=3, **FAST)
     assert new.shape == (3, 765)
     assert np.isfinite(new.X.sum())
 
@@ -403,15 +405,15 @@ def test_log_values_interpolate_too(log_model: scDiffAug) -> None:
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"source": "nobody", "target": 0}, KeyError, "source='nobody' not found"),
-        ({"source": 0, "target": 700}, KeyError, "positions go from 0 to 699"),
-        ({"source": 0, "target": -1}, KeyError, "target=-1 not found"),
+        ({"start": "nobody", "end": 0}, KeyError, "start='nobody' not found"),
+        ({"start": 0, "end": 700}, KeyError, "positions go from 0 to 699"),
+        ({"start": 0, "end": -1}, KeyError, "end=-1 not found"),
         (
-            {"source": "CD34+", "target": "CD3", "groupby": "cell_type"},
+            {"start": "CD34+", "end": "CD3", "groupby": "cell_type"},
             KeyError,
-            "target='CD3' not found: the groups are 'CD14",
+            "end='CD3' not found: the groups are 'CD14",
         ),
-        ({"source": 0, "target": 1, "n": 1}, ValueError, "n=1 must be at least 2"),
+        ({"start": 0, "end": 1, "n_cells": 1}, ValueError, "n_cells=1 must be at least 2"),
     ],
 )
 def test_interpolation_between_nothing_is_refused(
@@ -425,7 +427,7 @@ def test_interpolation_needs_a_generator_that_sees_y(pbmc: AnnData) -> None:
     model = scDiffAug(pbmc, condition="random")
     model.train(**QUICK)
     with pytest.raises(ValueError, match="condition='random': cells are interpolated through y"):
-        model.interpolate(source=0, target=1)
+        model.interpolate(start=0, end=1)
 
 
 def test_tool_passes_every_choice_on(trained: scDiffAug) -> None:
@@ -442,8 +444,8 @@ def test_tool_passes_every_choice_on(trained: scDiffAug) -> None:
         (lambda a, _: scdiffaug.tl.augment(a, indices=[700]), "700"),
         (lambda a, _: scdiffaug.tl.augment(a, groupby="cell_type", target=2), "nothing to make"),
         (lambda a, place: scdiffaug.tl.augment(a, path=place), "exists already"),
-        (lambda a, _: scdiffaug.tl.interpolate(a, source=0, target="typo"), "target='typo'"),
-        (lambda a, _: scdiffaug.tl.interpolate(a, source=0, target=1, n=1), "n=1"),
+        (lambda a, _: scdiffaug.tl.interpolate(a, start=0, end="typo"), "end='typo'"),
+        (lambda a, _: scdiffaug.tl.interpolate(a, start=0, end=1, n_cells=1), "n_cells=1"),
     ],
 )
 def test_tools_say_what_is_wrong_before_they_train(

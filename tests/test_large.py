@@ -237,7 +237,7 @@ def test_a_backed_model_does_what_one_in_memory_does(folder: Path) -> None:
         model.augment(steps=2, n_per_cell=2).X.toarray(),
         model.augment(known, steps=2, n_per_cell=2).X.toarray(),
     )
-    ends = {"source": "rare", "target": "common", "groupby": "cell_type", "n": 3, "steps": 2}
+    ends = {"start": "rare", "end": "common", "groupby": "cell_type", "n_cells": 3, "steps": 2}
     np.testing.assert_array_equal(
         model.interpolate(**ends).X.toarray(), model.interpolate(known, **ends).X.toarray()
     )

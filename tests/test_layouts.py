@@ -12,6 +12,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from scipy.stats import t as student
 
+import scdiffaug
 from scdiffaug import scDiffAug
 from scdiffaug.layouts import community_layout
 from scdiffaug.neighbors import NeighborWalks
@@ -131,3 +132,6 @@ def test_cells_begin_at_the_places_of_their_communities(pbmc: AnnData, n_project
     assert drawn.iloc[4] < 0.5 * drawn.iloc[0]
     # After a fifth of the steps it is over.
     assert drawn.notna().tolist() == [True] * 6 + [False] * 24
+    found = pbmc.copy()
+    scdiffaug.tl.embed(found, model)
+    assert found.obsm[f"X_scdiffaug_{n_projection}d"].shape == (700, n_projection)

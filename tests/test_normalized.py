@@ -140,7 +140,7 @@ def test_new_cells_are_normalised_as_their_sources(pbmc: AnnData) -> None:
         new = model.augment(steps=2, **options)
         of_source = [total[name] for name in new.obs["source_obs_name"]]
         np.testing.assert_allclose(np.expm1(new.X.toarray()).sum(1), of_source, rtol=1e-4)
-    between = model.interpolate(source=0, target=5, n=3, steps=2)
+    between = model.interpolate(start=0, end=5, n_cells=3, steps=2)
     found = np.expm1(between.X.toarray()).sum(1)
     ends = total[cells.obs_names[0]], total[cells.obs_names[5]]
     np.testing.assert_allclose(found, [ends[0], np.mean(ends), ends[1]], rtol=1e-4)
@@ -254,7 +254,7 @@ def test_x_is_on_the_scale_of_the_real_cells_where_a_layer_has_the_counts(
     assert found.scale == ("log1p" if base == np.e else "log2")
     assert new.uns["log1p"] == {"base": None if base == np.e else base}
     assert model.augmentation_report(new, max_cells=60)["checks"]["depth"]["verdict"] == "good"
-    between = model.interpolate(source=0, target=5, n=2, steps=2)
+    between = model.interpolate(start=0, end=5, n_cells=2, steps=2)
     np.testing.assert_allclose(_sums(between.X, base), total.iloc[[0, 5]], rtol=1e-4)
 
 
