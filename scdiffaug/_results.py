@@ -75,7 +75,7 @@ IDEAL: Mapping[str, float | None] = {
 _OUR_SETTINGS = r"^steps=(?P<steps>\S+) strength=(?P<strength>\S+)$"
 
 # Real cells in place of made ones, and no made cells at all: measures to go by, not methods.
-REFERENCES = ("real", "none")
+REFERENCES = ("real", "none", "self_training")
 
 
 _COLUMNS = ("dataset", "method", "metric", "value")

@@ -1,5 +1,7 @@
 """The augmentation benchmark: makers, plan, scores, floor, report."""
 
+from dataclasses import replace
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -21,6 +23,7 @@ from scdiffaug.benchmark._augmentation import (
 )
 from scdiffaug.cli import app
 from scdiffaug.diffusion import CountThinning, GaussianDiffusion
+from scdiffaug.metrics._spaces import dense
 
 
 @pytest.fixture(scope="module")
@@ -222,6 +225,14 @@ def test_made_cells_of_the_right_type_help_and_of_the_wrong_type_harm(trial):
     wrong = pd.Series(names).map({"a": "b", "b": "rare", "rare": "a"}).to_numpy()
     assert exam.macro_f1(seen, wrong) < 0.3 < exam.macro_f1(None, [])
     assert exam.macro_f1(seen, names) > 0.9
+
+
+def test_self_training_learns_from_the_cells_that_have_no_label(trial):
+    exam, train = trial.exams[5], trial.halves[0]
+    more = np.setdiff1d(train, trial.labelled(5))
+    np.testing.assert_array_equal(dense(exam.unlabelled), dense(trial.cells.seen[more]))
+    noise = replace(exam, unlabelled=trial.cells.seen[np.resize(more[:1], 200)])
+    assert noise.self_training_f1() != exam.self_training_f1() > exam.macro_f1(None, [])
 
 
 def test_best_is_the_nearest_to_the_ideal_and_all_that_reach_the_floor():

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from scdiffaug import pl
 from scdiffaug._colours import OKABE_ITO
 from scdiffaug._drawing import draw_agreement
-from scdiffaug._results import IDEAL, IDEAL_BY_TABLE, Along, along
+from scdiffaug._results import IDEAL, IDEAL_BY_TABLE, REFERENCES, Along, along
 from scdiffaug.benchmark import pages
 from scdiffaug.benchmark._augmentation.overview import overview
 from scdiffaug.benchmark._augmentation.quality import Picture
@@ -41,7 +41,9 @@ many reads it has. `duplicate`, `gaussian`, `mask`, `mixup` and strengths below 
 the source itself, which held out is one of the cells they are compared to. `smote` alone is \
 shown the types of the cells it knows, and takes nothing but the type from a source.
 - Use: every type is filled to 100 cells by the method; `none` is the labelled cells alone, \
-`real` further real training cells with their labels, as far as there are, a ceiling. \
+`self_training` lets the classifier label the other training cells, from which the makers learn \
+too (scikit-learn's, threshold 0.75), `real` further real training cells with their labels, as \
+far as there are, a ceiling. \
 `scdiffaug_consistent` (`strength=0.8, keep="consistent"`) is told the types of the labelled \
 cells that it starts from, as a user would tell it, and draws again what is nearer to another type.
 - Counts are compared as log1p of 10,000 counts per cell, raw intensities by arcsinh.
@@ -133,7 +135,7 @@ def method_table(results: pd.DataFrame, setting: str, metrics: Sequence[str]) ->
     chosen = chosen[chosen["metric"].isin(metrics)]
     groups = chosen.groupby(["method", "metric"], sort=False)["value"]
     values, spread = groups.mean().unstack(), groups.std().unstack()
-    rows = [name for name in ("real", "none", *GENERATORS) if name in values.index]
+    rows = [name for name in (*REFERENCES, *GENERATORS) if name in values.index]
     table = pd.DataFrame(index=pd.Index(rows, name="method"))
     for metric in (each for each in metrics if each in values):
         text = values[metric].map("{:.3g}".format)

@@ -114,10 +114,14 @@ def _more_used(trial: Trial) -> Scores:
 
 
 def unaided(trial: Trial) -> dict[str, Scores]:
-    """The use of the labelled cells alone."""
+    """Scores of use without new cells, by name: with the unlabelled cells, or without them."""
     if "use" not in trial.settings:
         return {}
-    return {"use": {f"macro_f1_{k}": exam.macro_f1(None, []) for k, exam in trial.exams.items()}}
+    exams = {f"macro_f1_{k}": exam for k, exam in trial.exams.items()}
+    return {
+        "none": {name: exam.macro_f1(None, []) for name, exam in exams.items()},
+        "self_training": {name: exam.self_training_f1() for name, exam in exams.items()},
+    }
 
 
 def _more_labelled(trial: Trial, k: int) -> Rows:

@@ -57,7 +57,8 @@ def augmentation(
     and is tested on the other half.
 
     The method ``real`` is the floor: the two real halves against each other, or real cells in
-    place of made ones; ``none`` is the use of the labelled cells alone. Makers run in processes
+    place of made ones; ``none`` is the use of the labelled cells alone, ``self_training`` that of
+    labels which the classifier gives to the other training cells. Makers run in processes
     of their own, which see labels only where the method uses them, and are remembered by the
     hash of data, plan, settings, seed and versions.
 
@@ -204,15 +205,13 @@ def _jobs(
 
 
 def _reference_rows(trial: Trial, cache: Path) -> Iterator[dict[str, Any]]:
-    """The floor and, for the use, the labelled cells alone."""
+    """The floor and, for the use, what there is without new cells."""
     decides = {"of": [trial.dataset.digest, *trial.labels], "settings": trial.settings}
     folder = processes.named_by_hash(cache, "floor", {**decides, "seed": trial.seed})
     floor = processes.remembered(folder / f"scores-{_PROTOCOL}.json", lambda: floor_of(trial))
-    none = processes.remembered(
-        folder / f"none-{_PROTOCOL}.json",
-        lambda: unaided(trial),
-    )
-    for name, scores in (("real", floor), ("none", none)):
+    others = processes.remembered(folder / f"unaided-{_PROTOCOL}.json", lambda: unaided(trial))
+    of_use = {name: {"use": scores} for name, scores in others.items()}
+    for name, scores in {"real": floor, **of_use}.items():
         yield from _long(
             scores, {"dataset": trial.dataset.name, "method": name, "seed": trial.seed}
         )

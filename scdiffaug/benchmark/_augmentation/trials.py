@@ -113,6 +113,7 @@ class Trial:
                 pca=pca,
                 labelled=seen[self.labelled(k)],
                 labels=self.labels[self.labelled(k)],
+                unlabelled=seen[np.setdiff1d(train, self.labelled(k))],
                 test=seen[held_out],
                 answers=self.labels[held_out],
             )
