@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from scdiffaug import tl
 from scdiffaug._checks import check_key_added
+from scdiffaug._signals import ending_on_interrupt
 from scdiffaug.augmentation import by_key
 from scdiffaug.choosing import Depth, Keep, Target, group_names
 from scdiffaug.model import scDiffAug
@@ -88,9 +89,16 @@ class Training:
         return scDiffAug(adata, feature_space=space, diffusion=diffusion, seed=self.seed)
 
     def finish(self, model: scDiffAug) -> scDiffAug:
-        """Train and save the model where that was not done before."""
+        """Train and save the model where that was not done before.
+
+        Raises
+        ------
+        KeyboardInterrupt
+            On Ctrl-C: what is half trained is not saved.
+        """
         if not model.is_trained:
-            model.train(self.max_epochs, enable_progress_bar=self.progress)
+            with ending_on_interrupt():
+                model.train(self.max_epochs, enable_progress_bar=self.progress)
             if self.folder is not None:
                 model.save(self.folder, overwrite=True)
         return model

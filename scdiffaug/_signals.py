@@ -70,11 +70,26 @@ def stop_on_interrupt(trainer: pl.Trainer) -> Iterator[None]:
         yield
         return
 
-    def stop(_signal: int, _frame: FrameType | None) -> None:
+    def stop(number: int, frame: FrameType | None) -> None:
         trainer.should_stop = True
+        if callable(before) and before is not signal.default_int_handler:
+            before(number, frame)
 
     before = signal.signal(signal.SIGINT, stop)
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def ending_on_interrupt() -> Iterator[None]:
+    """Raise KeyboardInterrupt in the end if training was stopped by Ctrl-C: for commands."""
+    interrupts: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: interrupts.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if interrupts:
+        raise KeyboardInterrupt

@@ -358,6 +358,13 @@ def fit(
         ):
             trainer.fit(plan, batches)
     module.to(trainer.strategy.root_device).eval()
+    if (n_trained := len(plan.records)) < max_epochs:
+        logger.warning(
+            "Training was stopped after %d of %d epochs: the model can be used, but learnt less "
+            "than it would have.",
+            n_trained,
+            max_epochs,
+        )
     return plan.history()
 
 

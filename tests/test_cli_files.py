@@ -1,6 +1,8 @@
 """The commands that read and write files, on 120 cells and a model of two epochs."""
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import anndata
@@ -11,6 +13,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from scdiffaug import cli, datasets, scDiffAug
+from scdiffaug.module import DiffAugModule
 
 
 def run(*words: object) -> Result:
@@ -100,6 +103,23 @@ def test_embed_adds_two_embeddings_and_changes_nothing_else(folder: Path, cells:
     assert set(after.uns) == set(before.uns)
     assert (after.X != before.X).nnz == 0
     assert sorted(path.name for path in (folder / "made").iterdir()) == ["first.h5ad"]
+
+
+def test_ctrl_c_ends_a_command_that_trains_and_leaves_nothing(
+    tmp_path: Path, cells: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    update = DiffAugModule.update_ema
+
+    def press_ctrl_c(module: DiffAugModule, decay: float) -> None:
+        update(module, decay)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(DiffAugModule, "update_ema", press_ctrl_c)
+    handler = signal.getsignal(signal.SIGINT)
+    result = run("embed", cells, tmp_path / "out.h5ad", "--model", tmp_path / "half")
+    assert result.exit_code == 130
+    assert not list(tmp_path.iterdir())
+    assert signal.getsignal(signal.SIGINT) is handler
 
 
 def test_a_model_that_is_not_saved_has_no_generator(folder: Path, cells: Path) -> None:

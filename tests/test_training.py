@@ -332,7 +332,9 @@ def test_bfloat16_only_where_hardware_multiplies_it(monkeypatch: pytest.MonkeyPa
         assert best_precision("cuda") == best_precision("gpu") == wanted
 
 
-def test_interrupt_leaves_a_usable_model(pbmc: AnnData, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupt_leaves_a_usable_model_and_says_so(
+    pbmc: AnnData, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     update, steps = DiffAugModule.update_ema, []
 
     def press_ctrl_c(module: DiffAugModule, decay: float) -> None:
@@ -346,6 +348,7 @@ def test_interrupt_leaves_a_usable_model(pbmc: AnnData, monkeypatch: pytest.Monk
     model = scDiffAug(pbmc)
     model.train(max_epochs=200, enable_progress_bar=False)
     assert 5 <= len(steps) < 10
+    assert "Training was stopped after 3 of 200 epochs" in caplog.text
     assert signal.getsignal(signal.SIGINT) is handler
     assert np.isfinite(model.get_latent_representation()).all()
     assert model.augment(indices=[0], steps=2).n_obs == 1
