@@ -51,7 +51,7 @@ def embedding(
         lambda: run(
             data,
             label_key=label,
-            method_names=groups.get(methods, tuple(methods.split(","))),
+            method_names=groups.get(methods, _words(methods)),
             n_seeds=seeds,
             out=out,
             max_cells=max_cells,
@@ -86,7 +86,7 @@ def transform(
             data,
             label_key=label,
             held_out=held_out,
-            method_names=EMBED_NEW if methods == "default" else tuple(methods.split(",")),
+            method_names=EMBED_NEW if methods == "default" else _words(methods),
             n_seeds=seeds,
             out=out,
             max_cells=max_cells,
@@ -117,7 +117,7 @@ def alpha(
         lambda: run(
             data,
             label_key=label,
-            shares=[float(share) for share in shares.split(",")],
+            shares=_numbers(shares),
             n_seeds=seeds,
             out=out,
             max_cells_svm=max_cells_svm,
@@ -153,8 +153,8 @@ def augmentation(
         lambda: run(
             data,
             label_key=label,
-            method_names=tuple(GENERATORS) if methods == "all" else tuple(methods.split(",")),
-            settings=SETTINGS if settings == "all" else settings.split(","),  # type: ignore[arg-type]
+            method_names=tuple(GENERATORS) if methods == "all" else _words(methods),
+            settings=SETTINGS if settings == "all" else _words(settings),  # type: ignore[arg-type]
             n_seeds=seeds,
             out=out,
             max_cells=max_cells,
@@ -259,3 +259,16 @@ def paper(
 
 def _say(out: Path) -> None:
     typer.echo(f"wrote {out / 'summary.md'}")
+
+
+def _words(text: str) -> tuple[str, ...]:
+    """Names between commas."""
+    return tuple(word.strip() for word in text.split(","))
+
+
+def _numbers(text: str) -> list[float]:
+    """Numbers between commas."""
+    try:
+        return [float(word) for word in _words(text)]
+    except ValueError as error:
+        raise ValueError(f"{text!r} must be numbers with commas between: 1,0.1") from error

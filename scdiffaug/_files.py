@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import anndata
 import h5py
 import numpy as np
 from anndata import AnnData
@@ -19,6 +18,7 @@ from scdiffaug import tl
 from scdiffaug._checks import check_key_added
 from scdiffaug._signals import ending_on_interrupt
 from scdiffaug.augmentation import by_key
+from scdiffaug.block_files import read_cells
 from scdiffaug.choosing import Depth, Keep, Target, group_names
 from scdiffaug.model import scDiffAug
 from scdiffaug.storage import check_writable, write_whole
@@ -148,7 +148,7 @@ def embed(
     _check_place(out, ".h5ad", overwrite=overwrite)
     check_key_added(key_added)
     training.check()
-    adata = _read(cells, backed=backed)
+    adata = read_cells(cells, backed=backed)
     # A generator that is not saved would be thrown away.
     diffusion: Literal["auto", "none"] = "none" if training.folder is None else "auto"
     model = training.finish(training.model(adata, diffusion=diffusion))
@@ -172,7 +172,7 @@ def augment(
     if out.exists() and out.samefile(cells):
         raise ValueError(f"{out} holds the real cells: name another file for the new ones.")
     training.check()
-    adata = _read(cells, backed=backed)
+    adata = read_cells(cells, backed=backed)
     model = training.model(adata)
     # What is wrong is said before the training.
     model._plan(adata, **asdict(making))
@@ -203,8 +203,8 @@ def report(
     cells, new, out = places
     _check_place(out, ".html", overwrite=overwrite)
     training.check()
-    adata, made = _read(cells), _read(new)
-    held_out = None if checking.held_out is None else _read(checking.held_out)
+    adata, made = read_cells(cells), read_cells(new)
+    held_out = None if checking.held_out is None else read_cells(checking.held_out)
     for each in (adata, made, held_out):
         if each is not None:
             group_names(each, checking.groupby)
@@ -231,25 +231,6 @@ def _check_place(out: Path, suffix: Literal[".h5ad", ".html"], *, overwrite: boo
     if out.exists() and not overwrite:
         raise FileExistsError(f"{out} exists already: pass --overwrite to replace it.")
     check_writable(out.parent)
-
-
-def _read(path: Path, *, backed: bool = False) -> AnnData:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is not a file: name an .h5ad file.")
-    if path.suffix == ".h5mu":
-        raise ValueError(
-            f"{path} holds several modalities (MuData): save the one that you want as a file of "
-            "its own, e.g. with mdata['rna'].write_h5ad('rna.h5ad')."
-        )
-    try:
-        return anndata.read_h5ad(path, backed="r" if backed else None)
-    except Exception as error:
-        # What anndata raises on other files is of many types and of many lines.
-        first = (str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(
-            f"{path} cannot be read as .h5ad ({first}): read it with scanpy and write it with "
-            "adata.write_h5ad."
-        ) from error
 
 
 def _copy_with(cells: Path, embeddings: Mapping[str, NDArray[np.float32]], out: Path) -> None:

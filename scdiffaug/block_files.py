@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import anndata
 import h5py
 import numpy as np
 import pandas as pd
@@ -22,6 +23,34 @@ def read_names(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Tables of the cells and of the features, whole."""
     with _opened(path) as store:
         return read_elem(store["obs"]), read_elem(store["var"])
+
+
+def read_cells(path: Path, *, backed: bool = False) -> AnnData:
+    """Cells of an .h5ad file.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none.
+    ValueError
+        If it cannot be read.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is not a file: name an .h5ad file.")
+    if path.suffix == ".h5mu":
+        raise ValueError(
+            f"{path} holds several modalities (MuData): save the one that you want as a file of "
+            "its own, e.g. with mdata['rna'].write_h5ad('rna.h5ad')."
+        )
+    try:
+        return anndata.read_h5ad(path, backed="r" if backed else None)
+    except Exception as error:
+        # What anndata raises on other files is of many types and of many lines.
+        first = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(
+            f"{path} cannot be read as .h5ad ({first}): read it with scanpy and write it with "
+            "adata.write_h5ad."
+        ) from error
 
 
 def read_field(path: Path, field: str) -> Any:

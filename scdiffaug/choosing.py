@@ -123,11 +123,11 @@ def _warn_of_few(sources: Rows, groups: Names) -> None:
     few = table[(table["nunique"] < _FEW_SOURCES) & (table["size"] > table["nunique"])]
     for name, (n_sources, n_new) in few.iterrows():
         logger.warning(
-            "Group %r has %d sources, from which all its %d new cells are made: these vary as so "
-            "few do, not as the group may.",
+            "All %d new cells of group %r are made from %d of its cells: they vary as so few do, "
+            "not as the group may.",
+            n_new,
             name,
             n_sources,
-            n_new,
         )
 
 

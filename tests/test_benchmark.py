@@ -17,7 +17,7 @@ from small_cells import write_counts
 from typer.testing import CliRunner
 
 from scdiffaug import benchmark, metrics
-from scdiffaug.benchmark import _worker, environments, inputs, margins, methods
+from scdiffaug.benchmark import _worker, environments, inputs, margins, methods, pages
 from scdiffaug.benchmark._embedding import report, runs
 from scdiffaug.benchmark.processes import Run
 from scdiffaug.cli import app
@@ -89,10 +89,52 @@ def test_larger_datasets_are_drawn_from(counts_file, tmp_path):
 
 
 def test_missing_file_and_column_are_named(counts_file, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"nowhere\.h5ad not found"):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.h5ad is not a file"):
         prepared(tmp_path / "nowhere.h5ad", tmp_path)
-    with pytest.raises(KeyError, match="label_key='type' not found"):
+    with pytest.raises(KeyError, match=r"small\.h5ad: label_key='type' not found"):
         inputs.prepare(counts_file, label_key="type", cache=tmp_path)
+    (broken := tmp_path / "broken.h5ad").write_text("no HDF5")
+    with pytest.raises(ValueError, match=r"broken\.h5ad cannot be read as \.h5ad"):
+        prepared(broken, tmp_path)
+
+
+def test_files_with_nothing_to_tell_apart_are_refused_by_name(counts_file, tmp_path):
+    alone = write_counts(tmp_path / "alone.h5ad", {"a": 30, "rare": 3})
+    with pytest.raises(ValueError, match=r"alone\.h5ad: label_key='cell_type' has 1 types of 10"):
+        prepared(alone, tmp_path)
+    with pytest.raises(ValueError, match=r"has 0 types of 10 or more of the 5 cells"):
+        prepared(counts_file, tmp_path, max_cells=5)
+    with pytest.raises(ValueError, match=r"small\.h5ad: max_cells=-5 must be"):
+        prepared(counts_file, tmp_path, max_cells=-5)
+
+
+def test_names_cannot_break_a_table():
+    table = pd.DataFrame({"type": ["Mono|CD14+", "B <naive>"], "a|b": [1, 2]})
+    text = pages.markdown(table)
+    assert text.splitlines()[0] == "| type | a\\|b |"
+    assert text.splitlines()[2:] == ["| Mono\\|CD14+ | 1 |", "| B &lt;naive> | 2 |"]
+
+
+def test_one_run_has_no_interval_and_one_dataset_that_of_its_seeds():
+    once = results_of({("one", "scdiffaug"): [0.7], ("one", "umap"): [0.6]})
+    twice = results_of({("one", "scdiffaug"): [0.7, 0.8], ("one", "umap"): [0.6, 0.6]})
+    page = report.Page(title="", command="")
+    said = [
+        report.summary(each.assign(seconds=1.0, peak_mb=1.0, versions="", note=""), [], page=page)
+        for each in (once, twice)
+    ]
+    assert "mean +10.0 points (95% interval –, over seeds alone)" in said[0]
+    assert "mean +15.0 points (95% interval +10.0 to +20.0, over seeds alone)" in said[1]
+
+
+def test_lists_on_the_command_line_may_have_spaces(counts_file, tmp_path):
+    words = ["benchmark", "embedding", "--data", str(counts_file), "--seeds", "1"]
+    words += ["--out", str(tmp_path / "out"), "--methods"]
+    result = CliRunner().invoke(app, [*words, "pca, unknown"])
+    assert "method 'unknown' is unknown" in result.output
+    assert "has a method twice" in CliRunner().invoke(app, [*words, "pca,pca"]).output
+    words = ["benchmark", "alpha", "--data", str(counts_file), "--shares", "1,all"]
+    assert "'1,all' must be numbers" in CliRunner().invoke(app, words).output
 
 
 def test_a_run_is_scored_and_remembered(counts_file, tmp_path):
@@ -347,7 +389,7 @@ def test_a_method_that_lacks_a_dataset_has_no_mean():
     )
     names = {"pca": "PCA", "umap": "UMAP"}
     lines = report.score_table(results, "kmeans_accuracy", names=names).splitlines()
-    assert lines[-2] == "| two | **60.0 ± 0.0** | – |"
+    assert lines[-2] == "| two | **60.0** | – |"
     assert lines[-1] == "| mean | 55.0 | – |"
 
 

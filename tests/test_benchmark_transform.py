@@ -141,7 +141,9 @@ def test_changes_are_those_of_each_dataset_and_seed():
 
 
 def test_methods_that_cannot_embed_new_cells_are_refused(counts_file, tmp_path):
-    with pytest.raises(ValueError, match=r"method 'tsne' is unknown: use one of scdiffaug, pca"):
+    with pytest.raises(
+        ValueError, match=r"method 'tsne' cannot do this: use one of scdiffaug, pca"
+    ):
         benchmark.transform([counts_file], method_names=["tsne"], cache=tmp_path)
 
 

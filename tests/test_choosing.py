@@ -78,7 +78,7 @@ def test_new_cells_of_few_sources_are_said(
     with caplog.at_level("WARNING", logger="scdiffaug"):
         trained.augment(cells, groupby="cell_type", target={sizes.index[-1]: 30}, **FAST)
     assert (
-        f"{sizes.index[-1]!r} has 2 sources, from which all its 28 new cells are made"
+        f"All 28 new cells of group {sizes.index[-1]!r} are made from 2 of its cells"
         in caplog.text
     )
     caplog.clear()

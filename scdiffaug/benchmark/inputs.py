@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import anndata as ad
 import numpy as np
 import pandas as pd
 from anndata import AnnData
@@ -19,9 +19,10 @@ from sklearn.decomposition import PCA
 from sklearn.model_selection import train_test_split
 
 import scdiffaug
-from scdiffaug._checks import check_number
+from scdiffaug._checks import check_number, check_whole
 from scdiffaug.benchmark._worker import write_matrix
 from scdiffaug.benchmark.processes import digest_of
+from scdiffaug.block_files import read_cells
 from scdiffaug.contract import DataContract
 from scdiffaug.data import check_key
 from scdiffaug.features import Matrix, PrincipalAxes, to_dense
@@ -41,6 +42,7 @@ _PREPARING = [
         "features.py",
         "matrices.py",
         "nn.py",
+        "normalized.py",
     )
 ]
 
@@ -108,16 +110,21 @@ def prepare(
     KeyError
         If there is no such column.
     """
-    return prepare_cells(
-        read(path), path.stem, label_key=label_key, cache=cache, max_cells=max_cells, seed=seed
-    )
+    adata = read_cells(path)
+    with of_file(path):
+        return prepare_cells(
+            adata, path.stem, label_key=label_key, cache=cache, max_cells=max_cells, seed=seed
+        )
 
 
-def read(path: Path) -> AnnData:
-    """Cells of a file; FileNotFoundError if there is none."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} not found: pass the path of an .h5ad file.")
-    return ad.read_h5ad(path)
+@contextmanager
+def of_file(path: Path) -> Iterator[None]:
+    """Name the file in what is raised: there may be several."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as error:
+        kind = next(kind for kind in (KeyError, TypeError, ValueError) if isinstance(error, kind))
+        raise kind(f"{path}: {error.args[0]}") from error
 
 
 def prepare_cells(
@@ -164,9 +171,11 @@ def prepare_split(
     """
     check_number("held_out", held_out, above=0, at_most=0.5)
     min_cells = math.ceil(MIN_CELLS_PER_TYPE / (1 - held_out))
-    adata, note = _scorable(
-        read(path), label_key, min_cells=min_cells, max_cells=max_cells, seed=seed
-    )
+    cells = read_cells(path)
+    with of_file(path):
+        adata, note = _scorable(
+            cells, label_key, min_cells=min_cells, max_cells=max_cells, seed=seed
+        )
     parts = train_test_split(
         np.arange(adata.n_obs),
         test_size=held_out,
@@ -250,17 +259,25 @@ def _scorable(
     seed: int,
 ) -> tuple[AnnData, str]:
     check_key(adata, "label_key", label_key)
+    if max_cells is not None:
+        check_whole("max_cells", max_cells)
     notes = []
     if max_cells is not None and adata.n_obs > max_cells:
         drawn = np.random.default_rng(seed).choice(adata.n_obs, max_cells, replace=False)
         notes.append(f"{max_cells} of {adata.n_obs} cells drawn at random")
         adata = adata[np.sort(drawn)]
     sizes = adata.obs[label_key].value_counts()
+    sizes = sizes[sizes > 0]
     rare = sizes.index[sizes < min_cells]
     kept = adata.obs[label_key].notna() & ~adata.obs[label_key].isin(rare)
     if not kept.all():
         left_out = f"{(~kept).sum()} cells without a type or of types of fewer than "
         notes.append(f"{left_out}{min_cells} cells left out")
+    if (n_types := len(sizes) - len(rare)) < 2:
+        raise ValueError(
+            f"label_key={label_key!r} has {n_types} types of {min_cells} or more of the "
+            f"{adata.n_obs} cells: name a column that has two or more to be told apart."
+        )
     return adata[kept].copy(), "; ".join(notes)
 
 

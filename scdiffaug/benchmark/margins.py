@@ -57,6 +57,8 @@ def bootstrap_margin(
 ) -> tuple[float, float]:
     """95% interval of the mean margin, by a bootstrap over datasets and, within these, seeds.
 
+    NaN where ours was run once.
+
     Parameters
     ----------
     results
@@ -75,6 +77,8 @@ def bootstrap_margin(
     rng = np.random.default_rng(seed)
     chosen = of_metric(results, metric, representation=representation)
     by_run = chosen.set_index(["dataset", "method"])["value"]
+    if len(by_run.loc[[(dataset, ours) for dataset in best_peer.index]]) < 2:
+        return float("nan"), float("nan")
     per_dataset = np.stack(
         [
             _resampled_mean(by_run.loc[[(dataset, ours)]], n_resamples, rng)

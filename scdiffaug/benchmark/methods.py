@@ -345,7 +345,10 @@ def check(names: Sequence[str], known: Mapping[str, Method]) -> None:
         raise ValueError(f"method_names is empty: name some of {', '.join(known)}.")
     unknown = [name for name in names if name not in known]
     if unknown:
-        raise ValueError(f"method {unknown[0]!r} is unknown: use one of {', '.join(known)}.")
+        what = "cannot do this" if unknown[0] in {*METHODS, *GENERATORS} else "is unknown"
+        raise ValueError(f"method {unknown[0]!r} {what}: use one of {', '.join(known)}.")
+    if len(set(names)) < len(names):
+        raise ValueError(f"method_names has a method twice: {', '.join(names)}.")
 
 
 def as_words(values: Settings) -> str:

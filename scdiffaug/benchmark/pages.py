@@ -17,10 +17,15 @@ from scdiffaug.storage import write_whole
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """A table in Markdown."""
-    cells = table.astype(str)
-    rows = [list(cells.columns), ["---"] * len(cells.columns), *cells.to_numpy().tolist()]
+    """A table in Markdown; names may hold what would end a column or begin a tag."""
+    cells = table.astype(str).map(_escaped)
+    head = [_escaped(str(column)) for column in cells.columns]
+    rows = [head, ["---"] * len(head), *cells.to_numpy().tolist()]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _escaped(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
 
 
 def hardware(*, gpu: bool = False) -> str:

@@ -15,7 +15,7 @@ from scdiffaug import _results
 from scdiffaug._colours import HIGHLIGHT, OKABE_ITO
 from scdiffaug.pl._figure import check_axes, new_axes, result, words
 
-_INCHES_PER_ROW, _INCHES_PER_COLUMN = 0.28, 0.5
+_INCHES_PER_ROW, _INCHES_PER_COLUMN, _INCHES_PER_LETTER = 0.28, 0.5, 0.085
 # Of red, green and blue light (Rec. 709).
 _LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
 
@@ -84,11 +84,15 @@ def benchmark_heatmap(
     check_axes(ax)
     scores, goodness = _heatmap_tables(results, metric, setting)
     n_rows, n_columns = scores.shape
-    size = (2.4 + _INCHES_PER_COLUMN * n_columns, 1.5 + _INCHES_PER_ROW * n_rows)
+    names = list(map(words, scores.columns)) if metric is None else list(scores.columns)
+    below, beside = (_INCHES_PER_LETTER * max(map(len, each)) for each in (names, scores.index))
+    size = (
+        1.2 + beside + _INCHES_PER_COLUMN * n_columns,
+        0.6 + below + _INCHES_PER_ROW * n_rows,
+    )
     drawn = new_axes(*size) if ax is None else ax
     image = drawn.imshow(goodness, cmap, vmin=0, vmax=1, aspect="auto")
     _write_numbers(drawn, scores, shades=image.to_rgba(goodness.to_numpy()))
-    names = map(words, scores.columns) if metric is None else scores.columns
     drawn.set_xticks(range(n_columns), names, rotation=90)
     drawn.set_title("" if metric is None else words(metric))
     drawn.spines[:].set_visible(False)

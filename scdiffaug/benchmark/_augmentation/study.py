@@ -120,7 +120,7 @@ def augmentation(
     ...     show_progress=False,
     ... )
     >>> results["method"].unique().tolist()
-    ['real', 'none', 'mask']
+    ['real', 'none', 'self_training', 'mask']
     """
     methods.check(method_names, GENERATORS)
     asked = _checked(settings)

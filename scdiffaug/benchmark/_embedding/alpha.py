@@ -19,9 +19,10 @@ from scdiffaug.benchmark import environments, pages
 from scdiffaug.benchmark._embedding import runs
 from scdiffaug.benchmark._embedding.report import PANELS, Panel
 from scdiffaug.benchmark._embedding.study import Plan
-from scdiffaug.benchmark.inputs import Dataset, checked_paths, prepare_cells, read
+from scdiffaug.benchmark.inputs import Dataset, checked_paths, prepare_cells
 from scdiffaug.benchmark.margins import of_metric, paired_interval
 from scdiffaug.benchmark.methods import OURS
+from scdiffaug.block_files import read_cells
 
 logger = logging.getLogger("scdiffaug")
 
@@ -120,7 +121,7 @@ def alpha(
     rows: list[dict[str, Any]] = []
     turns = list(product(checked_paths(data), shares))
     for path, share in track(turns, "Alpha", disable=not show_progress):
-        adata = read(path)
+        adata = read_cells(path)
         for seed in range(n_seeds):
             found = _pair(adata, path.stem, plan, share=share, seed=seed, label_key=label_key)
             rows += [{**row, "share": share} for row in found]

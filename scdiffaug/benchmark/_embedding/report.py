@@ -24,7 +24,7 @@ from scdiffaug.benchmark.margins import (
     of_metric,
 )
 from scdiffaug.benchmark.methods import METHODS, OURS
-from scdiffaug.benchmark.pages import markdown
+from scdiffaug.benchmark.pages import interval, markdown
 
 _WORDS = {"2d": "2-D", "80d": "80-d"}
 HEADLINE = {"linear_svm_accuracy": "Linear SVM accuracy", "kmeans_accuracy": "k-means accuracy"}
@@ -141,9 +141,10 @@ def score_table(
     spread = of_metric(results, metric, representation=representation).pivot_table(
         index="dataset", columns="method", values="value", aggfunc="std"
     )
-    spread = 100 * spread.reindex_like(scores).fillna(0)
+    spread = 100 * spread.reindex_like(scores)
     best = scores.eq(scores.max(axis=1), axis=0)
-    text = scores.map("{:.1f}".format) + spread.map(" ± {:.1f}".format)
+    # Of one run there is no deviation.
+    text = scores.map("{:.1f}".format) + spread.map(" ± {:.1f}".format).where(spread.notna(), "")
     text = text.where(~best, "**" + text + "**").where(scores.notna(), "–")
     means = scores.mean(skipna=False)
     text.loc["mean"] = means.map("{:.1f}".format).where(means.notna(), "–")
@@ -162,7 +163,8 @@ def _margins(results: pd.DataFrame, metric: str) -> list[str]:
     low, high = bootstrap_margin(results, metric, ours=OURS, best_peer=table["best_peer"])
     verdict = (
         f"Margin of scdiffaug over the best peer of each dataset: mean "
-        f"{table['margin'].mean():+.1f} points (95% interval {low:+.1f} to {high:+.1f}), "
+        f"{table['margin'].mean():+.1f} points (95% interval {interval(low, high)}"
+        f"{', over seeds alone' if len(table) == 1 else ''}), "
         f"worst {table['margin'].min():+.1f} ({table['margin'].idxmin()})."
     )
     return [verdict, markdown(table.round(1).rename_axis("dataset").reset_index())]
@@ -201,14 +203,19 @@ def embeddings_figure(
         row[0].set_ylabel(dataset.name, fontsize=6)
         for ax, method in zip(row, methods, strict=False):
             ax.set(xticks=[], yticks=[])
+            style: Any = {"s": _marker_size(len(codes)), "lw": 0, "rasterized": True}
             if (dataset.name, method) in behind:
-                ax.scatter(*behind[dataset.name, method].T, c="0.85", s=1, lw=0, rasterized=True)
+                ax.scatter(*behind[dataset.name, method].T, c="0.8", **style)
             points = pictures.get((dataset.name, method))
             if points is not None:
-                ax.scatter(*points.T, c=codes, s=1, lw=0, cmap="tab20", rasterized=True)
+                ax.scatter(*points.T, c=codes, cmap="tab20", **style)
     for ax, method in zip(axes[0], methods, strict=False):
         ax.set_title(names[method], fontsize=8)
     return figure
+
+
+def _marker_size(n_cells: int) -> float:
+    return float(np.clip(3_000 / n_cells, 1, 12))
 
 
 def ranks_figure(results: pd.DataFrame, *, names: Mapping[str, str]) -> Figure:
