@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,13 +19,13 @@ from scdiffaug.repulsion import Repulsion
 
 
 def batch_bounds(n_cells: int, batch_size: int) -> list[int]:
-    """Where batches of equal size begin, of at most ``batch_size``, and where the last one ends.
-
-    Equal, as a small one at the end would count for as much as the others. Only of three cells in
-    batches of two there is a larger one: a cell alone has nothing to contrast.
-    """
-    n_batches = max(1, min(math.ceil(n_cells / batch_size), n_cells // 2))
-    return [i * n_cells // n_batches for i in range(n_batches + 1)]
+    """Where batches begin, and where the last one ends."""
+    bounds = [*range(0, n_cells, batch_size), n_cells]
+    # A few cells left over join the batch before them: by themselves they would have little to
+    # contrast, and move the networks as much. Batches of equal size are no better (NOTES, 52).
+    if len(bounds) > 2 and bounds[-1] - bounds[-2] < max(2, batch_size // 16):
+        del bounds[-2]
+    return bounds
 
 
 class PairBatches:

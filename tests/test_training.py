@@ -166,7 +166,7 @@ def test_the_generator_is_conditioned_on_the_neighbors_of_a_cell_not_on_itself(
     given = module._get_generative_input(batch, {})
     module.eval()
     assert given["x"] is batch["x"]
-    assert batch["x"].shape == (350, 765)
+    assert batch["x"].shape == (400, 765)
     around = batch["neighborhood"]
     torch.testing.assert_close(given["y"], module.encoder.semantic(around))
     assert not given["y"].requires_grad
@@ -298,14 +298,22 @@ def test_default_budget_is_one_of_steps(n_cells: int, generates: bool, steps: in
     assert budget.n_steps == pytest.approx(steps, rel=0.15)
 
 
-@pytest.mark.parametrize("batch_size", [2, 3, 512])
-def test_batches_are_of_equal_size_and_none_of_one_cell(batch_size: int) -> None:
-    for n_cells in (*range(2, 12), 513, 514, 1_025):
-        sizes = np.diff(batch_bounds(n_cells, batch_size))
-        assert sizes.sum() == n_cells
-        assert sizes.min() >= 2
-        assert sizes.max() - sizes.min() <= 1
-        assert sizes.max() <= max(batch_size, 3)
+@pytest.mark.parametrize(
+    ("n_cells", "batch_size", "sizes"),
+    [
+        (3, 2, [3]),
+        (5, 2, [2, 3]),
+        (5, 512, [5]),
+        (513, 512, [513]),
+        (543, 512, [543]),
+        (544, 512, [512, 32]),
+        (1_025, 512, [512, 513]),
+    ],
+)
+def test_a_few_cells_left_over_join_the_last_batch(
+    n_cells: int, batch_size: int, sizes: list[int]
+) -> None:
+    assert np.diff(batch_bounds(n_cells, batch_size)).tolist() == sizes
 
 
 @pytest.mark.parametrize(
