@@ -1,4 +1,4 @@
-"""Where downloads, and what benchmarks need not do again, are kept."""
+"""Where downloads, and what benchmarks need not repeat, are cached."""
 
 from __future__ import annotations
 

@@ -7,17 +7,17 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from numbers import Integral, Real
 
-# Of scikit-learn, the narrowest of the generators that seeds go to.
+# The limit of scikit-learn, the lowest of all generators that seeds go to.
 _LARGEST_SEED = 2**32 - 1
 
 
 def check_whole(name: str, value: object, *, at_least: int = 1, at_most: int | None = None) -> int:
-    """Check a whole number, and return it as Python's own: JSON knows none of NumPy's.
+    """Check a whole number, and return it as a Python int, as JSON cannot hold NumPy's.
 
     Raises
     ------
     TypeError
-        If it is none.
+        If it is not a whole number.
     ValueError
         If it is out of range.
     """
@@ -41,12 +41,12 @@ def check_number(
     above: float | None = None,
     at_most: float | None = None,
 ) -> float:
-    """Check a finite number, and return it as Python's own.
+    """Check a finite number, and return it as a Python float.
 
     Raises
     ------
     TypeError
-        If it is no number.
+        If it is not a number.
     ValueError
         If it is out of range, NaN or infinite.
     """
@@ -68,19 +68,19 @@ def check_number(
 
 
 def is_one_of(value: object, names: Collection[str]) -> bool:
-    """As ``in``, which arrays and Series answer with one truth value for each of their own."""
+    """As ``in``, but safe for arrays and Series, which compare each of their values."""
     return isinstance(value, str) and value in names
 
 
 def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
-    """Check one of a few names; ValueError where it is none of them."""
+    """Check one of a few names; ValueError if it is none of them."""
     if not is_one_of(value, choices):
         *first, last = map(repr, choices)
         raise ValueError(f"{name}={value!r} is unknown: use {', '.join(first)} or {last}.")
 
 
 def check_name(argument: str, name: object) -> None:
-    """Check a name; TypeError where it is something else, ValueError where it is empty."""
+    """Check a name; TypeError if it is not a string, ValueError if it is empty."""
     if not isinstance(name, str):
         raise TypeError(f"{argument}={name!r} must be one name, a str, not {type(name).__name__}.")
     if not name:
@@ -88,14 +88,14 @@ def check_name(argument: str, name: object) -> None:
 
 
 def check_key_added(key: object) -> None:
-    """Check a key of obsm that is written; errors as in :func:`check_name`, and of a slash."""
+    """Check a key of obsm to write; as :func:`check_name`, and ValueError for a slash."""
     check_name("key_added", key)
     if "/" in str(key):
         raise ValueError(f"key_added={key!r} has a slash, which no file can hold: leave it out.")
 
 
 def check_flag(name: str, value: object) -> None:
-    """Check a truth value; TypeError where it is something else."""
+    """Check a truth value; TypeError if it is something else."""
     if not isinstance(value, bool):
         raise TypeError(f"{name}={value!r} must be True or False.")
 
@@ -106,7 +106,7 @@ def check_seed(value: object) -> int:
 
 
 def check_path(name: str, value: object) -> None:
-    """Check a path; TypeError where it is none, ValueError where it is empty."""
+    """Check a path; TypeError if it is not one, ValueError if it is empty."""
     if not isinstance(value, str | os.PathLike):
         raise TypeError(
             f"{name}={value!r} must be a path, a str or a Path; it is of type "
@@ -117,7 +117,7 @@ def check_path(name: str, value: object) -> None:
 
 
 def check_is(name: str, value: object, wanted: type, *, advice: str) -> None:
-    """Check the class of an object; TypeError, ending in the advice, where it is another."""
+    """Check the class of an object; TypeError, ending in the advice, if it is another."""
     if not isinstance(value, wanted):
         raise TypeError(
             f"{name} must be of type {wanted.__name__}, found {type(value).__name__}: {advice}."
@@ -125,8 +125,8 @@ def check_is(name: str, value: object, wanted: type, *, advice: str) -> None:
 
 
 def check_cells(name: str, value: object) -> None:
-    """Check annotated cells; TypeError, also of a MuData, ValueError where there are none."""
-    # Here, since `scdiffaug --help` checks arguments too and must not wait for anndata.
+    """Check an AnnData; TypeError if it is none (e.g. a MuData), ValueError if it is empty."""
+    # Imported here, since `scdiffaug --help` checks arguments too and must not wait for anndata.
     from anndata import AnnData
 
     modalities = getattr(value, "mod", None)

@@ -205,7 +205,7 @@ def report(
 
 
 def _training(options: Mapping[str, Any]) -> "Training":
-    """What the options of a command say of the model."""
+    """What the options of a command say about the model."""
     from scdiffaug._files import Training
 
     return Training(

@@ -1,4 +1,4 @@
-"""How the values of cells become the colours of a plot, and how its reader is told."""
+"""How the values of cells become the colours of a plot, and its legend or colour bar."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Colouring(Protocol):
 
 @dataclass(frozen=True)
 class Categories:
-    """Colours of the categories of ``field``; all cells are grey where that is ``None``."""
+    """Colours of the categories of ``field``; all cells are grey if that is ``None``."""
 
     field: str | None
     palette: dict[str, str]
@@ -170,7 +170,7 @@ def legend_handle(label: str, colour: str, *, filled: bool = True) -> Line2D:
 
 
 def _palette(values: pd.Series, given: Sequence[str] | None) -> dict[str, str]:
-    """Colour of each category that occurs, those given where they fit."""
+    """Colour of each category that occurs, from the given colours if they fit."""
     names = list(values.cat.categories)
     if given is None or len(given) != len(names) or not all(map(is_color_like, given)):
         given = palette_of(len(names))

@@ -21,7 +21,7 @@ from scdiffaug.storage import write_whole
 
 # Half of the default budget, which leaves the demo well under a minute on two cores.
 _MAX_EPOCHS = 200
-# Rarer types cannot be in each of the ten folds of the linear SVM.
+# Types with fewer cells cannot be in each of the ten folds of the linear SVM.
 _FEWEST_CELLS = 10
 _EMBEDDINGS = {
     "scDiffAug 2-D": "X_scdiffaug_2d",
@@ -52,7 +52,7 @@ def run(out: Path, *, seed: int) -> None:
     ----------
     out
         Folder for ``pbmc68k_scdiffaug.h5ad``, ``augmented.h5ad``, ``overview.png`` and
-        ``scores.csv``; made where it is missing. Each file appears whole or not at all.
+        ``scores.csv``; created if it is missing. Each file appears whole or not at all.
     seed
         Seed of everything random.
     """

@@ -12,14 +12,14 @@ Array = NDArray[np.floating[Any]]
 
 
 def draw_agreement(ax: Axes, real: Array, made: Array, *, color: str, size: float) -> None:
-    """A point a feature, made cells against real ones, and where both would be equal.
+    """Draw a point per feature, new cells against real ones, and the line of equality.
 
     Parameters
     ----------
     ax
         Where to draw.
     real, made
-        A value of each feature, shape ``(d,)``.
+        One value per feature, shape ``(d,)``.
     color, size
         Colour of the points; their area in square points.
     """

@@ -33,7 +33,7 @@ class Training:
     Parameters
     ----------
     folder
-        Folder of a saved model, which is loaded; where there is none, the trained one is saved.
+        Folder of a saved model, which is loaded; if there is none, the trained model is saved.
     layer, batch_key
         As in :meth:`scdiffaug.scDiffAug.setup_anndata`.
     feature_space
@@ -60,7 +60,7 @@ class Training:
         return self.folder is not None and self.folder.exists() and any(self.folder.iterdir())
 
     def check(self) -> None:
-        """Raise before the training what would be raised after it.
+        """Raise before the training what would otherwise be raised after it.
 
         Raises
         ------
@@ -81,7 +81,7 @@ class Training:
             )
 
     def model(self, adata: AnnData, *, diffusion: Literal["auto", "none"] = "auto") -> scDiffAug:
-        """The model, not yet trained where none is saved."""
+        """The model, not yet trained if none is saved."""
         if self.is_saved and self.folder is not None:
             return scDiffAug._load_without_cells(self.folder)
         scDiffAug.setup_anndata(adata, layer=self.layer, batch_key=self.batch_key)
@@ -89,12 +89,12 @@ class Training:
         return scDiffAug(adata, feature_space=space, diffusion=diffusion, seed=self.seed)
 
     def finish(self, model: scDiffAug) -> scDiffAug:
-        """Train and save the model where that was not done before.
+        """Train and save the model if that was not done before.
 
         Raises
         ------
         KeyboardInterrupt
-            On Ctrl-C: what is half trained is not saved.
+            If Ctrl-C stopped the training; nothing is saved then.
         """
         if not model.is_trained:
             with ending_on_interrupt():
@@ -104,7 +104,7 @@ class Training:
         return model
 
     def said(self, model: scDiffAug) -> Summary:
-        """What a summary says of the model."""
+        """What a summary says about the model."""
         return {
             "model": None if self.folder is None else str(self.folder),
             "feature_space": model.feature_space,
@@ -144,7 +144,7 @@ def embed(
     overwrite: bool,
     backed: bool = False,
 ) -> Summary:
-    """Write the cells with both embeddings; ``backed``: their matrix is read by blocks."""
+    """Write the cells with both embeddings; if ``backed``, their matrix is read by blocks."""
     _check_place(out, ".h5ad", overwrite=overwrite)
     check_key_added(key_added)
     training.check()
@@ -167,14 +167,14 @@ def augment(
     overwrite: bool,
     backed: bool = False,
 ) -> Summary:
-    """Write new cells made from those of a file; ``backed``: both are in memory by blocks."""
+    """Write new cells made from those of a file; if ``backed``, both are in memory by blocks."""
     _check_place(out, ".h5ad", overwrite=overwrite)
     if out.exists() and out.samefile(cells):
         raise ValueError(f"{out} holds the real cells: name another file for the new ones.")
     training.check()
     adata = read_cells(cells, backed=backed)
     model = training.model(adata)
-    # What is wrong is said before the training.
+    # Errors are raised before the training.
     model._plan(adata, **asdict(making))
     training.finish(model)
     if backed:
@@ -223,7 +223,7 @@ def report(
 
 
 def _check_place(out: Path, suffix: Literal[".h5ad", ".html"], *, overwrite: bool) -> None:
-    """Raise where the result could not be written, before anything is computed."""
+    """Raise if the result could not be written, before anything is computed."""
     if out.suffix != suffix:
         raise ValueError(f"{out} must end in {suffix}.")
     if out.is_dir():

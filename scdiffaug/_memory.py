@@ -1,4 +1,4 @@
-"""What is done where memory runs out."""
+"""What to do if memory runs out."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ logger = logging.getLogger("scdiffaug")
 
 
 def halved_once(batch_size: int, run: Callable[[int], _T]) -> _T:
-    """Run with batches of a size; where memory runs out, once more with half of it.
+    """Run with batches of a size; if memory runs out, run once more with half of it.
 
     Raises
     ------
@@ -28,14 +28,14 @@ def halved_once(batch_size: int, run: Callable[[int], _T]) -> _T:
         if not _is_of_memory(error):
             raise
         logger.warning("No memory for %d cells at once: trying %d.", batch_size, half)
-    # Only here is the error, which holds on to the tensors, forgotten.
+    # Only out here is the error gone, which holds on to the tensors.
     with said_for(half):
         return run(half)
 
 
 @contextmanager
 def said_for(batch_size: int) -> Iterator[None]:
-    """Turn what torch raises where memory runs out into one sentence.
+    """Turn what torch raises if memory runs out into one sentence.
 
     Raises
     ------
@@ -54,6 +54,6 @@ def said_for(batch_size: int) -> Iterator[None]:
 
 
 def _is_of_memory(error: Exception) -> bool:
-    # On CPU torch has no class of its own for it.
+    # On CPU torch has no error class of its own for it.
     kinds = (MemoryError, torch.OutOfMemoryError)
     return isinstance(error, kinds) or "DefaultCPUAllocator" in str(error)

@@ -1,4 +1,4 @@
-"""One seed, several streams: what draws for one purpose never moves what draws for another."""
+"""One seed, several streams: draws for one purpose never change the draws for another."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import numpy as np
 
 Stream = Literal[
     "weights",  # at the start
-    "training cells",  # which of too many are trained on
+    "training cells",  # which are trained on, if there are too many
     "components",  # the solver of principal components
     "neighbors",  # their approximate search
     "communities",  # of the neighbour graph
-    "crossings",  # walks between them that are counted
-    "layout",  # of the communities, where it starts
+    "crossings",  # walks between communities that are counted
+    "layout",  # starts of the communities' layout
     "batches",  # order of the cells, walks between them, weights of neighbours
     "positives",  # which batches have generated ones
     "noise",  # mixing, diffusion and generated cells in training

@@ -35,7 +35,7 @@ small { color: #555 } img { max-width: 100% }
 
 @dataclass(frozen=True, kw_only=True)
 class Drawn:
-    """What the pictures show; of each pair the real cells come first, then the new ones.
+    """What the pictures show; in each pair the real cells come first, then the new ones.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ class Drawn:
     distances
         Distances to the nearest source cell, shape ``(n,)``.
     depths
-        Reads per cell, shape ``(n,)``; of counts only.
+        Reads per cell, shape ``(n,)``; for counts only.
     projection
         The two-dimensional embedding, shape ``(n, 2)``.
     """
@@ -61,7 +61,7 @@ def page(report: Mapping[str, Any], drawn: Drawn) -> str:
     Parameters
     ----------
     report
-        What :meth:`scdiffaug.scDiffAug.augmentation_report` returns, but for the page.
+        What :meth:`scdiffaug.scDiffAug.augmentation_report` returns, except for the page.
     drawn
         What the pictures show.
     """
@@ -92,7 +92,7 @@ def _summary(report: Mapping[str, Any]) -> str:
     bad.sort(key=lambda check: check["verdict"] != "worry")
     items = "".join(f"<li>{_verdict(check)}: {escape(check['words'])}</li>" for check in bad)
     listed = f"<p>What to worry about:</p><ul>{items}</ul>" if bad else ""
-    # Of cells of unknown source it is not known either which they were not made from.
+    # If sources are unknown, so is which real cells the new ones were not made from.
     others = "" if "own_source" in report["skipped"] else " that they were not made from"
     return (
         f"<p><strong>{counted}.</strong> {report['n_cells']} new cells were compared with as many "

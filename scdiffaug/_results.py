@@ -11,7 +11,7 @@ from scdiffaug._checks import check_is
 
 Along = Literal["steps", "strength"]
 
-# What each score would be at best; None: what it is for real cells.
+# Best possible value of each score; None: the value for real cells.
 IDEAL_EMBEDDING: Mapping[str, float | None] = {
     "linear_svm_accuracy": 1,
     "knn_accuracy": 1,
@@ -23,7 +23,7 @@ IDEAL_EMBEDDING: Mapping[str, float | None] = {
     "continuity": 1,
     "random_triplet_accuracy": 1,
 }
-# Of made cells, by the tables in which they stand.
+# The same for scores of new cells, by the tables in which they stand.
 IDEAL_BY_TABLE: Mapping[str, Mapping[str, float | None]] = {
     "distribution": {
         "two_sample_auc": 0.5,
@@ -71,10 +71,11 @@ IDEAL: Mapping[str, float | None] = {
     metric: ideal for table in IDEAL_BY_TABLE.values() for metric, ideal in table.items()
 }
 
-# Solvers and smoothing are further words, and such rows are on no axis.
+# Settings that also name a solver or smoothing do not match: such rows are on no axis.
 _OUR_SETTINGS = r"^steps=(?P<steps>\S+) strength=(?P<strength>\S+)$"
 
-# Real cells in place of made ones, and no made cells at all: measures to go by, not methods.
+# Real cells in place of new ones, no new cells at all, and labels that the classifier gives to
+# unlabelled cells: yardsticks, not methods.
 REFERENCES = ("real", "none", "self_training")
 
 
@@ -110,7 +111,7 @@ def check(
     KeyError
         If a column, the setting or the metric is missing.
     TypeError
-        If it is no table.
+        If it is not a table.
     """
     check_is("results", results, pd.DataFrame, advice="pass what the benchmark returned")
     column = setting_column(results)
@@ -131,14 +132,14 @@ def _require(name: str, known: Sequence[str], *, found: str) -> None:
 
 
 def setting_column(results: pd.DataFrame) -> str:
-    """Column that says what was scored: a representation, or a setting of made cells."""
+    """Column that says what was scored: a representation, or a setting of new cells."""
     return "representation" if "representation" in results else "setting"
 
 
 def scored(results: pd.DataFrame, *, setting: str) -> pd.DataFrame:
     """Rows of one setting that have a score, those of single types left out."""
     rows = results[(results[setting_column(results)] == setting) & results["value"].notna()]
-    # Empty text, which a CSV file brings back as missing.
+    # Other rows have an empty text, which a CSV file brings back as missing.
     return rows[rows["type"].fillna("") == ""] if "type" in rows else rows
 
 
@@ -186,7 +187,7 @@ def costs(scores: pd.DataFrame, metric: str) -> pd.DataFrame:
     Parameters
     ----------
     scores
-        Of one metric, datasets in rows and methods in columns.
+        Scores of one metric, datasets in rows and methods in columns.
     metric
         Which one.
 
@@ -207,14 +208,14 @@ def costs(scores: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 
 def along(results: pd.DataFrame, axis: Along) -> pd.DataFrame:
-    """Rows of our generator whose ``axis`` alone differs, with its value as the column ``at``.
+    """Rows of our generator in which only ``axis`` differs, its value in the column ``at``.
 
     Parameters
     ----------
     results
-        Long table of made cells.
+        Long table of scores of new cells.
     axis
-        ``"steps"`` or ``"strength"``; the other is what most methods have.
+        ``"steps"`` or ``"strength"``; the other has the value that most methods have.
     """
     other = "strength" if axis == "steps" else "steps"
     settings = results["settings"].fillna("").str.extract(_OUR_SETTINGS).astype(float)

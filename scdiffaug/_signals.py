@@ -1,4 +1,4 @@
-"""How training hears signals, and what of Lightning a user does not hear."""
+"""How training reacts to signals, and which of Lightning's messages users do not see."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 @contextmanager
 def without_chatter() -> Iterator[None]:
-    """Silence what Lightning says of itself and a user cannot act on."""
+    """Silence Lightning's messages on which a user cannot act."""
     loggers = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
     levels = [chatter.level for chatter in loggers]
     for chatter in loggers:
@@ -26,7 +26,7 @@ def without_chatter() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")
             warnings.filterwarnings("ignore", message=".*does not have many workers")
-            # Of DDP by scvi-tools, whose early stopping is not asked for.
+            # With DDP, scvi-tools says so even if nobody asked for early stopping.
             warnings.filterwarnings("ignore", message="early_stopping was automatically disabled")
             yield
     finally:
@@ -44,7 +44,7 @@ def failing_on_termination() -> Iterator[None]:
 
 
 class EndingTogether(pl.Callback):
-    """Lets SIGTERM end several processes; by Lightning's handler they wait for each other."""
+    """Lets SIGTERM end several processes; with Lightning's handler they wait for each other."""
 
     def on_train_start(self, trainer: pl.Trainer, _: pl.LightningModule) -> None:
         """Take the place of Lightning's handler, until Lightning sets back what was before."""
@@ -63,8 +63,8 @@ class EndingTogether(pl.Callback):
 def stop_on_interrupt(trainer: pl.Trainer) -> Iterator[None]:
     """Let Ctrl-C end training after the batch at hand, leaving a usable model.
 
-    Several processes would not stop after the same batch, and wait for each other: Lightning ends
-    them.
+    Several processes would not stop after the same batch, and would wait for each other, so
+    Lightning ends them.
     """
     if trainer.world_size > 1 or threading.current_thread() is not threading.main_thread():
         yield

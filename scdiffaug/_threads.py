@@ -10,7 +10,7 @@ import torch
 
 @contextmanager
 def torch_threads_kept() -> Iterator[None]:
-    """Leave torch with the threads that it had.
+    """Leave torch with the number of threads that it had.
 
     Numba, which scanpy and pynndescent compute with, tells OpenMP at its first parallel loop to
     use all cores, whatever ``OMP_NUM_THREADS`` or ``torch.set_num_threads`` said before. Two

@@ -1,4 +1,4 @@
-"""From which score on a reader should worry about new cells, and in which words."""
+"""From which score on a reader should worry about new cells, and the words that say so."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class Scale:
     Parameters
     ----------
     title, how_to_read
-        What the score is, and of which values.
+        What the score is, and what its values mean.
     good, below, above
         What to say where new cells do as real ones do, or score below or above them.
     excess
-        Distance of the score of new cells from that of real ones, as far as it is bad.
+        How far the score of new cells is from that of real ones, in the bad direction.
     limits
         Distances up to which the score is good, and up to which it deserves a look.
     """
@@ -48,7 +48,7 @@ class Scale:
 
 
 def judge(name: str, value: float, real: float) -> Check:
-    """Verdict on one of ``SCALES``."""
+    """Judge a score by one of ``SCALES``."""
     scale = SCALES[name]
     excess = scale.excess(value, real)
     verdict: Verdict = "worry"
@@ -81,8 +81,8 @@ def _times_apart(value: float, real: float) -> float:
     return abs(math.log(value / real)) if value > 0 and real > 0 else math.inf
 
 
-# The limits are conventions, no tests: a generator that is well trained on hundreds of cells
-# stays within the first in all but its nearness to the sources.
+# The limits are conventions, not tests: a generator that is well trained on hundreds of cells
+# stays within the first limit in all checks but those of nearness to the sources.
 SCALES = {
     "two_sample_auc": Scale(
         title="A random forest tells new cells from real ones",

@@ -1,4 +1,4 @@
-"""Drawing new cells from a trained module and giving them back as an AnnData."""
+"""Draw new cells from a trained module and return them as an AnnData."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ from scdiffaug.normalized import SCANPY_BASES, Held, Scale
 
 _CELLS_AT_ONCE = 4096
 _MADE_AT_ONCE = 512
-# On a GPU a step takes as long for few cells as for many, up to so many cells and values.
+# On a GPU a step takes as long for few cells as for many, up to this many cells and values.
 _MOST_MADE_AT_ONCE, _MOST_VALUES_AT_ONCE = 8192, 2**24
-# Each read that is drawn takes some 60 bytes until it lies in its place.
+# Each read that is drawn takes some 60 bytes until it is added to its cell.
 _MOST_READS_AT_ONCE = 2**25
 
 
@@ -50,7 +50,7 @@ class Sampling:
     def resolved(
         cls, module: DiffAugModule, *, strength: float, sampler: str, steps: int | None, seed: int
     ) -> Sampling:
-        """Make the automatic choices; TypeError or ValueError where one is not allowed."""
+        """Resolve automatic choices; TypeError or ValueError if an argument is not allowed."""
         process = module.process
         if process is None:
             raise ValueError("diffusion='none' has no generator: build the model with another.")
@@ -69,19 +69,19 @@ class Sampling:
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """New cells to make, one for each row.
+    """New cells to make, one per row.
 
     Parameters
     ----------
     source_of
-        Row of the source, shape ``(m,)``.
+        Row of each cell's source, shape ``(m,)``.
     y
-        Semantic vectors to condition on, shape ``(m, 80)``; by default of the neighbourhoods of
-        the sources, in which each neighbour counts for more or less at random.
+        Semantic vectors to condition on, shape ``(m, 80)``; by default those of the sources'
+        neighbourhoods, with each neighbour's weight varied at random.
     labels
         Label codes, for the supervised ablation only, shape ``(m,)``.
     depth
-        Reads, shape ``(m,)``; by default the source's.
+        Reads of each cell, shape ``(m,)``; by default the source's.
     """
 
     source_of: Rows
@@ -90,13 +90,13 @@ class Request:
     depth: NDArray[np.float32] | None = None
 
     def block(self, rows: slice | Rows) -> Request:
-        """Some of the cells."""
+        """Request for some of the cells."""
         y, depth = (None if part is None else part[rows] for part in (self.y, self.depth))
         return Request(source_of=self.source_of[rows], labels=self.labels[rows], y=y, depth=depth)
 
 
 def made_at_once(module: DiffAugModule, contract: DataContract, batch_size: int | None) -> int:
-    """Cells that are drawn together: as many as the user says, else as fit the device."""
+    """How many cells are drawn together: what the user says, else what fits the device."""
     if batch_size is not None:
         return check_whole("batch_size", batch_size)
     if module.device.type == "cpu":
@@ -113,9 +113,9 @@ def encode(
     *,
     batch_size: int = _CELLS_AT_ONCE,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Embeddings of cells, values as the AnnData has them: y ``(n, 80)`` and z ``(n, 2)``.
+    """Embeddings of cells, given as the AnnData holds them: y ``(n, 80)`` and z ``(n, 2)``.
 
-    Both at once, as the search for a cell's neighbours is what takes the time.
+    Both are computed at once, as the search for a cell's neighbours takes most of the time.
     """
     y, z = _by_blocks(
         lambda cells: itemgetter("y", "z")(module.embed(cells)),
@@ -138,7 +138,7 @@ def by_key(
 def describe_neighborhoods(
     module: DiffAugModule, contract: DataContract, x: Matrix | StoredMatrix
 ) -> NDArray[np.float32]:
-    """Vectors of the neighbourhoods of cells, all weights as they are, shape ``(n, 80)``."""
+    """Semantic vectors of the cells' neighbourhoods, weights not varied, shape ``(n, 80)``."""
     (y,) = _by_blocks(
         lambda cells: (module.describe_neighborhoods(cells),),
         contract,
@@ -157,7 +157,7 @@ def _by_blocks(
     batch_size: int,
     device: torch.device,
 ) -> list[NDArray[np.float32]]:
-    """Functions of the selected features, of as many cells at once as memory allows."""
+    """Apply a function to the selected features, to as many cells at once as memory allows."""
 
     def computed(size: int) -> list[NDArray[np.float32]]:
         blocks = [
@@ -178,7 +178,7 @@ def generate(
     sampling: Sampling,
     batch_size: int,
 ) -> Matrix:
-    """Values of ordered cells in the space of the AnnData, sparse where the source is."""
+    """Values of the requested cells in the space of the AnnData, sparse if the sources are."""
 
     def filled(size: int) -> Matrix:
         rng = torch.Generator(module.device).manual_seed(seed_of(sampling.seed, "cells"))
@@ -195,7 +195,7 @@ def generate(
 
 
 def _most_at_once(x: Matrix, request: Request) -> int:
-    """Cells whose reads, drawn one by one, fit in memory together; estimated from some of them."""
+    """How many cells' reads, drawn one by one, fit in memory together; estimated from some."""
     some = request.source_of[:: 1 + len(request.source_of) // 1000]
     n_reads = depths(x[some]).mean()
     if request.depth is not None:
@@ -244,9 +244,9 @@ def as_anndata(
     said: Mapping[str, Any],
     held: Held,
 ) -> AnnData:
-    """New cells beside the features of the real ones, and how they were made.
+    """AnnData of new cells, with the var of the real ones, and how they were made.
 
-    ``held``: how X and the layer that the model reads shall hold their values.
+    ``held``: how X and the layer that the model reads are to hold values.
     """
     layer, in_x = contract.setup["layer"], x if held.x is None else held.x.values(x)
     uns = made_uns(cells, obs, said=said, scale=None if held.x is None else held.x.scale)
@@ -269,7 +269,7 @@ def made_uns(
     said: Mapping[str, Any],
     scale: Scale | None,
 ) -> dict[str, Any]:
-    """How new cells were made, what scanpy says of X, and its colours of the real ones' groups."""
+    """How new cells were made, scanpy's record of log1p of X, and the colours of real groups."""
     colours = {}
     for name in cells.obs.select_dtypes("category").columns.intersection(obs.columns):
         key, groups = f"{name}_colors", cells.obs[name].cat.categories

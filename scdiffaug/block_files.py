@@ -20,7 +20,7 @@ from scdiffaug._checks import check_path
 
 
 def read_names(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Tables of the cells and of the features, whole."""
+    """The whole tables of the cells and of the features."""
     with _opened(path) as store:
         return read_elem(store["obs"]), read_elem(store["var"])
 
@@ -83,14 +83,14 @@ def read_block(
 
 
 def check_new(argument: str, path: str | Path) -> None:
-    """Raise where an .h5ad file could not be written.
+    """Raise if an .h5ad file could not be written.
 
     Raises
     ------
     FileExistsError
-        If there is something.
+        If something is there already.
     TypeError
-        If it is no path; the message names the argument.
+        If it is not a path; the message names the argument.
     ValueError
         If it does not end in .h5ad.
     """
@@ -103,16 +103,16 @@ def check_new(argument: str, path: str | Path) -> None:
 
 
 def check_writable_obs(obs: pd.DataFrame) -> None:
-    """TypeError, naming the column, where one is of a type that no file holds."""
+    """Raise TypeError, naming the column, if one is of a type that no file can hold."""
     for name in obs:
-        # Strings are written as categories, in spite of missing ones.
+        # Strings are written as categories, even if some are missing.
         cells = AnnData(obs=obs[[name]].dropna().iloc[:1])
         cells.strings_to_categoricals()
         with h5py.File("nowhere", "w", driver="core", backing_store=False) as store:
             try:
                 write_elem(store, "obs", cells.obs)
             except Exception as error:
-                # What anndata raises is of several types.
+                # The errors that anndata raises are of several types.
                 raise TypeError(
                     f"obs[{name!r}] is of type {obs[name].dtype}, which no file holds: convert "
                     "it, e.g. with .astype(str), or remove it."
@@ -122,7 +122,7 @@ def check_writable_obs(obs: pd.DataFrame) -> None:
 def write_blocks(
     path: Path, blocks: Iterator[AnnData], *, obs: pd.DataFrame, uns: dict[str, Any]
 ) -> None:
-    """Write an .h5ad file of blocks below one another, of which one is in memory at a time.
+    """Write blocks below one another in an .h5ad file, with one in memory at a time.
 
     Parameters
     ----------
@@ -131,15 +131,15 @@ def write_blocks(
     blocks
         Cells with the same features, layers and embeddings; their other fields are left out.
     obs, uns
-        Of all cells.
+        Those of all cells.
     """
     with h5py.File(path, "w") as store:
         first = next(blocks)
         cells = AnnData(obs=obs, var=first.var, uns=uns)
-        # As AnnData.write_h5ad does: strings with missing ones among them are not written.
+        # As AnnData.write_h5ad does: strings cannot be written if some are missing.
         cells.strings_to_categoricals()
         write_elem(store, "/", cells)
-        # A raw that is null, which AnnData reads of a file that is not in memory as one that is.
+        # A null raw, which AnnData takes for a real one when it reads a file backed.
         if "raw" in store:
             del store["raw"]
         _append(store, first)
@@ -150,7 +150,7 @@ def write_blocks(
 
 
 def _narrow(stored: Any) -> None:
-    """Row pointers of a sparse matrix as wide as its indices, if they can be: scanpy asks it."""
+    """Make row pointers of a sparse matrix as wide as its indices, if they fit, for scanpy."""
     if not isinstance(stored, h5py.Group):
         return
     indptr, width = stored["indptr"][:], stored["indices"].dtype
@@ -192,7 +192,7 @@ def _texts(stored: Any, rows: slice) -> NDArray[np.object_]:
     if isinstance(stored, h5py.Dataset):
         stored = stored.asstr()
     elif hasattr(stored, "keys"):
-        # A group of values and a mask, for pandas' own strings.
+        # pandas' own strings are stored as a group of values and a mask.
         stored = read_elem(stored)
     return np.asarray(stored[rows]).astype(object)
 

@@ -1,4 +1,4 @@
-"""What the number of cells decides: how many are trained on, in which steps, at which rates."""
+"""What the number of cells decides: cells to train on, steps, and how the generator learns."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class Budget:
     n_processes
         Processes among which they are shared.
     batch_size
-        Cells of a step, in each process.
+        Cells per step, in each process.
     max_epochs, usual_epochs
         Epochs to train, and the default number of epochs.
     n_passes
-        Times that a generator may see a cell; 0 where there is none to train.
+        How often a generator may see a cell; 0 if there is none to train.
     """
 
     n_cells: int
@@ -71,7 +71,7 @@ class Budget:
 
     @property
     def encoder_share(self) -> float:
-        """Share of the steps in which an encoder learns beside a generator: as long as one alone.
+        """Share of the steps in which the encoder learns: as many as without a generator.
 
         See ``benchmarks/NOTES.md``, experiment 38.
         """
@@ -79,7 +79,7 @@ class Budget:
 
     @property
     def generator_batch(self) -> int:
-        """Cells of a batch that the generator learns from: fewer where it saw them too often."""
+        """Cells per batch that the generator learns from; fewer if it would see them too often."""
         n_seen = self.n_passes * self._n_cells_of_a_process
         return min(self.batch_size, math.ceil(n_seen / self.n_steps))
 
@@ -87,14 +87,14 @@ class Budget:
     def generator_epsilon(self) -> float:
         """AdamW's epsilon for the generator: 2e-5 at 1,300 cells, falling as their square.
 
-        At most 2e-4, for 411 cells and fewer. With AdamW's own 1e-8, which is reached at 58,000,
-        a rare gene's weights move at full rate whenever one cell has it, and few cells are learnt
-        by heart (benchmarks/NOTES.md, 20, 23, 26 and 43).
+        It is at most 2e-4, for 411 cells and fewer. With AdamW's own 1e-8, reached at 58,000, a
+        rare gene's weights move at full rate whenever one cell has it, and small datasets are
+        memorised (benchmarks/NOTES.md, 20, 23, 26 and 43).
         """
         return min(2e-4, max(1e-8, 2e-5 * (1_300 / self.n_cells) ** 2))
 
     def warn_of_little(self) -> None:
-        """Warn where a model cannot learn much."""
+        """Warn if a model cannot learn much."""
         if self.n_cells < _FEW_CELLS:
             logger.warning(
                 "%d cells are few to learn from: see whether other seeds agree, or add cells.",
@@ -118,9 +118,9 @@ class Budget:
 
 
 def n_trained_on(n_cells: int, max_cells: int | None, *, has_graph: bool) -> int:
-    """Cells of so many that are trained on; drawn ones would have lost neighbours in a graph."""
+    """Number of cells to train on; all with a graph, in which a subset would lack neighbours."""
     if max_cells is not None:
-        # As many are kept, in whose midst every cell is embedded.
+        # The model keeps as many, among which every cell is embedded.
         max_cells = check_whole("max_cells", max_cells, at_least=SUBSAMPLED)
     if max_cells is None or max_cells >= n_cells or has_graph:
         return n_cells
@@ -132,7 +132,7 @@ def default_epochs(n_cells: int, batch_size: int, *, generates: bool) -> int:
     """Epochs that make up the default budget of steps.
 
     800 steps, which beyond 10,000 cells grow with the square root of the cells, so that ten times
-    the cells cost three times the work. The encoder alone has 500 and gained nothing from more,
+    the cells cost three times the work. The encoder alone takes 500 and gained nothing from more,
     up to 116,595 cells (benchmarks/NOTES.md, experiments 30 and 32).
     """
     n_steps = _STEPS * _growth(n_cells) if generates else _STEPS_OF_ENCODER_ALONE

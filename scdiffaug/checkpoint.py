@@ -26,12 +26,12 @@ _SECONDS_BETWEEN = 60.0
 
 
 def check_place(checkpoint_dir: str | Path | None, *, resume: bool) -> None:
-    """Raise where training could not begin, or would replace the checkpoint of another run.
+    """Raise if training could not begin, or would replace the checkpoint of another run.
 
     Raises
     ------
     FileExistsError
-        If there is a checkpoint that shall not be resumed.
+        If there is a checkpoint that is not to be resumed.
     PermissionError
         If nothing can be written there.
     TypeError
@@ -106,7 +106,7 @@ class Checkpoints:
         self._last = time.monotonic()
 
     def is_due(self) -> bool:
-        """Whether the last one was written long enough ago."""
+        """Whether the last checkpoint was written long enough ago."""
         return time.monotonic() - self._last >= _SECONDS_BETWEEN
 
     def write(self, progress: Progress) -> None:
@@ -139,7 +139,7 @@ class Checkpoints:
         Raises
         ------
         ValueError
-            If the file is damaged, or another run's.
+            If the file is damaged, or belongs to another run.
         """
         if not self._path.exists():
             return None
@@ -164,7 +164,7 @@ class Checkpoints:
         return text, tensors
 
     def _fields(self, text: str) -> dict[str, Any]:
-        """What the text says, its fields being those that are written."""
+        """What the text says, once its fields are checked."""
         try:
             said = json.loads(text)
         except (ValueError, RecursionError) as error:

@@ -27,7 +27,7 @@ Names: TypeAlias = NDArray[np.str_]
 logger = logging.getLogger("scdiffaug")
 
 _N_NEIGHBORS = 15
-# Cells of a group of which new ones are made, below which a warning says so.
+# A warning names groups whose new cells are made from fewer sources than this.
 _FEW_SOURCES = 5
 _SIZES: dict[str, Callable[[NDArray[np.int64]], np.floating[Any]]] = {
     "max": np.max,
@@ -46,7 +46,7 @@ class Choice:
     keep: Keep
 
     def check(self, space: FeatureSpace) -> None:
-        """TypeError or ValueError where an argument is not allowed or does not fit the others."""
+        """Raise TypeError or ValueError if an argument is wrong or does not fit the others."""
         check_whole("n_per_cell", self.n_per_cell)
         check_choice("keep", self.keep, get_args(Keep))
         if self.target is not None:
@@ -82,18 +82,18 @@ class Choice:
 
     @property
     def looks_beyond_sources(self) -> bool:
-        """Whether cells that are not sources have a say."""
+        """Whether cells that are not sources matter too."""
         return self.keep != "all" or self.depth == "sampled"
 
     def to_dict(self) -> dict[str, Any]:
-        """What was chosen, without what was not: h5ad holds no None, and no name with a slash."""
+        """The options that were set; h5ad holds neither None nor a name with a slash."""
         said = {name: value for name, value in vars(self).items() if value is not None}
         if isinstance(self.target, Mapping):
             said["target"] = json.dumps({_group_name(k): int(n) for k, n in self.target.items()})
         return said
 
     def sources(self, rows: Rows, groups: Names | None, *, rng: np.random.Generator) -> Rows:
-        """Source of each new cell, out of ``rows``."""
+        """Source of each new cell, one of ``rows``."""
         if self.target is None or groups is None:
             return np.repeat(rows, self.n_per_cell)
         sources = balancing_sources(rows, groups, target=self.target, rng=rng)
@@ -108,7 +108,7 @@ class Choice:
         groups: Names | None,
         rng: np.random.Generator,
     ) -> NDArray[np.float32] | None:
-        """Reads of each new cell, shape ``(m,)``; None where they are the source's."""
+        """Reads of each new cell, shape ``(m,)``; None if they are the source's."""
         if self.depth == "source":
             return None
         if self.depth != "sampled":
@@ -118,7 +118,7 @@ class Choice:
 
 
 def _warn_of_few(sources: Rows, groups: Names) -> None:
-    """Warn of groups whose new cells come of so few that they are variants of these."""
+    """Warn of groups with so few sources that the new cells are only variants of these."""
     table = pd.Series(sources).groupby(groups[sources]).agg(["nunique", "size"])
     few = table[(table["nunique"] < _FEW_SOURCES) & (table["size"] > table["nunique"])]
     for name, (n_sources, n_new) in few.iterrows():
@@ -132,7 +132,7 @@ def _warn_of_few(sources: Rows, groups: Names) -> None:
 
 
 def group_names(cells: AnnData, groupby: str | None) -> Names | None:
-    """Group of each cell, shape ``(n,)``, if a column is named.
+    """Group of each cell, shape ``(n,)``; None if no column is named.
 
     Raises
     ------
@@ -154,7 +154,7 @@ def group_names(cells: AnnData, groupby: str | None) -> Names | None:
 
 
 def _group_name(value: object) -> str:
-    """The name of a group; 1 and 1.0, as pandas reads it where some cell once had none, alike."""
+    """Name of a group; 1 and 1.0, which pandas makes of 1 beside missing values, are one."""
     is_whole = isinstance(value, float | np.floating) and value.is_integer()
     return str(int(value) if is_whole else value)  # type: ignore[call-overload]
 
@@ -162,7 +162,7 @@ def _group_name(value: object) -> str:
 def balancing_sources(
     rows: Rows, groups: Names, *, target: Target, rng: np.random.Generator
 ) -> Rows:
-    """Sources of the cells that bring each group among ``rows`` up to a size.
+    """Sources of the new cells that bring each group among ``rows`` up to a size.
 
     Parameters
     ----------
@@ -171,17 +171,17 @@ def balancing_sources(
     groups
         Group of every cell, shape ``(n,)``.
     target
-        The size, ``"max"`` or ``"median"`` of those that the groups have, or a size for each of
-        some groups by name.
+        The size: a number, the ``"max"`` or ``"median"`` of the groups' sizes, or a size for each
+        of some groups by name.
     rng
-        Draws the sources: no cell a second time before all of its group were drawn.
+        Draws the sources, no cell a second time before all of its group were drawn.
 
     Raises
     ------
     KeyError
         If a group that is named has no cells.
     ValueError
-        If all groups have their size.
+        If all groups already have their size.
     """
     names, sizes = np.unique(groups[rows], return_counts=True)
     wanted = _wanted_sizes(names, sizes, target)
@@ -201,7 +201,7 @@ def balancing_sources(
 
 
 def _wanted_sizes(names: Names, sizes: NDArray[np.int64], target: Target) -> dict[str, int]:
-    """Cells that groups shall have, by their names."""
+    """Size that each group is to reach, by name."""
     if not isinstance(target, Mapping):
         size = _SIZES[target](sizes) if isinstance(target, str) else target
         return dict.fromkeys(names.tolist(), int(size))
@@ -220,7 +220,7 @@ def sampled_depths(
     *,
     rng: np.random.Generator,
 ) -> NDArray[np.float32]:
-    """For each new cell the reads of a cell drawn from the pool of its source, shape ``(m,)``.
+    """Reads of each new cell, those of a random cell of its source's pool, shape ``(m,)``.
 
     Parameters
     ----------
@@ -245,16 +245,16 @@ def consistent(
     *,
     groups: Names | None,
 ) -> NDArray[np.bool_]:
-    """Which new cells still stand where their source does, shape ``(m,)``.
+    """Which new cells still lie where their source does, shape ``(m,)``.
 
-    With groups: no group is more frequent than the source's among the nearest 15 real cells,
-    or as many as the group has cells if that is fewer, as a rare group could win no other vote.
+    With groups: no group is more frequent than the source's among the 15 nearest real cells. If
+    the source's group has fewer cells, only as many vote, as it could win no other vote.
     Without: the cell is no farther from its source than the 15th of the source's own neighbours.
 
     Parameters
     ----------
     y_real, y_made
-        Semantic vectors of real and of new cells, shapes ``(n, 80)`` and ``(m, 80)``.
+        Semantic embeddings of real and of new cells, shapes ``(n, 80)`` and ``(m, 80)``.
     source_of
         Source of each new cell, shape ``(m,)``.
     groups
@@ -276,7 +276,7 @@ def _near_source(
     y_real: NDArray[np.float32], y_made: NDArray[np.float32], source_of: Rows
 ) -> NDArray[np.bool_]:
     sources, place = np.unique(source_of, return_inverse=True)
-    # One more than asked for: a cell is its own nearest.
+    # One more than wanted, since a cell is its own nearest neighbour.
     n_neighbors = min(_N_NEIGHBORS + 1, len(y_real))
     radii = neighbors.nearest(y_real, y_real[sources], n_neighbors)[0][:, -1]
     moved = np.linalg.norm(y_made - y_real[source_of], axis=1)

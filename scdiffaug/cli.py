@@ -103,7 +103,7 @@ def path(name: _Name, *, file: _Files = None, as_json: _Json = False) -> None:
 
 def _print_paths(name: str, found: dict[str, Path], *, as_json: bool) -> None:
     if not found:
-        # Beside the paths, of which a script reads none.
+        # On standard error, as scripts read paths from standard output.
         typer.echo(f"{name} has no files: scdiffaug.datasets.load({name!r}) makes it.", err=True)
     if as_json:
         typer.echo(json.dumps({name: str(at) for name, at in found.items()}, indent=2))

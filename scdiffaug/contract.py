@@ -1,4 +1,4 @@
-"""What a model agreed with its AnnData, and what of it is trained on."""
+"""What a model agreed with its AnnData, and which of its features the encoder sees."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class DataContract:
     n_neighbors, seed
         Neighbours of a cell in the graph; seed of their search and of the batches.
     depth
-        1st and 99th percentile of the sums of the training cells' values: of counts, their depth.
+        1st and 99th percentile of the sums of the training cells' values; for counts, of depths.
     """
 
     setup: Mapping[str, str | None]
@@ -147,7 +147,7 @@ class DataContract:
         return cells, x
 
     def _warn_of_depth(self, x: Matrix | StoredMatrix) -> None:
-        """Warn of cells whose depth, or whose scale where values are no counts, is another."""
+        """Warn if cells differ from the training cells in depth or, if not counts, in scale."""
         if self.depth is None:
             return
         (low, high), median = self.depth, np.median(depths(x))
@@ -170,17 +170,17 @@ class DataContract:
         return x if self.space.is_counts else self.space.transform(x)
 
     def features(self, x: Matrix) -> Matrix:
-        """Selected features as the encoder's components are made of them, shape ``(n, k)``."""
+        """Selected features, from which the encoder's components are made, shape ``(n, k)``."""
         return self.space.features(x)[:, list(self.selected)]
 
     def feature(self, cells: AnnData, name: str) -> NDArray[np.float32]:
-        """One feature of cells as it is compared and drawn, shape ``(n,)``."""
+        """One feature of cells as it is compared and plotted, shape ``(n,)``."""
         x, column = self.read(cells)[1], [self.var_names.index(name)]
         parts = [to_dense(self.space.transform(x[rows])[:, column]) for rows in row_blocks(x)]
         return np.concatenate(parts)[:, 0]
 
     def label_codes(self, cells: AnnData) -> NDArray[np.int64]:
-        """Codes of the labels, shape ``(n,)``; zeros where the model has none."""
+        """Codes of the labels, shape ``(n,)``; zeros if the model has none."""
         if not self.label_names:
             return np.zeros(cells.n_obs, dtype=np.int64)
         data.check_key(cells, "labels_key", self.setup["labels_key"])

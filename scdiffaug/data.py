@@ -31,15 +31,15 @@ from scdiffaug.normalized import LARGEST_LOG_VALUE, find_scale, hold_counts
 
 logger = logging.getLogger("scdiffaug")
 
-# Cells in which whole numbers are looked for.
+# How many cells are searched for counts.
 _LOOKED_AT = 100
 
 
 def read_matrix(adata: AnnData, layer: str | None) -> Matrix | StoredMatrix:
     """X or a layer as float32, CSR where it is sparse, checked.
 
-    Of more than 20,000 cells that are on disk, or computed by dask, rows are read when they are
-    asked for.
+    If more than 20,000 cells are on disk, or computed by dask, rows are read when they are asked
+    for.
 
     Raises
     ------
@@ -66,7 +66,7 @@ def _stored(adata: AnnData, layer: str | None) -> tuple[Any, Rows, Rows | None]:
     if not adata.is_view:
         source = adata.X if layer is None else adata.layers[layer]
         return source, np.arange(adata.n_obs), None
-    # A view of what is on disk would read all of itself.
+    # A view of data on disk would read all of itself.
     base = adata._adata_ref
     rows = np.arange(base.n_obs)[adata._oidx]
     columns = np.arange(base.n_vars)[adata._vidx]
@@ -75,11 +75,11 @@ def _stored(adata: AnnData, layer: str | None) -> tuple[Any, Rows, Rows | None]:
 
 
 def has_x(adata: AnnData) -> bool:
-    """Whether there is an X, which is not read."""
+    """Whether there is an X; it is not read."""
     try:
         return _stored(adata, None)[0] is not None
     except KeyError:
-        # Of a file that has none.
+        # Raised for a file that has none.
         return False
 
 
@@ -89,7 +89,7 @@ def are_made(obs: pd.DataFrame) -> bool:
 
 
 def check_frame(adata: AnnData) -> None:
-    """Errors as of check_cells; raise ValueError without features and where names repeat.
+    """Raise as check_cells does, and ValueError if there are no features or names repeat.
 
     Tables that ``anndata.experimental.read_lazy`` left on disk are loaded: they are small.
     """
@@ -109,7 +109,7 @@ def check_frame(adata: AnnData) -> None:
 
 
 def check_depth(x: Matrix | StoredMatrix, obs_names: pd.Index, space: FeatureSpace) -> None:
-    """Raise ValueError where a cell of a counts matrix has no counts."""
+    """Raise ValueError if a cell of a counts matrix has no counts."""
     if not space.is_counts:
         return
     empty = depths(x) == 0
@@ -124,7 +124,7 @@ def check_depth(x: Matrix | StoredMatrix, obs_names: pd.Index, space: FeatureSpa
 def check_setup(
     adata: AnnData, layer: str | None, *, labels_key: str | None, batch_key: str | None
 ) -> None:
-    """Raise KeyError where a layer or column of obs is missing, else as in check_frame."""
+    """Raise KeyError if a layer or column of obs is missing, and else as check_frame does."""
     check_frame(adata)
     check_key(adata, "labels_key", labels_key)
     check_key(adata, "batch_key", batch_key)
@@ -134,7 +134,7 @@ def check_setup(
 
 
 def check_layer(adata: AnnData, layer: str | None, *, argument: str = "layer") -> None:
-    """Raise KeyError where a layer is named that is not there."""
+    """Raise KeyError if a layer is named that is not there."""
     if layer is None:
         return
     check_name("layer", layer)
@@ -145,7 +145,7 @@ def check_layer(adata: AnnData, layer: str | None, *, argument: str = "layer") -
 
 
 def check_graph(adata: AnnData, neighbors_key: str | None) -> None:
-    """Raise KeyError where a neighbour graph is named that is not there, whole."""
+    """Raise KeyError if a neighbour graph is named that is missing or incomplete."""
     if neighbors_key is None:
         return
     check_name("neighbors_key", neighbors_key)
@@ -162,7 +162,7 @@ def check_graph(adata: AnnData, neighbors_key: str | None) -> None:
 
 
 def warn_of_counts_beside(adata: AnnData) -> None:
-    """Warn where counts stand beside values that are none: the generator would want them."""
+    """Warn if counts stand beside values that are none: the generator does better with counts."""
     if adata.isbacked:
         return
     for name, values in adata.layers.items():
@@ -174,7 +174,7 @@ def warn_of_counts_beside(adata: AnnData) -> None:
 
 
 def warn_of_mixed_features(adata: AnnData) -> None:
-    """Warn where genes, proteins or peaks would be one space, as read_10x_h5 gives them."""
+    """Warn if genes, proteins or peaks are mixed in one matrix, as read_10x_h5 gives them."""
     if "feature_types" not in adata.var:
         return
     types = adata.var["feature_types"].value_counts()
@@ -189,7 +189,7 @@ def warn_of_mixed_features(adata: AnnData) -> None:
 
 
 def warn_of_lost_ones(x: Matrix, space: FeatureSpace) -> None:
-    """Warn where values are normalised counts of which no logarithm was taken."""
+    """Warn if values are normalised counts of which no logarithm was taken."""
     if space.kind == "counts" and (least := _usual_least(x)) > 1:
         logger.warning(
             "The smallest value of most cells is %d, not 1: if these are normalised values that "
@@ -205,7 +205,7 @@ def warn_of_lost_ones(x: Matrix, space: FeatureSpace) -> None:
 
 
 def _usual_least(x: Matrix) -> float:
-    """Median over cells of the smallest value that is not zero; 0 where most values are not."""
+    """Median over cells of the smallest non-zero value; 0 if most values are not zero."""
     values = sparse.csr_matrix(x)
     if values.nnz > x.shape[0] * x.shape[1] / 2:
         return 0.0
@@ -214,7 +214,7 @@ def _usual_least(x: Matrix) -> float:
 
 
 def warn_of_odd_cells(x: Matrix, obs_names: pd.Index, space: FeatureSpace) -> None:
-    """Warn where most of these cells hold log-normalised counts, and some do not."""
+    """Warn if most of these cells hold log-normalised counts, and some do not."""
     if space.kind != "log":
         return
     holds = hold_counts(x)
@@ -229,7 +229,7 @@ def warn_of_odd_cells(x: Matrix, obs_names: pd.Index, space: FeatureSpace) -> No
 
 
 def warn_of_sparse_values(x: Matrix) -> None:
-    """Warn where most values are 0 and the others are no counts."""
+    """Warn if most values are 0 and the others are not counts."""
     zero_share = 1 - np.count_nonzero(stored_values(x)) / (x.shape[0] * x.shape[1])
     if zero_share > 1 / 2:
         logger.warning(
@@ -241,7 +241,7 @@ def warn_of_sparse_values(x: Matrix) -> None:
 
 
 def _counts_in(values: Any) -> str:
-    """What counts the first cells, in memory, hold; nothing where they hold none."""
+    """What counts the first cells hold, in words; empty if none, or if they are not in memory."""
     if not isinstance(values, np.ndarray) and not sparse.issparse(values):
         return ""
     some = values[:_LOOKED_AT]
@@ -257,7 +257,7 @@ def _counts_in(values: Any) -> str:
 
 
 def check_no_view_on_disk(adata: AnnData) -> None:
-    """Raise ValueError where nothing can be written into it, since its cells are elsewhere."""
+    """Raise ValueError for a view of cells on disk, into which nothing can be written."""
     if adata.is_view and adata.isbacked:
         raise ValueError(
             "adata is a view of cells on disk: pass those, or a file of the view's own, made "
@@ -266,7 +266,7 @@ def check_no_view_on_disk(adata: AnnData) -> None:
 
 
 def check_no_missing(adata: AnnData, argument: str, key: str | None) -> None:
-    """Raise ValueError where a column of obs has missing values."""
+    """Raise ValueError if a column of obs has missing values."""
     if key is not None and (n_missing := int(adata.obs[key].isna().sum())):
         raise ValueError(
             f"{argument}={key!r} has {n_missing} missing values in adata.obs: name that group, or "
@@ -275,7 +275,7 @@ def check_no_missing(adata: AnnData, argument: str, key: str | None) -> None:
 
 
 def check_known(names: pd.Series, known: Sequence[str], *, argument: str) -> None:
-    """Raise ValueError where cells have labels that training did not see."""
+    """Raise ValueError if cells have labels that training did not see."""
     unknown = sorted(set(names) - set(known))
     if unknown:
         raise ValueError(
@@ -285,14 +285,14 @@ def check_known(names: pd.Series, known: Sequence[str], *, argument: str) -> Non
 
 
 def check_indices(indices: Sequence[int], n_cells: int) -> NDArray[np.int64]:
-    """Positions of the cells that are asked for, from positions or one truth value per cell.
+    """Positions of the cells that are asked for, from positions or a boolean mask.
 
     Raises
     ------
     TypeError
         If they are neither.
     ValueError
-        If there are none, some repeat, they are not in one row, or too few truth values.
+        If there are none, some repeat, they are not in one row, or a mask is of another length.
     IndexError
         If there is no cell at a position.
     """
@@ -328,7 +328,7 @@ def check_indices(indices: Sequence[int], n_cells: int) -> NDArray[np.int64]:
 
 
 def check_key(adata: AnnData, argument: str, key: str | None) -> None:
-    """Raise KeyError where a column of obs is named that is not there."""
+    """Raise KeyError if a column of obs is named that is not there."""
     if key is None:
         return
     check_name(argument, key)
@@ -351,7 +351,7 @@ def align_features(
         If features of the model are missing, naming how many and the first few.
     """
     check_frame(adata)
-    # One step, as what is on disk has no views of views.
+    # In one step, as data on disk have no views of views.
     rows = slice(None) if indices is None else check_indices(indices, adata.n_obs)
     if adata.var_names.equals(var_names):
         return adata if indices is None else adata[rows]
@@ -368,12 +368,12 @@ def align_features(
 
 
 def to_tensor(x: Matrix, device: torch.device) -> torch.Tensor:
-    """A matrix as a dense float32 tensor on a device, to which the zeros of CSR do not travel."""
+    """A matrix as a dense float32 tensor on a device; zeros of CSR are not transferred."""
     return to_sparse_tensor(x).to(device).to_dense()
 
 
 def to_csr(x: torch.Tensor) -> sparse.csr_matrix:
-    """A dense tensor on any device as a CSR matrix in memory, to which zeros do not travel."""
+    """A dense tensor on any device as a CSR matrix in memory; zeros are not transferred."""
     n, d = x.shape
     place = x.flatten().nonzero()[:, 0]
     indptr = torch.searchsorted(place, torch.arange(n + 1, device=x.device) * d)

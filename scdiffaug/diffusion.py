@@ -1,8 +1,8 @@
 """The two forward processes behind one protocol: Gaussian noise and count thinning.
 
-Networks are seen only as callables. A ``Network`` is one of noised cells, their noise level and
-the condition, and gives a value for each feature. A ``CountNetwork`` is one of thinned cells, the
-reads of the whole ones and the condition, and gives log-profiles and dispersions of the genes.
+Networks are just callables here. A ``Network`` takes noised cells, their noise level and the
+condition, and returns a value for each feature. A ``CountNetwork`` takes thinned cells, the reads
+of the whole cells and the condition, and returns log-profiles and dispersions of the genes.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ class ForwardProcess(Protocol):
 
     @property
     def default_steps(self) -> int:
-        """Denoising steps where the user names none."""
+        """Denoising steps if the user gives no number."""
         ...
 
     @property
     def n_passes(self) -> int:
-        """Times that the network may see a cell in training, before it knows it by heart."""
+        """How often the network may see a cell in training before it memorises the cell."""
         ...
 
     def loss(
@@ -58,9 +58,9 @@ class ForwardProcess(Protocol):
         rng: torch.Generator,
         depth: Tensor | None = None,
     ) -> Tensor:
-        """New cells, shape ``(n, d)``, of which ``strength`` is not the source's.
+        """New cells, shape ``(n, d)``; ``strength`` is the share that is not the source's.
 
-        ``depth``, shape ``(n,)``: reads they shall have, where the process makes reads; by
+        ``depth``, shape ``(n,)``: reads that they are to have, if the process makes reads; by
         default as many as their sources.
         """
         ...
@@ -70,7 +70,7 @@ class ForwardProcess(Protocol):
 class GaussianDiffusion:
     r"""Gaussian noise on standardised features (Zang et al. 2023, eq. 5).
 
-    The noised cell :math:`\sqrt{\bar\alpha} x + \sqrt{1-\bar\alpha}\,\delta` is carried as
+    The noised cell :math:`\sqrt{\bar\alpha} x + \sqrt{1-\bar\alpha}\,\delta` is represented as
     :math:`x + \sigma\delta` with :math:`\sigma^2 = (1-\bar\alpha)/\bar\alpha`. The network
     predicts what is left after the skip path of Karras et al. (2022, table 1), since an 80-wide
     layer cannot pass noise of thousands of dimensions.
@@ -79,9 +79,9 @@ class GaussianDiffusion:
     sigma_min: float = 0.02
     sigma_max: float = 80.0
     samplers: ClassVar[tuple[Sampler, ...]] = ("dpmpp_2m", "ddim", "ddpm")
-    # With eight a forest tells cells by up to 14 points better (benchmarks/NOTES.md, 48).
+    # With eight, a forest tells new cells by up to 14 points better (benchmarks/NOTES.md, 48).
     default_steps: ClassVar[int] = 32
-    # With 75 a forest tells cells of cytometry by 3 points better (benchmarks/NOTES.md, 49).
+    # With 75, a forest tells new cytometry cells by 3 points better (benchmarks/NOTES.md, 49).
     n_passes: ClassVar[int] = 150
 
     def denoise(self, network: Network, x: Tensor, sigma: Tensor, *, condition: Tensor) -> Tensor:
@@ -94,9 +94,9 @@ class GaussianDiffusion:
     def loss(
         self, network: Network, x: Tensor, condition: Tensor, *, rng: torch.Generator
     ) -> Tensor:
-        """Weighted squared error at log-normal noise levels, of mean -0.6.
+        """Weighted squared error at log-normal noise levels, whose logarithms have mean -0.6.
 
-        Karras et al. (2022) have -1.2.
+        Karras et al. (2022) use -1.2.
         """
         log_sigma = torch.randn(len(x), generator=rng, device=x.device) * 1.2 - 0.6
         sigma = log_sigma.exp()
@@ -141,14 +141,14 @@ class CountThinning:
     A cell keeps each read with probability a; the network sees the kept reads, how many the whole
     cell has, and the condition, and predicts the profile of the reads still missing. A gene's
     counts vary more than Poisson: its rate is the profile times a gamma-distributed factor, which
-    the kept reads help to infer. The reverse adds reads drawn from both, step by step. What the
-    network sees then is a thinned cell, and zeros, integers and depth hold by construction.
+    the kept reads help to infer. The reverse adds reads drawn from both, step by step, so that
+    the network still sees a thinned cell; zeros, integers and depth hold by construction.
     """
 
     samplers: ClassVar[tuple[Sampler, ...]] = ("thicken",)
-    # Cells are nearly as good from 4 on (benchmarks/NOTES.md, 48).
+    # New cells are nearly as good from 4 steps on (benchmarks/NOTES.md, 48).
     default_steps: ClassVar[int] = 8
-    # After more, few cells are learnt by heart; with less, many are not learnt (19 and 46 there).
+    # With more, small datasets are memorised; with fewer, large ones not learnt (19, 46 there).
     n_passes: ClassVar[int] = 75
 
     def loss(
@@ -183,8 +183,8 @@ class CountThinning:
     ) -> Tensor:
         """Thin the source to ``1 - strength`` of the depth, by default its own, then add reads.
 
-        The share kept rises as the square of the step: the first reads say what cell it is, and
-        few of them can be drawn at once (benchmarks/NOTES.md, experiment 4).
+        The share kept rises as the square of the step: the first reads say which cell it is, so
+        only few of them can be drawn at once (benchmarks/NOTES.md, experiment 4).
         """
         x, depth = _start(source, depth, strength=strength, rng=rng)
         n_kept = x.sum(1)
@@ -203,8 +203,8 @@ class CountThinning:
 def _shares_met(n_cells: int, rng: torch.Generator) -> Tensor:
     """Shares of reads kept, drawn as the steps of :meth:`CountThinning.sample` have them.
 
-    None where it begins, else the square of a step. Of uniform shares those of a cell of many
-    reads would hardly ever be few reads, on which all later ones hang (benchmarks/NOTES.md, 46).
+    Sampling begins with none; later the share is the square of a step. If shares were uniform, a
+    cell of many reads would hardly ever keep few, on which all depends (benchmarks/NOTES.md, 46).
     """
     first = 1 / CountThinning.default_steps
     steps = torch.rand(n_cells, generator=rng, device=rng.device) * (1 + first) - first
@@ -222,7 +222,7 @@ def _reads(x: Tensor) -> losses.Reads:
 
 
 def _binomial(number: Tensor, share: Tensor, rng: torch.Generator) -> Tensor:
-    """Successes of as many trials, the first of them by itself: most counts of reads are one."""
+    """Binomial draws, with the first trial drawn apart for speed: most counts are one."""
     first = torch.rand(number.shape, generator=rng, device=number.device) < share
     others = torch.binomial((number - 1).clamp_min_(0), share, generator=rng)
     return others + (first & (number > 0))
@@ -231,7 +231,7 @@ def _binomial(number: Tensor, share: Tensor, rng: torch.Generator) -> Tensor:
 def _start(
     source: Tensor, depth: Tensor | None, *, strength: float, rng: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Reads that are kept of the source, and the depth to reach."""
+    """Reads that are kept from the source, and the depth to reach."""
     wanted = source.sum(1) if depth is None else depth
     if strength == 1:
         return torch.zeros_like(source), wanted
@@ -250,7 +250,7 @@ def thin(x: Tensor, share: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def keep_reads(x: Tensor, n_reads: Tensor, rng: torch.Generator) -> Tensor:
-    """Draw reads of each cell without replacement, shape ``(n, d)``; all where it has no more.
+    """Draw reads of each cell without replacement, shape ``(n, d)``; all if it has no more.
 
     Parameters
     ----------
@@ -262,7 +262,7 @@ def keep_reads(x: Tensor, n_reads: Tensor, rng: torch.Generator) -> Tensor:
     n, d = x.shape
     *places, number = _reads(x)
     read_row, read_col = (part.repeat_interleave(number.long()) for part in places)
-    # In double precision, so that one sort shuffles within every row, row i lying in [i, i + 1).
+    # Row i lies in [i, i + 1), in double precision, so that one sort shuffles within every row.
     u = torch.rand(len(read_row), generator=rng, device=x.device, dtype=torch.float64)
     read_col = read_col[(read_row + u).argsort()]
     of_row = torch.bincount(read_row, minlength=n)
@@ -296,12 +296,12 @@ def expected_log_rates(logits: Tensor, dispersion: Tensor, kept: Tensor) -> Tens
 def draw_rates(
     logits: Tensor, dispersion: Tensor, kept: Tensor, *, rng: torch.Generator
 ) -> Tensor:
-    """Rates at which a cell's next reads fall on its genes, drawn, shape ``(n, d)``.
+    """Draw the rates at which a cell's next reads fall on its genes, shape ``(n, d)``.
 
-    Of the gamma distribution whose mean :func:`expected_log_rates` gives, by its cube root, which
-    is nearly normal (Wilson & Hilferty 1931): exact draws would take longer than the network. So
-    a step may draw many reads. Means hold within 5 %, and variances up to dispersions of 16; at 50
-    these are a third too large.
+    With rates drawn, a step may add many reads. Rates are drawn from the gamma distribution whose
+    mean :func:`expected_log_rates` gives, by its cube root, which is nearly normal (Wilson &
+    Hilferty 1931): exact draws would take longer than the network. Means hold within 5 %, and so
+    do variances up to dispersions of 16; at 50 the variances are a third too large.
     """
     heard = torch.addcmul(kept.new_ones(()), kept, dispersion)
     rates = torch.softmax(logits, dim=1)
@@ -309,22 +309,22 @@ def draw_rates(
     rates.mul_(heard).div_(expected)
     # In place from here on: these are matrices of cells by genes.
     spread = heard.reciprocal_().mul_(dispersion)
-    # A ninth of the spread, were roots not cut off at 0.
+    # It would be a ninth of the spread, were roots not cut off at 0.
     variance = spread / torch.add(9, spread, alpha=0.18)
     root = expected.normal_(generator=rng).mul_(variance.sqrt()).add_(1).sub_(variance)
-    # Above 0, that some gene can have a read.
+    # Above 0, so that some gene can have a read.
     root.clamp_min_(1e-3)
     rates.mul_(root).mul_(root).mul_(root)
     return rates.mul_(variance.square_().div_(4).add_(1))
 
 
 def draw_reads(rates: Tensor, n_reads: Tensor, rng: torch.Generator) -> Tensor:
-    """One multinomial draw per row, read by read, in time linear in reads, not in steps.
+    """One multinomial draw per row, read by read: time is linear in reads, not in steps.
 
     Parameters
     ----------
     rates
-        Of each gene, not normalised, shape ``(n, d)``.
+        Rate of each gene, not normalised, shape ``(n, d)``.
     n_reads
         Whole number of reads to draw per row, shape ``(n,)``.
 
@@ -343,10 +343,10 @@ def draw_reads(rates: Tensor, n_reads: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def _in_order(row: Tensor, n_draws: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Uniform draws on adjoining parts of a line, one for each row, and these parts' two ends.
+    """Sorted uniform draws on adjoining parts of a line, one part per row, and the parts' ends.
 
-    Draws in order are searched twice as fast. They are sums of exponential gaps, of which each
-    row has one more than draws (Devroye 1986, chapter V).
+    Sorted draws are searched twice as fast. They are sums of exponential gaps, of which each row
+    has one more than it has draws (Devroye 1986, chapter V).
     """
     n_gaps = len(row) + len(n_draws)
     u = torch.rand(n_gaps, generator=rng, device=row.device, dtype=torch.float64)

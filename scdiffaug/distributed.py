@@ -33,20 +33,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class _Job:
-    """All that decides what is made of a block of cells.
+    """All that decides what is made from a block of cells.
 
     Parameters
     ----------
     verb, options
-        What is done, and the arguments of that.
+        What to do, and its arguments.
     model, seal
         Folder of the model, and sha256 of its description.
     cells, changed
-        File of the cells, and when it was changed last, in nanoseconds.
+        File of the cells, and when it was last changed, in nanoseconds.
     block_size
-        Cells of a block.
+        Cells per block.
     seed
-        With the number of a block it decides the draws there.
+        Decides the random draws of a block, together with the block's number.
     """
 
     verb: Literal["embed", "augment"]
@@ -62,7 +62,7 @@ class _Job:
         return slice(block * self.block_size, (block + 1) * self.block_size)
 
     def waiting_beside(self, out: Path) -> Path:
-        """Folder of blocks that are made; another job's is another one."""
+        """Folder in which finished blocks wait; each job has its own."""
         said = json.dumps(asdict(self), sort_keys=True, default=str)
         return out.with_name(f".{out.name}.{hashlib.sha256(said.encode()).hexdigest()[:16]}")
 
@@ -85,20 +85,20 @@ def embed(
     cells
         An .h5ad file or a .zarr folder, with the model's features in any order.
     out
-        The .h5ad file to write. Beside it blocks wait in a folder until all are there: a call
-        that was interrupted goes on from them when it is repeated.
+        The .h5ad file to write. Finished blocks wait in a folder beside it until all are there:
+        to resume a call that was interrupted, repeat it.
     client
         A ``dask.distributed.Client``, or the address of a scheduler, whose workers see the model,
-        the cells and the folder of ``out`` under the same paths. By default one block is made
-        after another in this process.
+        the cells and the folder of ``out`` under the same paths. By default this process handles
+        one block after another.
     key_added
-        Key of ``.obsm`` for the semantic embedding; the projection's ends in ``_2d``.
+        Key of ``.obsm`` for the semantic embedding; the key of the projection ends in ``_2d``.
     block_size
-        Cells that are in memory at once, on each worker.
+        Cells in memory at once, on each worker.
 
     Returns
     -------
-    Nothing; writes an AnnData without ``.X``: ``.obs`` of the cells,
+    Nothing; writes an AnnData without ``.X``, with the cells' ``.obs``,
     ``.obsm["X_scdiffaug"]``, shape ``(n, 80)``, and ``.obsm["X_scdiffaug_2d"]``, shape ``(n, 2)``.
 
     Raises
@@ -106,9 +106,9 @@ def embed(
     FileExistsError
         If ``out`` exists.
     FileNotFoundError
-        If there is no folder of a model, or no file of cells.
+        If there is no model in the folder, or no file of cells.
     ImportError
-        If there is a client, but no Dask.
+        If a client is given, but Dask is not installed.
     TypeError
         If an argument is of the wrong type.
     ValueError
@@ -154,8 +154,8 @@ def augment(
 ) -> None:
     """Make new cells from those of a file, block by block.
 
-    Each block has random numbers of its own, from the seed and its number: which worker makes it,
-    and how often, makes no difference. Other block sizes give other cells.
+    The random numbers of a block come from the seed and the block's number, so that it makes no
+    difference which worker makes it, or how often. Other block sizes give other cells.
 
     Parameters
     ----------
@@ -164,7 +164,7 @@ def augment(
     n_per_cell, strength, sampler, steps, seed
         As in :meth:`scdiffaug.scDiffAug.augment`.
     depth
-        Total counts of a new cell, where the data are counts: its ``"source"``'s, or a number.
+        Total counts of a new cell, if the data are counts: those of its ``"source"``, or a number.
 
     Returns
     -------
@@ -175,9 +175,9 @@ def augment(
     FileExistsError
         If ``out`` exists.
     FileNotFoundError
-        If there is no folder of a model, or no file of cells.
+        If there is no model in the folder, or no file of cells.
     ImportError
-        If there is a client, but no Dask.
+        If a client is given, but Dask is not installed.
     TypeError
         If an argument is of the wrong type.
     ValueError
@@ -241,7 +241,7 @@ def _job(
 
 
 def _run(job: _Job, out: str | Path, client: Client | str | None) -> None:
-    """Make all blocks, then one file of them."""
+    """Make all blocks, then join them in one file."""
     block_files.check_new("out", out)
     out = Path(out).resolve()
     obs = _checked_obs(Path(job.cells))
@@ -254,7 +254,7 @@ def _run(job: _Job, out: str | Path, client: Client | str | None) -> None:
         storage.write_whole(out, lambda aside: _gather(job, places, aside, obs=obs))
         shutil.rmtree(waiting)
     finally:
-        # Fails where blocks wait for the next call.
+        # Fails, as it should, if blocks are left for the next call.
         with suppress(OSError):
             waiting.rmdir()
 
@@ -262,7 +262,7 @@ def _run(job: _Job, out: str | Path, client: Client | str | None) -> None:
 def _checked_obs(path: Path) -> pd.DataFrame:
     obs, var = block_files.read_names(path)
     with warnings.catch_warnings():
-        # Of repeated names, which the check refuses.
+        # AnnData warns of repeated names, which the check refuses.
         warnings.simplefilter("ignore", UserWarning)
         data.check_frame(AnnData(obs=obs, var=var))
     return obs
@@ -283,17 +283,17 @@ def _each(make: Callable[[int], None], numbers: range, client: Client | str | No
         with Client(client) as connected:
             return _each(make, numbers, connected)
     check_is("client", client, Client, advice="pass a dask.distributed.Client or an address")
-    # A block is a file: what a lost worker had done is still there.
+    # A block is a file, so that what a lost worker had finished is still there.
     client.gather(client.map(make, numbers, pure=False))
 
 
 def _make(job: _Job, waiting: Path, block: int) -> None:
-    """Make one block, unless it is there."""
+    """Make one block, unless its file is there."""
     place = waiting / f"{block}.h5ad"
     if place.exists():
         return
     made = _MAKERS[job.verb](job, block)
-    # A worker that was given up may still write the same block.
+    # A worker that Dask gave up on may still write the same block.
     with tempfile.TemporaryDirectory(dir=waiting) as aside:
         made.write_h5ad(Path(aside) / place.name)
         os.replace(Path(aside) / place.name, place)
@@ -301,7 +301,7 @@ def _make(job: _Job, waiting: Path, block: int) -> None:
 
 @lru_cache(maxsize=1)
 def _model(folder: str, seal: str) -> scDiffAug:
-    """The model, which a worker keeps from block to block."""
+    """Load the model, which a worker keeps from block to block."""
     if storage.read_description(Path(folder))["description_sha256"] != seal:
         raise ValueError(
             f"{folder} holds another model than when the call began: let it stand until the call "
@@ -334,7 +334,7 @@ _MAKERS = {"embed": _embedded, "augment": _augmented}
 
 
 def _gather(job: _Job, places: list[Path], out: Path, *, obs: pd.DataFrame) -> None:
-    """Write the blocks below one another, and of the cells what no block had."""
+    """Join the blocks in one file, and add the obs and uns that they lack."""
     uns: dict[str, Any] = {}
     if job.verb == "augment":
         tables = [block_files.read_names(place)[0] for place in places]

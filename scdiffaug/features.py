@@ -1,4 +1,4 @@
-"""What a matrix holds, and how and of which features the encoder sees it."""
+"""What a matrix holds, and which features of it the encoder sees, and how."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ Kind = Literal["counts", "peaks", "log", "raw"]
 # The cofactor cytometrists use for mass cytometry.
 _ARCSINH_COFACTOR = 5.0
 _MOST_CELLS_FITTED = 20_000
-# Variable genes that say what a cell is are few, open peaks many.
+# A few variable genes say what a cell is, but it takes many open peaks.
 _N_TOP_GENES, _N_TOP_PEAKS = 2000, 20_000
 # Chromosome, start and end, as in "chr1:9776-10668".
 _PEAK_NAME = re.compile(r"[\w.]+[:_-]\d+[_-]\d+")
-# Of peaks no more are open in a cell; panels of proteins have fewer zeros.
+# Peaks have a smaller share of values above zero; panels of proteins have fewer zeros.
 _MOST_OPEN = 0.5
 _CELLS_AT_ONCE = 4096
-# Cells of a batch that has a say in which features vary.
+# Batches with fewer cells have no say in which features vary.
 _FEWEST_OF_BATCH = 20
 
 
 @dataclass(frozen=True)
 class FeatureSpace:
-    """What a matrix holds, and how the encoder sees it; a generator of values sees it so too.
+    """What a matrix holds, and how the encoder and a generator of values see it.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ class FeatureSpace:
     cofactor
         Divides raw intensities before arcsinh; ``None`` leaves the values alone.
     scale
-        On which the AnnData holds normalised counts in place of counts, if it does.
+        Scale on which the AnnData holds normalised counts in place of counts, if it does.
     """
 
     kind: Kind
@@ -76,7 +76,7 @@ class FeatureSpace:
         ------
         ValueError
             If the request is unknown, or ``"counts"`` or ``"peaks"`` where values are neither
-            whole numbers nor these normalised, or any but ``"raw"`` where values are negative,
+            whole numbers nor normalised counts, or any but ``"raw"`` where values are negative,
             or ``"log"`` where they are too large.
         """
         check_choice("feature_space", requested, ("auto", *get_args(Kind)))
@@ -101,12 +101,12 @@ class FeatureSpace:
         return self.kind if self.scale is None else f"{self.kind} normalised as {self.scale}"
 
     def read(self, x: Matrix | StoredMatrix) -> Matrix | StoredMatrix:
-        """Values of the kind out of those that an AnnData holds, checked.
+        """Values of this kind from those that an AnnData holds, checked.
 
         Raises
         ------
         ValueError
-            If these are others than the space was chosen for.
+            If they are not of the kind that the space was chosen for.
         """
         if self.scale is None:
             _check_fits(self.kind, _bounds(x))
@@ -122,10 +122,10 @@ class FeatureSpace:
         return self.kind in ("counts", "peaks")
 
     def features(self, x: Matrix) -> Matrix:
-        """Values that the encoder's components are made of; ``x`` is left unchanged.
+        """Values from which the encoder's components are made; ``x`` is left unchanged.
 
-        Of peaks each open one's share of those that are open in the cell (term frequency), else
-        :meth:`transform`.
+        For peaks, each open one's share of all that are open in the cell (term frequency); else
+        as in :meth:`transform`.
         """
         if self.kind != "peaks":
             return self.transform(x)
@@ -138,7 +138,7 @@ class FeatureSpace:
         return torch.nn.functional.normalize((x > 0).float(), p=1, dim=1)
 
     def transform(self, x: Matrix) -> Matrix:
-        """Values as they are compared and drawn; ``x`` is left unchanged."""
+        """Values as they are compared and plotted; ``x`` is left unchanged."""
         if self.is_counts:
             cells = AnnData(x.copy())
             with torch_threads_kept():
@@ -230,7 +230,7 @@ def _n_open(x: Matrix) -> NDArray[np.int64]:
 
 
 def _most_open(x: Matrix, n_top: int) -> NDArray[np.int64]:
-    """Positions of the peaks that are open in most cells, and in one at least, ascending."""
+    """Positions of the peaks open in the most cells, and in at least one, ascending."""
     n_open = _n_open(x)
     most = np.argsort(-n_open, kind="stable")[:n_top]
     return np.sort(most[n_open[most] > 0])
@@ -239,7 +239,7 @@ def _most_open(x: Matrix, n_top: int) -> NDArray[np.int64]:
 def _most_varying(x: Matrix, n_top: int, batch: Sequence[Any] | None) -> NDArray[np.int64]:
     """Positions of the features of largest variance within batches, ascending.
 
-    Scanpy's dispersions are those of exponentials, of which scaled values and residuals have none.
+    Scanpy's dispersions are of exponentials, which mean nothing for scaled values and residuals.
     """
     codes = (
         np.zeros(x.shape[0], dtype=int) if batch is None else pd.factorize(np.asarray(batch))[0]
@@ -259,11 +259,11 @@ def _any_varies(x: Matrix) -> bool:
 def select_features(
     x: Matrix, space: FeatureSpace, *, n_top: int | None, batch: Sequence[Any] | None
 ) -> NDArray[np.int64]:
-    """Positions of the most variable features, ascending; all where there are not more.
+    """Positions of the most variable features, ascending; all if there are no more.
 
-    Scanpy's ``highly_variable_genes`` on logarithms, within batches where they are given; other
-    values by their variance, peaks by the cells in which they are open. 2,000 or, of peaks, 20,000
-    by default.
+    Scanpy's ``highly_variable_genes`` chooses them on logarithms, within batches if these are
+    given. Raw values are chosen by their variance, and peaks by the number of cells in which they
+    are open. The default is 2,000 features, or 20,000 peaks.
 
     Raises
     ------
@@ -287,7 +287,7 @@ def select_features(
     # Silences scanpy's advice about log1p: the transform is known.
     cells.uns["log1p"] = {"base": None}
     with warnings.catch_warnings(), torch_threads_kept():
-        # Fewer features than n_top vary at all: then all of those are taken.
+        # It warns if fewer features than n_top vary at all: then all of those are taken.
         warnings.filterwarnings("ignore", message=".*> number of normalized dispersions")
         genes = sc.pp.highly_variable_genes(
             cells,
@@ -299,20 +299,20 @@ def select_features(
 
 
 def _of_large_batches(x: Matrix, batch: NDArray[Any]) -> AnnData:
-    """Cells of batches in which dispersions can be compared; all, as one, where there are none."""
+    """Cells of batches large enough to compare dispersions; if there are none, all as one."""
     codes, _ = pd.factorize(batch)
     is_large = np.bincount(codes)[codes] >= _FEWEST_OF_BATCH
     if not is_large.any():
         return AnnData(x)
     cells = AnnData(x[is_large])
-    # Of values, not of categories: one without cells would stop scanpy.
+    # Made from values, not categories: one without cells would stop scanpy.
     cells.obs["batch"] = pd.Categorical(batch[is_large])
     return cells
 
 
 @dataclass(frozen=True)
 class PrincipalAxes:
-    """What takes features to the principal components that the encoder sees.
+    """Projection from features to the principal components that the encoder sees.
 
     Parameters
     ----------
@@ -332,21 +332,21 @@ class PrincipalAxes:
     ) -> PrincipalAxes:
         r"""Axes of standardised features, of at most 20,000 cells drawn at random.
 
-        Standardised values are clipped at ten, and components divided by the standard deviation
-        of them all. A panel of no more features than components is only centred and divided.
+        Standardised values are clipped at ten, and components divided by one standard deviation,
+        that of them all. A panel of no more features than components is only centred and divided.
 
         Parameters
         ----------
         features
             Shape ``(n, k)``, on the scale the networks see.
         n_components
-            At most as many axes.
+            Largest number of axes.
         seed
             Seed of the draw and of the decomposition.
         tf_idf
             Whether features are term frequencies, which are weighted by inverse document
             frequency, :math:`\log(1 + n / n_{open})`, and not standardised: latent semantic
-            indexing (Cusanovich et al. 2015), but that features are centred.
+            indexing (Cusanovich et al. 2015), except that features are centred.
         """
         if features.shape[0] > _MOST_CELLS_FITTED:
             rng = np.random.default_rng(seed)
@@ -386,7 +386,7 @@ class PrincipalAxes:
         return np.concatenate(parts)
 
     def search_space(self, components: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Points in which neighbours are searched, as in :mod:`scdiffaug.neighborhood`."""
+        """Points among which neighbours are searched, as in :mod:`scdiffaug.neighborhood`."""
         points = torch.from_numpy(components)
         return search_space(points, n_features=len(self.axes)).numpy()
 

@@ -21,7 +21,7 @@ from scdiffaug.scales import Scales
 
 
 class GeneratingModel(SavedModel):
-    """A saved model whose generator is at the user's command."""
+    """A saved model with the methods that use its generator."""
 
     def augment(
         self,
@@ -45,58 +45,58 @@ class GeneratingModel(SavedModel):
         Parameters
         ----------
         adata
-            Real cells with the model's features in any order; by default those of setup.
+            Real cells with the model's features in any order; by default those it was set up with.
         indices
-            Which of them are sources, by positions, each once, or a truth value for each cell;
-            all by default.
+            Which of them are sources: positions, none of them twice, or a boolean mask; all by
+            default.
         groupby
             Column of obs with groups, for ``target``, ``depth="sampled"`` and
             ``keep="consistent"``. The generator does not see it.
         target
-            Cells that each group shall have, its sources counted: a number, the ``"max"`` or
-            ``"median"`` of their sizes, or a number for each of some groups, as in
-            ``{"CD34+": 40}``. Sources are drawn at random, none twice before all of the group
-            were drawn; larger groups, and those not named, get no new cells.
+            Size that each group is to reach, its sources included: a number, the ``"max"`` or
+            ``"median"`` of the group sizes, or a size for each of some groups, as in
+            ``{"CD34+": 40}``. Sources are drawn at random, none twice before all of its group
+            were drawn. Larger groups, and groups that are not named, get no new cells.
         n_per_cell
-            New cells per source cell, where there is no target.
+            New cells per source cell, if there is no target.
         strength
-            The paper's control of semantic deviation, in (0, 1]: near 0 the cell itself, at 1 from
-            pure noise. Of counts, the share of the source's counts that are drawn anew.
+            The paper's control of semantic deviation, in (0, 1]: near 0 a new cell is its source,
+            at 1 it starts from pure noise. For counts, it is the share drawn anew.
         depth
-            Total counts of a new cell, where the data are counts: those of its ``"source"``; of a
-            cell of ``adata`` drawn at random (``"sampled"``), with ``groupby`` of the source's
-            group; or a number. Exact with thinning, approximate with Gaussian noise. Counts
+            Total counts of a new cell, if the data are counts: those of its ``"source"``; those of
+            a random cell of ``adata`` (``"sampled"``), of the source's group if there is a
+            ``groupby``; or a number. Exact with thinning, approximate with Gaussian noise. Counts
             beyond the source's own are drawn anew, whatever the strength.
         keep
-            ``"consistent"`` rejects cells that left their source's place in the semantic
-            embedding: with ``groupby``, those whose 15 nearest real cells (fewer in a group of
-            fewer) are mostly of another group; without, those farther from their source than its
-            own 15 nearest cells. A rejected cell is drawn again from its source, up to ten times
-            in all; then it is left out, and a warning says of which group. Logs the share of all
-            draws that was kept. Its time grows with the product of real and new cells.
+            ``"consistent"`` rejects new cells that left their source's place in the semantic
+            embedding: with ``groupby``, if another group is more frequent among the 15 nearest
+            real cells (fewer for a smaller group); without, if they are farther from their source
+            than its own 15 nearest cells. A rejected cell is drawn again, up to ten times in all,
+            and then left out; a warning names its group. The share of draws that was kept is
+            logged. The time grows with the product of the numbers of real and new cells.
         sampler
             ``"thicken"`` with count thinning, else ``"dpmpp_2m"``, ``"ddim"`` or ``"ddpm"``.
         steps
             Denoising steps; by default 8 with count thinning, 32 with Gaussian noise.
         batch_size
-            Cells made at once, by default 512, and up to 8192 on a GPU; half as many where memory
+            Cells made at once, by default 512, and up to 8192 on a GPU; half as many if memory
             runs out. Other sizes give other cells.
         seed
             Seed of the draws; by default the model's.
         path
-            An .h5ad file to write, from which cells are given back as they are on disk (backed),
-            X as the model reads it, no layers: only some thousand are in memory at a time. A call
-            that was interrupted goes on where it was when it is repeated. The cells are others
-            than without a path, since each block has a seed of its own.
+            An .h5ad file to write. The new cells are returned backed by it, with X as the model
+            reads it and no layers, so that only some thousand are in memory at a time. To resume
+            a call that was interrupted, repeat it. The cells differ from those made without a
+            path, since each block has a seed of its own.
 
         Returns
         -------
-        AnnData of the new cells alone, with the model's features and X on the scale of the data's
-        own; of counts also log1p of 10,000 per cell in ``.layers["log1p_norm"]``, of normalised
-        ones the counts in the layer of setup or ``"counts"``. ``.obs`` is that of the sources with
-        ``source_obs_name``, ``augmentation_strength`` and ``is_augmented``, its names being
-        ``NAME-aug0``, ``NAME-aug1``, ...; ``.uns["scdiffaug"]`` says how they were made and, with
-        ``keep="consistent"``, the ``kept_share``.
+        AnnData of the new cells alone, with the model's features and X on the scale of the real
+        cells' X. For counts, ``.layers["log1p_norm"]`` holds log1p of 10,000 per cell; if X is
+        normalised, the counts are in the layer of setup, or else in ``"counts"``. ``.obs`` is that
+        of the sources with ``source_obs_name``, ``augmentation_strength`` and ``is_augmented``;
+        cells are named ``NAME-aug0``, ``NAME-aug1``, ...; ``.uns["scdiffaug"]`` says how they were
+        made and, with ``keep="consistent"``, the ``kept_share``.
 
         Raises
         ------
@@ -105,7 +105,7 @@ class GeneratingModel(SavedModel):
         IndexError
             If there is no cell at an index.
         KeyError
-            If the column of obs is missing, or a group that the target names.
+            If the column of obs, or a group that the target names, is missing.
         RuntimeError
             If the model is not trained.
         TypeError
@@ -159,7 +159,7 @@ class GeneratingModel(SavedModel):
         seed: int | None,
         path: str | Path | None = None,
     ) -> Plan:
-        """What :meth:`augment` makes, all arguments checked, for which nothing need be trained."""
+        """Plan of what :meth:`augment` makes, all arguments checked; needs no trained model."""
         choice = Choice(
             groupby=groupby, target=target, n_per_cell=n_per_cell, depth=depth, keep=keep
         )
@@ -197,19 +197,19 @@ class GeneratingModel(SavedModel):
     ) -> AnnData:
         """Make cells on the way from one cell, or one group, to another.
 
-        The generator is conditioned on ``(1 - s) y_start + s y_end``, y of the neighbourhoods
-        of the two, with s from 0 to 1 in even steps; the total counts of a cell go the same
-        way. Nothing but these is taken from the two cells.
+        The generator is conditioned on ``(1 - s) y_start + s y_end``, where each y is that of
+        the cell's neighbourhood and s goes from 0 to 1 in even steps. Total counts are
+        interpolated in the same way. Nothing else is taken from the two cells.
 
         Parameters
         ----------
         adata
-            Real cells with the model's features in any order; by default those of setup.
+            Real cells with the model's features in any order; by default those it was set up with.
         start, end
-            Name in ``obs_names`` or position of a cell; with ``groupby``, the name of a group, of
-            which each new cell has a member of its own drawn at random.
+            A cell's name in ``obs_names`` or its position; with ``groupby``, the name of a group,
+            from which a member is drawn at random for each new cell.
         n_cells
-            New cells, those at both ends included.
+            Number of new cells, those at both ends included.
         groupby
             Column of obs with the groups.
         sampler, steps, batch_size, seed
@@ -267,7 +267,7 @@ class GeneratingModel(SavedModel):
         batch_size: int | None = None,
         seed: int | None,
     ) -> Interpolation:
-        """What :meth:`interpolate` makes, as :meth:`_plan` is what :meth:`augment` makes."""
+        """Plan of what :meth:`interpolate` makes, as :meth:`_plan` is for :meth:`augment`."""
         if self.module.condition_on != "semantic":
             raise ValueError(
                 f"condition={self.module.condition_on!r}: cells are interpolated through y, which "
@@ -310,39 +310,39 @@ class GeneratingModel(SavedModel):
     ) -> dict[str, Any]:
         """Check new cells against real ones, and say in plain words what to worry about.
 
-        The source cells are split at random. New cells made from one half, one of each source,
-        are compared with the other half, and beside every score stands that of the first half
-        itself: what real cells reach. So groups that were made larger do not disturb, and no
-        labels are needed.
+        The source cells are split at random. New cells made from one half, one per source, are
+        compared with the other half. Beside every score stands that of the first half itself,
+        which is what real cells reach. So groups that were enlarged do not distort the scores,
+        and no labels are needed.
 
         Parameters
         ----------
         new
-            Cells that :meth:`augment` made from ``adata``. Where ``source_obs_name`` names no
-            cell of ``adata``, a random half of ``adata`` stands in for the sources, from which
-            the new cells may come or not, and nothing is said of own sources.
+            Cells that :meth:`augment` made from ``adata``. If ``source_obs_name`` names no cell
+            of ``adata``, a random half of ``adata`` stands in for the sources, whether the new
+            cells come from it or not, and the check of own sources is skipped.
         adata
-            Real cells; by default those of setup.
+            Real cells; by default those that the model was set up with.
         held_out
             Real cells that the model was not trained on, drawn like the sources: a harder test.
         groupby
             Column of obs of all cells; adds the share of new cells that stayed in their group.
         path
-            Where to write the page, a single file of HTML that loads nothing; it replaces a file
-            that is there. By default it is only returned.
+            Where to write the page, a single HTML file that loads nothing; an existing file is
+            replaced. By default the page is only returned.
         max_cells
-            Cells of each side at most, drawn at random where there are more.
+            Largest number of cells per side, drawn at random if there are more.
         seed
             Seed of the split, the draws and the judges; by default the model's.
 
         Returns
         -------
-        ``"checks"``: by name, each with ``title``, ``value``, ``real`` (the same score of real
+        ``"checks"``: by name, each with ``title``, ``value``, ``real`` (the same score for real
         cells), ``verdict`` (``"good"``, ``"look"`` or ``"worry"``), ``words`` and
-        ``how_to_read``; ``"worries"``: the words of all that are not good; ``"skipped"``: why
-        checks were left out; ``"groups"``: for each group ``value`` (the share
-        that stayed), ``real`` (the same of real cells) and ``n_cells``; ``"made_with"``: options
-        of :meth:`augment`; ``"n_cells"`` of each side; ``"html"``: the page.
+        ``how_to_read``; ``"worries"``: the words of all checks that are not good; ``"skipped"``:
+        why checks were left out; ``"groups"``: for each group ``value`` (the share that stayed),
+        ``real`` (the same for real cells) and ``n_cells``; ``"made_with"``: the options of
+        :meth:`augment`; ``"n_cells"``: cells per side; ``"html"``: the page.
 
         Raises
         ------
@@ -391,7 +391,7 @@ class GeneratingModel(SavedModel):
     def _sources(
         self, adata: AnnData | None, indices: Sequence[int] | None, choice: Choice
     ) -> tuple[AnnData, Matrix | StoredMatrix, Rows]:
-        """All cells that the choice asks about, their values, and which may be sources."""
+        """Cells on which the choice depends, their values, and rows that may be sources."""
         if choice.looks_beyond_sources and indices is not None:
             cells, x = self._read(adata, None)
             return cells, x, data.check_indices(indices, cells.n_obs)

@@ -10,9 +10,9 @@ from torch import Tensor
 from scdiffaug.losses import PROJECTION_DOF, log_t_similarity
 
 _N_STARTS, _N_STEPS, _RATE = 16, 400, 0.1
-# Pairs of communities, of all starts, that take a second or two.
+# Pairs of communities, over all starts, that take a second or two.
 _MOST_PAIRS = 160_000
-# Share of the repulsion at the start, and the step from which there is all of it.
+# Share of the repulsion at the start, and the step from which it is full.
 _FIRST_REPULSION, _REPELS_FULLY = 0.03, 200
 
 
@@ -25,19 +25,19 @@ def community_layout(
     n_dimensions: int,
     seed: int,
 ) -> NDArray[np.float32]:
-    r"""Places of communities that the projection's loss wants, shape ``(k, n_dimensions)``.
+    r"""Places of communities that minimise the projection's loss, shape ``(k, n_dimensions)``.
 
     .. math:: -\sum_{ab} W_{ab} \log Q_{ab} + (m - 1) f_a f_b R_{ab} \log(1 - Q_{ab})
 
     is the soft contrastive loss in expectation (:func:`~scdiffaug.losses.soft_contrastive`, P as
-    the identity), if all cells of a community lie at one place. It has many minima, of which a
-    network that starts anywhere finds one; of the few points of communities the best of several
-    is cheap to find. Repulsion rises from little, so that they pass each other and find their
-    places beside their like, as in t-SNE's early exaggeration (van der Maaten and Hinton 2008).
-    The layout of communities first is PAGA's idea (Wolf et al. 2019).
+    the identity), if all cells of a community lie at one place. It has many minima, and a network
+    that starts anywhere finds just one of them; for the few points that communities are, the best
+    of several is cheap to find. Repulsion starts low, so that communities can pass each other to
+    be beside similar ones, as in t-SNE's early exaggeration (van der Maaten and Hinton 2008).
+    Laying out communities first is PAGA's idea (Wolf et al. 2019).
 
-    Of more than 100 communities there are fewer starts than sixteen, and more than 400, of which
-    a graph in many pieces has, begin together in the middle: all pairs would take minutes.
+    With more than 100 communities there are fewer than sixteen starts. More than 400, as of a
+    graph in many pieces, begin together in the middle, since all pairs would take minutes.
 
     Parameters
     ----------
@@ -46,13 +46,13 @@ def community_layout(
     weights
         R, how much communities repel each other, shape ``(k, k)``.
     sizes
-        Cells of each, shape ``(k,)``; f is their share.
+        Cells of each community, shape ``(k,)``; f is their share.
     batch_size
-        m, of whose other cells each is repelled.
+        m; each cell is repelled by the other cells of its batch.
     n_dimensions
-        Of the projection.
+        Dimensions of the projection.
     seed
-        Of the starts.
+        Seed of the starts.
     """
     n_starts = min(_N_STARTS, _MOST_PAIRS // len(sizes) ** 2)
     if not n_starts:

@@ -16,7 +16,7 @@ PROJECTION_DOF = 0.01
 
 def squared_distances(a: Tensor, b: Tensor) -> Tensor:
     """Squared Euclidean distances between rows, ``(n, k)`` and ``(m, k)`` to ``(n, m)``."""
-    # A difference of large squares: a product in bfloat16 would lose the near cells.
+    # It is a difference of large squares: a product in bfloat16 would lose the near cells.
     with torch.autocast(a.device.type, enabled=False):
         squares = a.square().sum(1)[:, None] + b.square().sum(1)
         return torch.addmm(squares, a, b.T, alpha=-2).clamp_min_(0)
@@ -67,8 +67,8 @@ def soft_contrastive(
     the identity matrix: row i of the views is the positive of anchor i. The paper weights
     the positives by :math:`e^\beta` and clips P at 1. Here :math:`\beta \to \infty`, since at a
     finite one the loss has a trivial minimum: the encoder drives :math:`P_{ii}` to 0 by moving
-    all y apart (``benchmarks/NOTES.md``, experiment 1). The paper's R is 1: then the room that a
-    group takes grows with its cells (experiment 24).
+    all y apart (``benchmarks/NOTES.md``, experiment 1). The paper's R is 1, with which the room
+    that a group takes grows with its cells (experiment 24).
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ def soft_contrastive(
 
 
 class _SoftContrastive(torch.autograd.Function):
-    """The gradient by hand: autograd would fill a score of matrices of cells by cells."""
+    """Loss with a gradient by hand: autograd would fill some twenty cell-by-cell matrices."""
 
     @staticmethod
     def forward(ctx: Any, dof: tuple[float, float], repelled: Tensor, *points: Tensor) -> Tensor:
@@ -133,7 +133,7 @@ def _by_points(anchor: Tensor, view: Tensor, by_distance: Tensor) -> tuple[Tenso
 
 
 def layout(z: Tensor, places: Tensor) -> Tensor:
-    r"""Squared distance of cells and their views from where they shall begin, mean over cells.
+    r"""Squared distance of cells and their views from their starting places, mean over cells.
 
     .. math:: \lVert z_i - t_i \rVert^2 + \lVert z_i^+ - t_i \rVert^2
 
@@ -151,7 +151,7 @@ def layout(z: Tensor, places: Tensor) -> Tensor:
 def info_nce(*, z_anchor: Tensor, z_view: Tensor) -> Tensor:
     r"""InfoNCE, the loss of SimCLR (Chen et al. 2020), mean over anchors.
 
-    The similarity is the Cauchy kernel :math:`1/(1 + D)` rather than the cosine's, as in t-SimCNE
+    The similarity is the Cauchy kernel :math:`1/(1 + D)` rather than the cosine, as in t-SimCNE
     (Böhm et al. 2023): a cosine would bend a plane onto a circle.
 
     Parameters
@@ -174,7 +174,7 @@ def byol(prediction: Tensor, target: Tensor) -> Tensor:
     prediction
         Predictions q of the online network, shape ``(n, k)``.
     target
-        What the momentum network says of the other views, shape ``(n, k)``; a constant.
+        Outputs of the momentum network for the other views, shape ``(n, k)``; a constant.
     """
     return 2 + 2 * simsiam(prediction, target)
 
@@ -199,7 +199,7 @@ def moco(query: Tensor, key: Tensor, queue: Tensor, *, temperature: float = 0.1)
     Parameters
     ----------
     query, key
-        Cells and, by the momentum network, their positives, rows of length 1, shape ``(n, k)``.
+        Cells, and their positives by the momentum network; rows of length 1, shape ``(n, k)``.
     queue
         Keys of earlier batches, rows of length 1, shape ``(m, k)``.
     temperature
@@ -237,8 +237,8 @@ def preconditioned_denoising(denoised: Tensor, x: Tensor, sigma: Tensor) -> Tens
     r"""Weighted squared error of denoised cells (eq. 5; weight of Karras et al. 2022).
 
     Eq. 5 compares noise with predicted noise; with the denoised cell as the prediction the same
-    error carries the weight :math:`(\sigma^2 + 1)/\sigma^2`, which is even over noise levels, as
-    features have unit variance.
+    error carries the weight :math:`(\sigma^2 + 1)/\sigma^2`. It balances the loss over noise
+    levels, as features have unit variance.
 
     Parameters
     ----------
@@ -262,13 +262,13 @@ def missing_reads_nll(logits: Tensor, reads: Reads) -> Tensor:
     logits
         Unnormalised log-profile of the missing reads, shape ``(n, d)``.
     reads
-        The missing reads: row, column and number, each shape ``(k,)``; no pair twice.
+        The missing reads: row, column and number, each shape ``(k,)``; no place twice.
     """
     return _MissingReads.apply(logits, *reads)
 
 
 class _MissingReads(torch.autograd.Function):
-    """The gradient by hand: autograd would fill four matrices of cells by genes, this one."""
+    """Loss with a gradient by hand: autograd fills four cell-by-gene matrices, this just one."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, *reads: Tensor) -> Tensor:
@@ -277,7 +277,7 @@ class _MissingReads(torch.autograd.Function):
         log_p = torch.log_softmax(logits, dim=1, dtype=precise)
         number = number.to(log_p.dtype)
         n_missing = number.new_zeros(len(logits)).index_add(0, row, number)
-        # Share of each read in the mean over cells of the mean over a cell's reads.
+        # Weight of each read in the mean over cells of the mean over a cell's reads.
         weight = number / (n_missing * (n_missing > 0).sum())[row]
         weight = torch.where(number > 0, weight, 0.0)
         place = row * logits.shape[1] + column

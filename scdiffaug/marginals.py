@@ -1,4 +1,4 @@
-"""Values of features as Gaussian noise is added to them, and back."""
+"""The scale on which Gaussian noise is added to values of features, and its inverse."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from torch import Tensor, nn
 from scdiffaug.matrices import Matrix
 from scdiffaug.nn import LOWEST_SCORE, NEVER
 
-# Of normal scores, at which quantiles are kept.
+# Largest normal score, and number of the scores at which quantiles are kept.
 _MOST_SCORE, _N_KNOTS = 3.3, 67
 
 
 class FeatureScale(nn.Module):
     r"""Scale on which each feature has about unit variance, fitted on training cells.
 
-    Where most values of the matrix are above the lowest of their feature, as in cytometry, they
-    are standardised, and the lowest are spread over one standard deviation below the others, as
-    noise hides that many values are the very same.
+    If most values of the matrix are above the lowest of their feature, as in cytometry, they are
+    standardised. The lowest are spread over one standard deviation below the others, as noise
+    hides that many values are the very same.
 
-    Where most are the lowest, as in log-normalised TPM, those above are taken to their normal
+    If most are the lowest, as in log-normalised TPM, those above are mapped to their normal
     scores, :math:`\Phi^{-1}` of their quantile (the nonparanormal of Liu et al. 2009), and the
-    lowest to one place below. With the odds of these a network says which values are the lowest
+    lowest to one place below. From the odds of the lowest, a network tells which values they are
     (:class:`~scdiffaug.nn.ValueGenerator`; benchmarks/NOTES.md, 48).
 
     Parameters
@@ -75,7 +75,7 @@ class FeatureScale(nn.Module):
         odds = (x.shape[0] - n_above + 0.5) / (n_above + 0.5)
         self.lowest_log_odds.copy_(torch.as_tensor(np.log(odds)))
         shares = norm.cdf(self.scores.cpu().numpy())
-        # The last knots are the least and the largest value.
+        # The outermost knots are the least and the largest value.
         shares[[0, -1]] = 0, 1
         for knots, values, lowest in zip(self.knots, above, self.lowest, strict=True):
             knots.copy_(torch.as_tensor(np.quantile(values, shares)) if len(values) else lowest)
@@ -87,12 +87,12 @@ class FeatureScale(nn.Module):
         if not self._has_place:
             spread = torch.where(is_lowest, self.lowest - draws * self.std, x)
             return (spread - self.mean) / self.std
-        # A value that many cells have is any of the scores that it takes.
+        # A value that many cells share gets any of the scores that it spans.
         scores = torch.lerp(self._scores(x, right=False), self._scores(x, right=True), draws)
         return torch.where(is_lowest, LOWEST_SCORE, scores)
 
     def inverse(self, scaled: Tensor) -> Tensor:
-        """Values of scaled ones, shape ``(n, d)``, within the bounds of their features."""
+        """Values from scaled ones, shape ``(n, d)``, within the bounds of their features."""
         if not self._has_place:
             return (scaled * self.std + self.mean).clamp(self.lowest, self.highest)
         place = (scaled.clamp(-_MOST_SCORE, _MOST_SCORE) + _MOST_SCORE) / self._gap
@@ -103,7 +103,7 @@ class FeatureScale(nn.Module):
         return torch.where(is_lowest, self.lowest, values)
 
     def _scores(self, x: Tensor, *, right: bool) -> Tensor:
-        """Normal scores, the least or the largest where a value has several."""
+        """Normal scores; the least or the largest if a value has several."""
         values = x.T.contiguous()
         knot = torch.searchsorted(self.knots, values, right=right).clamp_(1, _N_KNOTS - 1)
         left, width = self.knots.gather(1, knot - 1), self.knots.diff(dim=1).gather(1, knot - 1)
@@ -120,7 +120,7 @@ class FeatureScale(nn.Module):
 
 
 def _values_above(x: Matrix, lowest: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-    """Of each feature the values that are more than its lowest."""
+    """For each feature, the values above its lowest."""
     columns: Any = sparse.csc_matrix(x) if sparse.issparse(x) else x
     above = []
     for j, least in enumerate(lowest):

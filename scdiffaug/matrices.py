@@ -16,17 +16,17 @@ from sklearn.utils import gen_batches
 Matrix: TypeAlias = NDArray[np.float32] | sparse.csr_matrix
 Rows: TypeAlias = NDArray[np.int64]
 
-# A matrix of no more rows is its own subsample, so that it is read whole.
+# A matrix of no more rows than this is its own subsample, so that it is read whole.
 SUBSAMPLED = 20_000
 _ROWS_AT_ONCE = 4096
 # Training reads runs of so many rows, and mixes so many rows at once.
 _RUN, _MIXED = 256, 16_384
-# Reading so many rows too many costs less than reading twice.
+# Reading up to so many rows too many costs less than reading twice.
 _GAP = 64
 
 
 def to_dense(x: Matrix) -> NDArray[np.float32]:
-    """A dense or CSR matrix as a dense one in row order, on which the rounding of sums hangs."""
+    """A dense or CSR matrix as a dense one in row order, which decides how sums are rounded."""
     return np.ascontiguousarray(x.toarray() if isinstance(x, sparse.csr_matrix) else x)
 
 
@@ -36,7 +36,7 @@ def stored_values(x: Matrix) -> NDArray[np.float32]:
 
 
 def depths(x: Matrix | StoredMatrix) -> NDArray[np.float32]:
-    """Sum of each row, shape ``(n,)``: of counts the reads of each cell."""
+    """Sum of each row, shape ``(n,)``: for counts, the reads of each cell."""
     return np.asarray(x.sum(1), dtype=np.float32).ravel()
 
 
@@ -55,7 +55,7 @@ def as_float32(source: Any, place: str) -> Matrix:
             f"{place} has values of type {source.dtype}: convert them to real numbers, e.g. with "
             ".astype('float32')."
         )
-    # Numbers too large for float32 become infinite, which is said in words.
+    # Numbers too large for float32 become infinite, which the error below says.
     with np.errstate(over="ignore"):
         if sparse.issparse(source):
             x = sparse.csr_matrix(source, dtype=np.float32)
@@ -102,21 +102,21 @@ _OF_NOTHING = Bounds(0.0, 0.0, True)
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class StoredMatrix:
-    """A matrix that is on disk, or computed by dask, of which blocks of rows are read.
+    """A matrix that is on disk, or computed by dask, and read by blocks of rows.
 
     Parameters
     ----------
     source
-        What gives rows where it is sliced: a sparse dataset of anndata, an array of h5py, zarr
+        What gives rows when it is sliced: a sparse dataset of anndata, or an array of h5py, zarr
         or dask.
     rows, columns
-        Positions in the source; all columns where there are none.
+        Positions in the source; all columns if None.
     place
         Name of the matrix in messages.
     bounds, sums
         What :meth:`surveyed` found: bounds of the values, sum of each row.
     seen
-        What is done to the rows that are read.
+        Function that is applied to the rows that are read.
     """
 
     source: Any
@@ -161,17 +161,17 @@ class StoredMatrix:
         return self.sums
 
     def take(self, rows: Rows) -> Self:
-        """Some of the rows, which stay where they are."""
+        """Some of the rows, which are not read yet."""
         sums = None if self.sums is None else self.sums[rows]
         return replace(self, rows=self.rows[rows], sums=sums)
 
     def map(self, seen: Callable[[Matrix], Matrix]) -> Self:
-        """The same matrix, its rows seen through one more function of rows."""
+        """The same matrix, with one more function applied to the rows that are read."""
         first = self.seen
         return replace(self, seen=seen if first is None else lambda rows: seen(first(rows)))
 
     def _read(self, wanted: Rows) -> Matrix:
-        """Sorted rows of the source, by one read of those from the first to the last."""
+        """Sorted rows of the source, by one read from the first to the last of them."""
         found = self.source[int(wanted[0]) : int(wanted[-1]) + 1]
         found = found.compute() if hasattr(found, "compute") else found
         if len(wanted) < found.shape[0]:
@@ -182,18 +182,18 @@ class StoredMatrix:
 
 
 def _runs(wanted: Rows) -> list[Rows]:
-    """Sorted positions, parted where reading what lies between would not pay or be too much."""
+    """Sorted positions, split where reading what lies between would not pay or be too much."""
     apart = (np.diff(wanted) > _GAP) | (np.diff(wanted // _MIXED) > 0)
     return np.split(wanted, np.flatnonzero(apart) + 1)
 
 
 def is_stored(source: object) -> bool:
-    """Whether a matrix is of another kind than those that are in memory."""
+    """Whether a matrix is of a kind that is not in memory."""
     return not (isinstance(source, np.ndarray) or sparse.issparse(source))
 
 
 def opened(source: Any, rows: Rows, columns: Rows | None, *, place: str) -> Matrix | StoredMatrix:
-    """Rows of what is stored: up to 20,000 are read, more are surveyed.
+    """Rows of a stored matrix: up to 20,000 are read, more are surveyed.
 
     Raises
     ------
@@ -212,7 +212,7 @@ def opened(source: Any, rows: Rows, columns: Rows | None, *, place: str) -> Matr
 
 
 def stacked(parts: Sequence[Matrix]) -> Matrix:
-    """Matrices below one another, sparse where they are."""
+    """Matrices below one another, sparse if they are."""
     if len(parts) == 1:
         return parts[0]
     return sparse.vstack(parts, "csr") if sparse.issparse(parts[0]) else np.concatenate(parts)
@@ -231,12 +231,12 @@ def digest(x: Matrix | StoredMatrix) -> str:
 
 
 def row_blocks(x: Matrix | StoredMatrix) -> list[slice]:
-    """Slices of some thousand rows that make up all."""
+    """Slices of some thousand rows that together cover all."""
     return list(gen_batches(x.shape[0], _ROWS_AT_ONCE))
 
 
 def subsample(x: Matrix | StoredMatrix) -> tuple[Rows, Matrix]:
-    """Positions of rows that stand for all, 20,000 of a stored matrix, else all; these rows."""
+    """Rows that stand for all (20,000 of a stored matrix, else all): positions, and values."""
     if not isinstance(x, StoredMatrix):
         return np.arange(x.shape[0]), x
     rows = drawn_rows(x.shape[0], SUBSAMPLED)
@@ -244,9 +244,9 @@ def subsample(x: Matrix | StoredMatrix) -> tuple[Rows, Matrix]:
 
 
 def taken(x: Matrix | StoredMatrix, rows: Rows) -> Matrix | StoredMatrix:
-    """Some rows, far apart; many of a dense matrix that is stored are not read.
+    """Some rows, far apart; if they are many rows of a stored dense matrix, they are not read.
 
-    Few ones come into memory, as do sparse ones: with what lies between these, training would
+    Few rows come into memory, as do sparse ones: with what lies between these, training would
     read all rows of the matrix again in each epoch.
     """
     if not isinstance(x, StoredMatrix):
@@ -255,13 +255,13 @@ def taken(x: Matrix | StoredMatrix, rows: Rows) -> Matrix | StoredMatrix:
 
 
 def drawn_rows(n_rows: int, n_drawn: int, *, seed: int = 0) -> Rows:
-    """Positions of as many rows drawn at random, ascending; of all where there are not more."""
+    """Positions of ``n_drawn`` rows drawn at random, ascending; of all if there are no more."""
     n_drawn = min(n_rows, n_drawn)
     return np.sort(np.random.default_rng(seed).choice(n_rows, n_drawn, replace=False))
 
 
 def shuffled(x: Matrix | StoredMatrix, rng: np.random.Generator) -> Rows:
-    """All rows in random order; of a stored matrix, runs of 256 that stand together."""
+    """All rows in random order; those of a stored matrix stay together in runs of 256 or more."""
     if not isinstance(x, StoredMatrix):
         return rng.permutation(x.shape[0])
     n_rows, run = x.shape[0], x.run
@@ -274,7 +274,7 @@ def batches(
 ) -> Iterator[tuple[Rows, Matrix]]:
     """Positions in the order of :func:`shuffled`, by batches, with the rows that are there.
 
-    Of a stored matrix the rows of some batches are read at once, 64 runs, and mixed once more.
+    Of a stored matrix the rows of some batches, 64 runs of 256, are read at once and mixed again.
 
     Parameters
     ----------
@@ -303,7 +303,7 @@ def batches(
 
 
 def mixed_reads(cells: Matrix, others: Matrix, *, rng: np.random.Generator) -> sparse.csr_matrix:
-    """Cells that gave up to half of their reads for reads of another cell.
+    """Cells in which up to half of the reads are replaced by reads of another cell.
 
     Parameters
     ----------

@@ -35,51 +35,51 @@ Representation = Literal["semantic", "projection"]
 class scDiffAug(RegisteringModel):
     """Label-free embedding and augmentation of single-cell omics.
 
-    A semantic encoder and a conditional diffusion generator learn together (DiffAug, Zang et al.
-    2023). The encoder gives each cell y, the semantic embedding, and z, its projection to the
-    plane, and pulls it towards its positive: a cell near it, or one that the generator made. The
-    generator is conditioned on y of a cell's neighbourhood.
+    A semantic encoder and a conditional diffusion generator are trained together (DiffAug, Zang
+    et al. 2023). The encoder gives each cell y, its semantic embedding, and z, a 2-D projection
+    of y. It pulls each cell towards its positive: a cell near it, or one that the generator made.
+    The generator is conditioned on the y of a cell's neighbourhood.
 
     Parameters
     ----------
     adata
-        Cells to learn from. Registered with defaults where :meth:`setup_anndata` was not called.
+        Cells to learn from, registered with defaults if :meth:`setup_anndata` was not called.
     feature_space
         What the matrix holds. ``"counts"``: the encoder sees log1p of 10,000 counts per cell, the
-        generator the counts themselves, and augmented cells are counts; log-normalised ones are
-        recovered, and new cells normalised as their sources. ``"peaks"``: counts of accessible
-        regions; the encoder sees which are open (TF-IDF), and all else is as with counts.
-        ``"log"``: non-negative logarithms, used as they are. ``"raw"``: any real values, by
-        arcsinh with cofactor 5 where none is negative and the largest is above 30. ``"auto"``
-        takes negative values for raw, whole numbers and log-normalised ones for counts, others of
-        at most 30 for logarithms, all else for raw; counts for peaks where most features are named
-        as regions (``chr1:9776-10668``), or where most values are zero and, of the others, 2 is
-        more frequent than 1 (a fragment has two ends) or all are 1.
+        generator sees the counts themselves, and new cells are counts. Log-normalised counts are
+        recovered first, and new cells are normalised as their sources are. ``"peaks"``: counts of
+        accessible regions; the encoder sees which are open (TF-IDF), all else is as with counts.
+        ``"log"``: non-negative logarithms, used as they are. ``"raw"``: any real values; arcsinh
+        with cofactor 5 is applied if none is negative and the largest is above 30. ``"auto"``
+        takes negative values as raw, whole numbers and log-normalised counts as counts, others up
+        to 30 as logarithms, all else as raw. It takes counts as peaks if most features are named
+        as regions (``chr1:9776-10668``), or if most values are zero and, of the others, 2 is more
+        frequent than 1 and 3 (a fragment has two ends) or all are 1.
     n_top_features
-        The encoder sees this many highly variable features, or of peaks those that are open in
-        most cells; the generator makes all of them. By default 2,000, or of peaks 20,000.
+        Highly variable features that the encoder sees, or for peaks those open in the most cells;
+        2,000 by default, 20,000 for peaks. The generator makes all features.
     n_components
-        Principal components of the standardised variable features (of peaks: of TF-IDF), which
-        the encoder's first layer gets. A panel of no more features is only centred and brought
-        to one scale.
+        Principal components of the standardised variable features (for peaks: of TF-IDF) that
+        enter the encoder's first layer. A panel with no more features than this is only centred
+        and divided by one number.
     n_neighbors
-        Neighbours of a cell in the graph on which positives are drawn and communities found, and
+        Neighbours per cell, in the graph on which positives are drawn and communities found, and
         in the neighbourhood that the generator is conditioned on.
     n_semantic, n_projection
-        Widths of the two embeddings.
+        Dimensions of the two embeddings, y and z.
     objective
         What the encoder learns from the positives: the paper's soft contrastive loss, or
         ``"infonce"`` (SimCLR), ``"byol"``, ``"simsiam"``, ``"moco"`` or ``"vicreg"``. The last
-        four train y; z is then drawn from y by the soft contrastive loss and does not move it.
+        four train y; the soft contrastive loss then fits z to y, without changing y.
     condition
         What the generator is conditioned on. ``"labels"`` and ``"random"`` are the paper's
         ablations; only ``"labels"`` ever shows labels to training.
     diffusion
-        ``"counts"`` thins counts, ``"gaussian"`` adds noise (the paper's), ``"none"`` leaves the
-        generator out. ``"auto"`` takes thinning for counts and noise for all else.
+        ``"counts"`` thins counts, ``"gaussian"`` adds noise as in the paper, ``"none"`` leaves
+        the generator out. ``"auto"`` takes thinning for counts and noise for all else.
     seed
-        Seed of all that is random in the model and its training, and of new cells unless they
-        are given their own.
+        Seed of all randomness in the model and its training, and of new cells unless a call
+        passes its own.
 
     Raises
     ------
@@ -156,7 +156,7 @@ class scDiffAug(RegisteringModel):
         self._build_anew(contract, config)
 
     def _build_anew(self, contract: DataContract, config: dict[str, Any]) -> None:
-        """An untrained module for the cells at hand, which a loaded model was not trained on."""
+        """Build an untrained module for the cells at hand; a loaded model may know others."""
         n_cells, self.is_trained_ = self.adata.n_obs, False
         n_components = min(config["n_components"], n_cells - 1)
         fitted = {"n_components": n_components, "n_references": min(n_cells, SUBSAMPLED)}
@@ -184,51 +184,51 @@ class scDiffAug(RegisteringModel):
         checkpoint_dir: str | Path | None = None,
         resume: bool = False,
     ) -> None:
-        """Train encoder and generator, at each call anew from the weights that the seed gives.
+        """Train encoder and generator; each call starts from the weights that the seed gives.
 
         Parameters
         ----------
         max_epochs
-            Passes over the cells; by default as many as make 800 steps, or 500 without a
-            generator. Beyond 10,000 cells the 800 grow with the square root of the cells. The
-            encoder learns in the first 500, or in the same share of another number of epochs.
+            Passes over the cells; by default enough for 800 steps, or 500 without a generator.
+            Beyond 10,000 cells the 800 grow with the square root of the number of cells. The
+            encoder learns for the first 500 steps, or for that share of another number of epochs.
         batch_size
-            Cells per step, of each process where there are several.
+            Cells per step, in each process if there are several.
         max_cells
-            Train on a random subset of this size where there are more cells, which bounds memory
-            and time; at least 20,000. None trains on all, as does a neighbour graph of your own.
+            Train on a random subset of this size if there are more cells, which bounds memory and
+            time; at least 20,000. With None, or a neighbour graph of your own, all are used.
         accelerator, devices, strategy, num_nodes
-            As in Lightning, but that ``devices="auto"`` is one device, Apple's GPU is used with
-            ``accelerator="mps"`` alone, and ``strategy`` is ``"auto"``, ``"ddp"`` or
-            ``"ddp_find_unused_parameters_true"``. Several devices or nodes train together, a
-            process each (:doc:`/guide/distributed`).
+            As in Lightning, except that ``devices="auto"`` means one device, Apple's GPU is used
+            only with ``accelerator="mps"``, and ``strategy`` is ``"auto"``, ``"ddp"`` or
+            ``"ddp_find_unused_parameters_true"``. Several devices or nodes train together, with
+            one process per device (:doc:`/guide/distributed`).
         precision
-            ``"32-true"`` or ``"bf16-mixed"``; ``"auto"`` takes bfloat16 autocast where the
-            hardware multiplies it.
+            ``"32-true"`` or ``"bf16-mixed"``; ``"auto"`` takes bfloat16 autocast if the hardware
+            multiplies bfloat16 natively.
         alpha
-            Probability that the positives of a step are mixtures with generated cells, all of
-            them, instead of with neighbours, once startup is over.
+            Probability, once startup is over, that all positives of a step are mixtures with
+            generated cells instead of with neighbours.
         startup
             Share of the encoder's training before generated positives begin.
         balance, relatedness
-            How communities (Leiden) share the plane. Cells of two of them, of s and t cells,
-            repel each other by (s t) to the power of minus ``balance``, and the less the more
-            alike the two are, by up to the share ``relatedness``. With 0 and 0 all repel alike, as
-            in the paper, and a community's room grows with its cells. With
+            How (Leiden) communities share the 2-D embedding. Cells of two communities, of sizes s
+            and t, repel each other by (s t) to the power of minus ``balance``, and less the more
+            alike the two are, by up to the share ``relatedness``. With 0 and 0 all cells repel
+            alike, as in the paper, and a community's room grows with its cells. With
             ``objective="infonce"`` both only decide where communities begin.
         schedule
-            ``"joint"``: both losses at every step. ``"alternating"``: one of them every other
-            epoch (the paper's "EM").
+            ``"joint"``: both losses at every step. ``"alternating"``: the two losses in alternate
+            epochs (the paper's "EM").
         learning_rate, weight_decay
-            Peak of the one-cycle schedule; decay of AdamW.
+            Peak learning rate of the one-cycle schedule; weight decay of AdamW.
         enable_progress_bar
             Show progress.
         checkpoint_dir
-            Folder for a checkpoint, replaced at the ends of epochs, once a minute at most, and
-            after the last.
+            Folder for a checkpoint, which is replaced at the end of an epoch, at most once a
+            minute, and after the last epoch.
         resume
-            Go on from the checkpoint of a run that was interrupted; begin where there is none.
-            On CPU the result is that of a run without interruption, bit by bit.
+            Continue from the checkpoint of an interrupted run, or start afresh if there is none.
+            On CPU the result equals that of an uninterrupted run bit for bit.
 
         Raises
         ------
@@ -244,7 +244,7 @@ class scDiffAug(RegisteringModel):
             If an argument is of the wrong type.
         ValueError
             If an argument is out of range, or the model was loaded without cells; if the
-            checkpoint is damaged, or of a run with other cells or arguments.
+            checkpoint is damaged, or belongs to a run with other cells or arguments.
         SystemExit
             With status 143, if the process was told to end (SIGTERM).
 
@@ -320,7 +320,7 @@ class scDiffAug(RegisteringModel):
     def _training_cells(
         self, budget: Budget, *, balance: float, relatedness: float
     ) -> PairBatches:
-        """Batches of the cells that are trained on, to which the module is fitted."""
+        """Batches of the training cells; fits to them what training does not change."""
         batches, axes = training_cells(
             self._contract,
             self.adata,
@@ -344,20 +344,20 @@ class scDiffAug(RegisteringModel):
         representation: Representation = "semantic",
         batch_size: int = 4096,
     ) -> NDArray[np.float32]:
-        """Embed cells, those of training and others by one rule.
+        """Embed cells, training cells and others by the same rule.
 
-        A cell is seen two thirds of the way to its nearest training cells (:doc:`/how_it_works`).
+        A cell is moved two thirds of the way to its nearest training cells (:doc:`/how_it_works`).
 
         Parameters
         ----------
         adata
             Cells with the model's features in any order; by default those it was set up with.
         indices
-            Which of them; all by default.
+            Which of these cells; all by default.
         representation
             ``"semantic"``: y, shape ``(n, 80)``. ``"projection"``: z, shape ``(n, 2)``.
         batch_size
-            Cells per forward pass; half as many where memory runs out.
+            Cells per forward pass; half as many if memory runs out.
 
         Raises
         ------
@@ -391,7 +391,7 @@ class scDiffAug(RegisteringModel):
         *,
         batch_size: int = 4096,
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Both embeddings in the time of one."""
+        """Both embeddings, y and z, in the time that one takes."""
         check_whole("batch_size", batch_size)
         self._check_if_trained(warn=False)
         x = self._read(adata, indices)[1]

@@ -32,9 +32,9 @@ Condition = Literal["semantic", "labels", "random"]
 Diffusion = Literal["counts", "gaussian", "none"]
 Tensors = dict[str, Tensor]
 
-# How far from a cell to its neighbourhood it is embedded: from 0, itself, to 1.
+# How far a cell is moved before it is embedded: 0 is the cell itself, 1 its neighbourhood.
 _TO_NEIGHBORHOOD = 2 / 3
-# The encoder sees reads per 10,000 of a cell; all of a deep one would take gigabytes and minutes.
+# The encoder sees reads per 10,000; to draw all of deep cells would take gigabytes and minutes.
 _MOST_READS_OF_A_VIEW = 10_000
 
 _PROCESSES: dict[str, Callable[[], diffusion.ForwardProcess]] = {
@@ -59,8 +59,8 @@ def choose_diffusion(requested: str, space: FeatureSpace) -> str:
 class DiffAugModule(BaseModuleClass):
     """Semantic encoder and conditional generator (Zang et al. 2023, algorithm 1).
 
-    The generator is conditioned on y of a cell's neighbourhood, the mean of its neighbours
-    without itself: y of the cell names it, and the generator would learn the cell by heart.
+    The generator is conditioned on the y of a cell's neighbourhood, the mean of its neighbours
+    without itself. The cell's own y would identify it, and the generator would memorise the cell.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ class DiffAugModule(BaseModuleClass):
     n_components
         Principal components of the selected features that the encoder sees.
     n_references, n_neighbors
-        Training cells that are kept as neighbours of other cells, and those in a neighbourhood.
+        Training cells that are kept as neighbours of other cells, and neighbours per cell.
     n_semantic, n_projection
         Widths of y and z.
     objective, condition, diffusion
@@ -121,11 +121,11 @@ class DiffAugModule(BaseModuleClass):
                 self.scale = FeatureScale(n_features)
             self.ema_generator = copy.deepcopy(self.generator).requires_grad_(False)
             self.label_vectors = nn.Embedding(max(n_labels, 1), n_semantic)
-            # DDP waits for the gradient of whatever says that it needs one.
+            # DDP waits for the gradient of every parameter that says it needs one.
             self.label_vectors.requires_grad_(condition == "labels")
 
     def fit_cells(self, x: Matrix, inputs: NDArray[np.float32], axes: PrincipalAxes) -> None:
-        """Fit what training does not move.
+        """Fit what training does not change.
 
         Parameters
         ----------
@@ -133,9 +133,9 @@ class DiffAugModule(BaseModuleClass):
             Training cells as the generator sees them, shape ``(n, d)``, or some that stand for
             all.
         inputs
-            Encoder inputs of all, shape ``(n, n_components)``.
+            Encoder inputs of all training cells, shape ``(n, n_components)``.
         axes
-            What takes features to these.
+            Projection from features to these inputs.
         """
         self.fit_axes(axes)
         self.fit_scale(x)
@@ -143,7 +143,7 @@ class DiffAugModule(BaseModuleClass):
 
     @torch.no_grad()
     def fit_scale(self, x: Matrix) -> None:
-        """Start the generator from the mean of the training cells: their profile, or scale."""
+        """Start the generator from the training cells' mean profile, or fit their scale."""
         if self.process is None:
             return
         if isinstance(self.generator, CountGenerator):
@@ -156,22 +156,22 @@ class DiffAugModule(BaseModuleClass):
 
     @torch.no_grad()
     def fit_axes(self, axes: PrincipalAxes) -> None:
-        """Take over what was fitted on the training cells."""
+        """Take over the axes that were fitted on the training cells."""
         for name in ("centre", "scale", "axes"):
             getattr(self.axes, name).copy_(torch.from_numpy(getattr(axes, name)))
 
     @torch.no_grad()
     def fit_references(self, inputs: NDArray[np.float32]) -> None:
-        """Keep training cells, all or as many drawn, by their encoder inputs."""
+        """Keep the encoder inputs of training cells: of all, or of some drawn at random."""
         kept = self.neighborhood.references
         kept.copy_(torch.from_numpy(inputs[drawn_rows(len(inputs), len(kept))]))
 
     def make_views(self, batch: Tensors, *, generated: bool, rng: torch.Generator) -> Tensor:
-        r"""Positives of a batch, shape ``(n, k)``: mixtures of a cell and one that is like it.
+        r"""Positives of a batch, shape ``(n, k)``: mixtures of a cell and a similar one.
 
-        :math:`x^+ = \lambda x_i + (1-\lambda) x_j` with j a neighbour of i. Or x_j is what the
-        averaged generator makes from y of the neighbourhood, for all of a batch at once, as a few
-        cells cost nearly as much.
+        :math:`x^+ = \lambda x_i + (1-\lambda) x_j` with j a neighbour of i. If ``generated``, x_j
+        is what the averaged generator makes from y of the neighbourhood, for all cells of a batch,
+        as a few would cost nearly as much.
         """
         x, other = batch["inputs"], batch["neighbor_inputs"]
         if generated:
@@ -184,12 +184,12 @@ class DiffAugModule(BaseModuleClass):
         y = self._fixed_semantic(batch["neighborhood"])
         depth = batch["depth"].clamp_max(_MOST_READS_OF_A_VIEW)
         made = self.sample(
-            # From pure noise nothing of the source is seen.
+            # Cells made from pure noise take nothing from the source.
             depth.new_zeros(len(depth), batch["x"].shape[1]),
             y,
             batch["labels"],
             strength=1.0,
-            # As positives cells of one step are as good as of four (benchmarks/NOTES.md, 40).
+            # As positives, cells of one step are as good as of four (benchmarks/NOTES.md, 40).
             n_steps=1,
             rng=rng,
             depth=depth,
@@ -198,7 +198,7 @@ class DiffAugModule(BaseModuleClass):
 
     @torch.no_grad()
     def _fixed_semantic(self, inputs: Tensor) -> Tensor:
-        """Y as a trained encoder gives it."""
+        """Semantic embedding in evaluation mode, without a gradient."""
         was_training = self.encoder.training
         self.encoder.eval()
         y = self.encoder.semantic(inputs)
@@ -216,8 +216,8 @@ class DiffAugModule(BaseModuleClass):
     def embed(self, features: Tensor) -> Tensors:
         """Return y and z of the selected features, shape ``(n, k)``.
 
-        A cell is seen two thirds of the way to its neighbourhood, as some of its positives were.
-        By itself a training cell is known by heart, and new cells fall beside it
+        A cell is first moved two thirds of the way to its neighbourhood, where some of its
+        positives were. Unmoved, training cells are memorised, and new cells fall beside them
         (benchmarks/NOTES.md, experiments 33 and 49).
         """
         inputs = self.axes(features)
@@ -231,10 +231,10 @@ class DiffAugModule(BaseModuleClass):
         Parameters
         ----------
         features
-            The selected ones, shape ``(n, k)``.
+            The selected features, shape ``(n, k)``.
         rng
-            Makes each neighbour count for more or less, as in training: one cell then has many
-            neighbourhoods, and the new cells are less often copies of it (benchmarks/NOTES.md,
+            Varies the weight of each neighbour, as in training: one cell then has many
+            neighbourhoods, and new cells are less often copies of it (benchmarks/NOTES.md,
             experiment 35).
         """
         return self._fixed_semantic(self.neighborhood(self.axes(features), rng=rng))
@@ -247,7 +247,7 @@ class DiffAugModule(BaseModuleClass):
     def generative(
         self, x: Tensor, y: Tensor, labels: Tensor, *, rng: torch.Generator, trains: bool = True
     ) -> Tensors:
-        """Return the diffusion loss of cells given y; nothing where no generator is trained."""
+        """Return the diffusion loss of cells given y; empty if no generator is trained."""
         if self.process is None or not trains:
             return {}
         condition = self._condition(y, labels, rng)
@@ -266,7 +266,7 @@ class DiffAugModule(BaseModuleClass):
     ) -> LossOutput:
         """Sum of the named terms (eq. 6); all of them are reported.
 
-        With a ``layout_weight`` above 0 cells are drawn to their places too.
+        With a ``layout_weight`` above 0, cells are also pulled to their starting places.
         """
         y, z = inference_outputs["y"], inference_outputs["z"]
         x = self._get_inference_input(tensors)["x"]
@@ -278,7 +278,7 @@ class DiffAugModule(BaseModuleClass):
         return LossOutput(loss=total, n_obs_minibatch=len(tensors["inputs"]), extra_metrics=named)
 
     def diffusion_loss(self, tensors: Tensors, *, rng: torch.Generator) -> LossOutput:
-        """The generator's term alone, for which the encoder is trained no further."""
+        """The generator's term alone, for steps that do not train the encoder."""
         named = self.generative(**self._get_generative_input(tensors, {}), rng=rng, trains=True)
         return LossOutput(
             loss=named["diffusion"], n_obs_minibatch=len(tensors["inputs"]), extra_metrics=named
@@ -299,7 +299,7 @@ class DiffAugModule(BaseModuleClass):
     ) -> Tensor:
         """New cells from source cells and their semantic vectors, by the averaged generator.
 
-        ``depth``: reads of each new cell of counts, shape ``(n,)``; by default its source's.
+        ``depth``: for counts, reads of each new cell, shape ``(n,)``; by default its source's.
 
         Returns
         -------
@@ -339,7 +339,7 @@ class DiffAugModule(BaseModuleClass):
         return isinstance(self.process, diffusion.CountThinning)
 
     def update_ema(self, decay: float) -> None:
-        """Move what averages trained networks: the second generator, the objective's target."""
+        """Update the moving averages: the second generator and the objective's target."""
         self.objective.after_step(self.encoder)
         if self.process is not None:
             follow(self.ema_generator.parameters(), self.generator.parameters(), decay=decay)
@@ -347,7 +347,7 @@ class DiffAugModule(BaseModuleClass):
     def _of_each_cell(
         self, network: Callable[..., Any], n_cells: int, rng: torch.Generator
     ) -> diffusion.AnyNetwork:
-        """The generator with hidden units drawn for each cell, in all steps the same."""
+        """The generator with hidden units drawn for each cell, the same in all steps."""
         units = self.generator.draw_units(n_cells, rng=rng)
         return lambda x, level, condition: network(x, level, condition, units=units)
 

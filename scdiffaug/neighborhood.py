@@ -1,4 +1,4 @@
-"""Where a cell lies among others, on the device that trains: weights, means, the nearest."""
+"""A cell's neighbourhood, computed on the device that trains: nearest cells, weights, means."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from torch import Tensor, nn
 
 # Leading principal components whose direction says which cells are near.
 _N_SEARCHED = 30
-# Distances of so many cells to some ten thousand references stay where memory is fast; a GPU
-# would wait for the next call.
+# Distances of so many cells to some ten thousand references stay in fast memory; a GPU, with so
+# few cells, would mostly wait for the next call.
 _CELLS_AT_ONCE, _CELLS_AT_ONCE_ON_GPU = 128, 4096
-# References of which the nearest alone is looked at first.
+# Size of the groups of references of which only the nearest is looked at first.
 _GROUPED = 64
 
 
 def search_space(components: Tensor, *, n_features: int) -> Tensor:
-    """Points in which neighbours are searched: directions of the first 30 components.
+    """Points among which neighbours are searched: directions of the first 30 components.
 
-    Their Euclidean order is the cosine's, which a cell's depth moves less. A panel of no more
-    features than components is searched as it is.
+    Euclidean distances rank them as cosines do, which a cell's depth affects less. A panel of no
+    more features than components is searched as it is.
 
     Parameters
     ----------
     components
         Shape ``(..., n_components)``.
     n_features
-        Features that the components were made of.
+        Features that the components were made from.
     """
     if n_features <= components.shape[-1]:
         return components
@@ -33,7 +33,7 @@ def search_space(components: Tensor, *, n_features: int) -> Tensor:
 
 
 def neighbor_weights(x: Tensor, neighbors: Tensor, *, n_features: int) -> Tensor:
-    """What each neighbour of a cell counts for in their mean, shape ``(n, k)``; rows sum to 1.
+    """Weight of each neighbour in the mean of a cell's neighbours, ``(n, k)``; rows sum to 1.
 
     A Gaussian kernel whose width is the distance to the third neighbour. A cell of a rare type
     may have only a few neighbours of its own, which keep most of the weight.
@@ -43,7 +43,7 @@ def neighbor_weights(x: Tensor, neighbors: Tensor, *, n_features: int) -> Tensor
     x
         Cells, shape ``(n, n_components)``.
     neighbors
-        Those of each, shape ``(n, k, n_components)``.
+        Neighbours of each cell, shape ``(n, k, n_components)``.
     n_features
         Features that the components were made of.
     """
@@ -61,10 +61,9 @@ def neighbor_mean(
     Parameters
     ----------
     x, neighbors, n_features
-        As of :func:`neighbor_weights`.
+        As in :func:`neighbor_weights`.
     rng
-        Makes each neighbour count for more or less: weights of the Bayesian bootstrap (Rubin
-        1981).
+        Varies the weight of each neighbour at random, as in the Bayesian bootstrap (Rubin 1981).
     """
     weights = neighbor_weights(x, neighbors, n_features=n_features)
     if rng is not None:
@@ -76,7 +75,7 @@ def neighbor_mean(
 def largest(values: Tensor, k: int) -> Tensor:
     """Places of the k largest of each row, the largest first, shape ``(n, k)``.
 
-    They stand in the k groups of the largest maxima, which are found in half of the time.
+    They stand in the k groups with the largest maxima; to find these first halves the time.
     """
     n_values = values.shape[1]
     whole = n_values // _GROUPED * _GROUPED
@@ -99,7 +98,7 @@ class NeighborMean(nn.Module):
     n_features
         Features that the components were made of.
     n_neighbors
-        References in a mean.
+        References per mean.
     """
 
     references: Tensor
@@ -128,11 +127,11 @@ class NeighborMean(nn.Module):
         return search_space(cells, n_features=self.n_features)
 
     def _nearest(self, x: Tensor, known: Tensor, half_squares: Tensor) -> Tensor:
-        # In float32 and of few cells at once: cells by references.
+        # A matrix of cells by references, in float32 and for few cells at once.
         with torch.autocast(x.device.type, enabled=False):
             nearness = (self._points(x) @ known.T).sub_(half_squares)
         nearest = largest(nearness, self.n_neighbors + 1)
         is_itself = torch.isclose(self.references[nearest[:, 0]], x, atol=1e-3).all(1)
         others = torch.where(is_itself[:, None], nearest[:, 1:], nearest[:, :-1])
-        # In the order of references, that the same cells have the same mean to the last bit.
+        # In the order of references, so that the same ones have the same mean to the last bit.
         return self.references[others.sort(1).values]

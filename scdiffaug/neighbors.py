@@ -14,10 +14,10 @@ from scipy import sparse
 from sklearn.neighbors import NearestNeighbors
 from sklearn.utils import gen_batches
 
-# Up to as many cells brute force on two cores takes no longer than the compilation of pynndescent.
+# Up to so many cells, brute force on two cores takes no longer than compiling pynndescent.
 _EXACT_UP_TO = 120_000
 _CELLS_AT_ONCE = 65_536
-# Walks by which crossings between communities are told.
+# Walks that are drawn to count crossings between communities.
 _WALKS_COUNTED = 200_000
 
 
@@ -52,7 +52,7 @@ def knn_indices(
 
 
 def check_enough(n_cells: int, n_neighbors: int) -> None:
-    """Raise ValueError where there are not more cells than neighbours."""
+    """Raise ValueError if there are not more cells than neighbours."""
     if n_cells <= n_neighbors:
         raise ValueError(
             f"n_neighbors={n_neighbors} needs more than {n_neighbors} cells, found {n_cells}: add "
@@ -116,8 +116,8 @@ def knn_from_graph(graph: sparse.spmatrix, n_neighbors: int) -> NDArray[np.int64
 def jaccard_weights(neighbors: NDArray[np.int64]) -> NDArray[np.float64]:
     r"""Jaccard similarity of each cell's neighbourhood to each neighbour's.
 
-    :math:`|N_i \cap N_j| / |N_i \cup N_j|`, a cell being of its own neighbourhood (PhenoGraph,
-    Levine et al. 2015): edges between groups share few neighbours.
+    :math:`|N_i \cap N_j| / |N_i \cup N_j|`, each cell belonging to its own neighbourhood
+    (PhenoGraph, Levine et al. 2015). Edges between groups share few neighbours.
 
     Parameters
     ----------
@@ -194,7 +194,7 @@ class NeighborWalks:
     def crossings(self, communities: NDArray[np.int64], *, seed: int) -> NDArray[np.float64]:
         """Share of the walks that go from one community to another, shape ``(k, k)``.
 
-        Both ways alike; all shares sum to 1.
+        Both directions are averaged; all shares sum to 1.
         """
         k, rng = communities.max() + 1, np.random.default_rng(seed)
         cells = np.tile(np.arange(len(communities)), -(-_WALKS_COUNTED // len(communities)))
@@ -205,12 +205,12 @@ class NeighborWalks:
     def _edges(self) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
         """Pairs of neighbours, shape ``(m, 2)``, the lower cell first, and their weights."""
         n_cells, k = self.neighbors.shape
-        # A million cells have fifteen million neighbours: no more of them is held than is needed.
+        # A million cells have fifteen million neighbours: no more is held than is needed.
         starts, others = np.arange(0, n_cells * k + 1, k), self.neighbors.ravel().astype(np.int32)
         # A copy of the weights: what follows sorts them in place.
         weights = sparse.csr_matrix((self._weights.flatten(), others, starts), (n_cells, n_cells))
         weights.sum_duplicates()
-        # Neighbours of each other are one edge, no heavier than where one alone has the other.
+        # Mutual neighbours are one edge, no heavier than if only one had the other.
         edges = sparse.triu(weights.maximum(weights.T), format="coo")
         return np.column_stack([edges.row, edges.col]), edges.data
 
@@ -223,7 +223,7 @@ class NeighborWalks:
 
 @contextmanager
 def _igraph_seeded(seed: int) -> Iterator[None]:
-    """Give igraph random numbers of its own, and then Python's global ones again."""
+    """Give igraph its own random numbers, and afterwards Python's global ones again."""
     igraph.set_random_number_generator(random.Random(seed))
     try:
         yield
@@ -247,7 +247,7 @@ def _approximate(points: NDArray[Any], k: int, seed: int) -> NDArray[np.int64]:
 
 
 def _drop_self(indices: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Remove each point from its own list, or its last neighbour where duplicates hid it."""
+    """Remove each point from its own list, or its last neighbour if duplicates hid it."""
     own = indices == np.arange(len(indices))[:, None]
     own[~own.any(1), -1] = True
     return indices[~own].reshape(len(indices), -1)

@@ -14,24 +14,24 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-# Standardised features are clipped at as many standard deviations, as in Seurat's recipe.
+# Standardised features are clipped at this many standard deviations, as in Seurat's recipe.
 MOST_DEVIATIONS = 10.0
-# Logarithms of dispersions move so many times as fast as weights, or training ends before they
-# are where the likelihood wants them; they begin at 0.14, and stay where rates can be drawn.
+# Log-dispersions move this many times as fast as weights, or training would end before they are
+# where the likelihood wants them. Dispersions begin at 0.14, and stay where rates can be drawn.
 _DISPERSION_RATE = 10
 _FIRST_LOG_DISPERSION, _LOG_DISPERSIONS = -2.0, (-8.0, 4.0)
-# Where values that are the lowest of their feature lie below the others, which are about 0.
+# Place of values that are the lowest of their feature, below the others, which lie about 0.
 LOWEST_SCORE = -4.5
-# Log odds that no evidence outweighs, and that a file may hold as minus infinity may not.
+# Log odds that no evidence outweighs; minus infinity could not be saved.
 NEVER = -1e6
-# Widths of what says how noised a cell is, and of what this and the condition become together.
+# Widths of the embedded noise level, and of the context made from it and the condition.
 _LEVEL_WIDTH, _CONTEXT_WIDTH = 64, 128
-# Of the hidden units of a generator of counts; see benchmarks/NOTES.md, experiments 43 and 46.
+# Share of hidden units dropped in the count generator; see benchmarks/NOTES.md, 43 and 46.
 _DROPOUT = 0.3
 
 
 def multiplies_bfloat16(device_type: str) -> bool:
-    """Whether the hardware multiplies bfloat16 rather than emulates it."""
+    """Whether the hardware multiplies bfloat16 natively rather than emulating it."""
     if device_type == "cpu":
         able = torch.cpu.get_capabilities()
         return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
@@ -41,9 +41,9 @@ def multiplies_bfloat16(device_type: str) -> bool:
 
 
 def cast_once(network: nn.Module, device_type: str) -> Callable[..., Any]:
-    """The network with weights that autocast, where it is on, need not cast at each call.
+    """The network with its weights cast once, which autocast, if on, would do at each call.
 
-    They lie by columns, which processors multiply faster where a layer is wider than its input.
+    They are stored by columns, which processors multiply faster if a layer widens its input.
     """
     dtype = _computing_dtype(device_type)
     if dtype == torch.float32:
@@ -56,7 +56,7 @@ def cast_once(network: nn.Module, device_type: str) -> Callable[..., Any]:
 
 
 def _computing_dtype(device_type: str) -> torch.dtype:
-    """What layers compute in: autocast's type where it is on."""
+    """Type that layers compute in: that of autocast if it is on, else float32."""
     enabled = torch.is_autocast_enabled(device_type)
     return torch.get_autocast_dtype(device_type) if enabled else torch.float32
 
@@ -71,7 +71,7 @@ def mlp(widths: Sequence[int]) -> nn.Sequential:
 
 @torch.no_grad()
 def follow(averaged: Iterable[Tensor], trained: Iterable[Tensor], *, decay: float) -> None:
-    """Move an exponential moving average of weights."""
+    """Move an exponential moving average towards the trained weights."""
     step = get_ema_multi_avg_fn(decay)
     step(list(averaged), list(trained), 0)
 
@@ -124,11 +124,11 @@ class SemanticEncoder(nn.Module):
     def forward(self, x: Tensor, *, stop_gradient: bool = False) -> tuple[Tensor, Tensor]:
         """Return y, shape ``(n, n_semantic)``, and z, shape ``(n, n_projection)``.
 
-        ``stop_gradient``: z does not move y.
+        ``stop_gradient``: the gradient of z does not reach y.
         """
         y = self.semantic(x).float()
         hidden = self.projection[:-1](y.detach() if stop_gradient else y)
-        # A coordinate in bfloat16 loses the distance of near neighbours, on which the loss hangs.
+        # Coordinates in bfloat16 lose the distances of near neighbours, which the loss needs.
         with torch.autocast(x.device.type, enabled=False):
             return y, self.projection[-1](hidden.float())
 
@@ -163,9 +163,9 @@ class Generator(nn.Module):
     widths
         Widths of the hidden layers.
     dropout
-        Share of the hidden units that a cell's own network lacks.
+        Share of hidden units dropped in each cell's own network.
     n_outputs
-        Outputs of each feature.
+        Outputs per feature.
     """
 
     def __init__(
@@ -192,11 +192,11 @@ class Generator(nn.Module):
         nn.init.zeros_(self.out.weight)
 
     def draw_units(self, n_cells: int, *, rng: torch.Generator) -> Tensor | None:
-        """What each hidden unit counts for in a cell's network, shape ``(n, sum of widths)``.
+        """Weight of each hidden unit in a cell's network, shape ``(n, sum of widths)``.
 
-        A dropout mask, drawn once for a cell and kept in all its steps: like drawing one network
-        of those that fit the data (Gal & Ghahramani 2016), as the errors of a single network
-        would be shared by all made cells. None where all units count for 1.
+        This is a dropout mask, drawn once per cell and kept in all its steps. It is like drawing
+        one of the networks that fit the data (Gal & Ghahramani 2016): the errors of a single
+        network would be shared by all new cells. None if all units have weight 1.
         """
         if not self.dropout:
             return None
@@ -218,7 +218,7 @@ class Generator(nn.Module):
         condition
             Semantic vector of each cell, shape ``(n, n_condition)``.
         units
-            As :meth:`draw_units` gives them, in training as in making cells.
+            As :meth:`draw_units` gives them, in training as in sampling.
         """
         context = self.context(torch.cat([self.level(level), condition], dim=1))
         counts = [1.0] * len(self.widths) if units is None else units.split(self.widths, dim=1)
@@ -233,12 +233,12 @@ class Generator(nn.Module):
 
 
 class ValueGenerator(nn.Module):
-    """Denoiser of real values, some of which may be the lowest that their feature has.
+    """Denoiser of real values, some of which may be the lowest of their feature.
 
     The narrow layer of a :class:`Generator` cannot carry which values of thousands of features
-    are the lowest, so each feature's own noised value says it: Bayes' rule, from a place of the
-    lowest and a standard normal of the others, with odds from the network (a spike and a slab,
-    Mitchell & Beauchamp 1988; benchmarks/NOTES.md, 48).
+    are the lowest. So each feature's own noised value tells, by Bayes' rule: the lowest values
+    lie at one place, the others are standard normal, and the network gives the odds (a spike and
+    a slab, Mitchell & Beauchamp 1988; benchmarks/NOTES.md, 48).
 
     Parameters
     ----------
@@ -253,11 +253,11 @@ class ValueGenerator(nn.Module):
     def __init__(self, n_features: int, *, n_condition: int = 80) -> None:
         super().__init__()
         self.network = Generator(n_features, n_condition=n_condition, n_outputs=2)
-        # Before data are seen, which may have none, a value is never the lowest.
+        # Before data are seen, which may have no such values, a value is never the lowest.
         self.register_buffer("lowest_log_odds", torch.full((n_features,), NEVER))
 
     def draw_units(self, n_cells: int, *, rng: torch.Generator) -> Tensor | None:
-        """As of :meth:`Generator.draw_units`."""
+        """As in :meth:`Generator.draw_units`."""
         return self.network.draw_units(n_cells, rng=rng)
 
     def forward(
@@ -265,14 +265,14 @@ class ValueGenerator(nn.Module):
     ) -> Tensor:
         r"""Return what is left of the values after the skip path, shape ``(n, n_features)``.
 
-        With :math:`x/\sqrt{1+\sigma^2}` of a noised value x as input, its network F and v as the
-        place of the lowest, :math:`(1-r) F + r (v\sqrt{1+\sigma^2} - x/\sqrt{1+\sigma^2})/\sigma`:
-        the last is what leads to v itself, and r the probability that the value is the lowest.
+        For a noised value x the input is :math:`x/\sqrt{1+\sigma^2}`. F comes from the network, v
+        is the place of the lowest, r the probability of being one, and the last term leads to v:
+        :math:`(1-r) F + r (v\sqrt{1+\sigma^2} - x/\sqrt{1+\sigma^2})/\sigma`.
 
         Parameters
         ----------
         x
-            Noised cells over the root of their variance, shape ``(n, n_features)``.
+            Noised cells divided by the root of their variance, shape ``(n, n_features)``.
         level
             Noise level of each cell, a quarter of the logarithm of sigma, shape ``(n,)``.
         condition
@@ -284,7 +284,7 @@ class ValueGenerator(nn.Module):
         sigma = (4 * level).exp()[:, None]
         root = (1 + sigma.square()).sqrt()
         lowest = (LOWEST_SCORE * root - x) / sigma
-        # Log densities of the noised value, about the place of the lowest less about 0.
+        # Log density of the noised value about the place of the lowest, minus that about 0.
         away = (x * root - LOWEST_SCORE) / sigma
         evidence = (x.square() - away.square()) / 2 + (root / sigma).log()
         is_lowest = torch.sigmoid(self.lowest_log_odds + log_odds + evidence)
@@ -292,12 +292,12 @@ class ValueGenerator(nn.Module):
 
 
 class Dispersion(nn.Module):
-    """How much rates vary of each gene and cell: a line in logarithms, as scVI's "gene-cell".
+    """How much rates vary, for each gene and cell (scVI's "gene-cell"): a line in logarithms.
 
-    A gene that marks some types varies otherwise in cells where its few reads are ambient, so its
-    dispersion follows how far its profile is above its mean. All genes share a line too, in how
-    abundant they are and in the depth of the cell: of a rare gene too few reads are seen to learn
-    from (benchmarks/NOTES.md, 47).
+    A marker gene varies differently in cells where its few reads are ambient, so its dispersion
+    depends on how far its profile is above its mean. All genes also share a line in how abundant
+    they are and in the cell's depth, as a rare gene has too few reads to learn from
+    (benchmarks/NOTES.md, 47).
 
     Parameters
     ----------
@@ -319,14 +319,14 @@ class Dispersion(nn.Module):
         logits
             Log-profiles of cells, shape ``(n, n_features)``.
         mean
-            That of all cells, shape ``(n_features,)``.
+            Log-profile of all cells together, shape ``(n_features,)``.
         depth
-            Logarithm of the reads of each whole cell, shape ``(n, 1)``, about 0 in the mean.
+            Logarithm of the reads of each whole cell, halved and shifted, shape ``(n, 1)``.
         """
         constant, of_mean, of_trend, of_depth = _DISPERSION_RATE * self.shared
         slope = _DISPERSION_RATE * self.trend + of_trend
         level = _FIRST_LOG_DISPERSION + _DISPERSION_RATE * self.level + constant
-        # Gathered by genes first: each further step is one of all cells and genes.
+        # Terms of genes are summed first, as each later step runs over all cells and genes.
         level = level + (of_mean - slope) * mean
         log_dispersion = torch.addcmul(level, slope, logits) + of_depth * depth
         return log_dispersion.clamp(*_LOG_DISPERSIONS).exp()
@@ -335,8 +335,8 @@ class Dispersion(nn.Module):
 class CountGenerator(nn.Module):
     """Denoiser of thinned counts: profiles, and how much rates vary about them.
 
-    Genes come in bursts, of which one read makes more of the gene likely; the narrow layer of a
-    :class:`Generator` cannot carry that for each (benchmarks/NOTES.md, 23 and 42).
+    Genes are expressed in bursts: one read of a gene makes more of it likely. The narrow layer
+    of a :class:`Generator` cannot carry that for each gene (benchmarks/NOTES.md, 23 and 42).
 
     Parameters
     ----------
@@ -352,7 +352,7 @@ class CountGenerator(nn.Module):
         self.dispersion = Dispersion(n_features)
 
     def draw_units(self, n_cells: int, *, rng: torch.Generator) -> Tensor | None:
-        """As of :meth:`Generator.draw_units`, of the profile."""
+        """As in :meth:`Generator.draw_units`, for the profile."""
         return self.profile.draw_units(n_cells, rng=rng)
 
     def forward(
@@ -376,6 +376,6 @@ class CountGenerator(nn.Module):
         log_depth = depth.log1p()[:, None] / 2 - 3
         seen = torch.cat([condition, log_depth], dim=1)
         logits = self.profile(kept.log1p(), share, seen, units=units).float()
-        # Profiles are learnt from the reads themselves, not from how these vary.
+        # Profiles are learnt from the reads themselves, not from how much these vary.
         mean = self.profile.out.bias.detach().float()
         return logits, self.dispersion(logits.detach(), mean, log_depth)

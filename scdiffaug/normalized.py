@@ -1,7 +1,7 @@
-"""Counts out of normalised values, which many an AnnData holds in their place, and back.
+"""Recover counts from normalised values, which many an AnnData holds instead, and back.
 
-A cell's counts were multiplied by a number of its own, and a logarithm was taken of that and one.
-Its smallest value is then one read, or a few, and the others are multiples of it.
+Normalisation multiplied each cell's counts by a number of its own, and took log(1 + x). Without
+the logarithm, a cell's smallest value is one read, or a few, and all are multiples of that read.
 """
 
 from __future__ import annotations
@@ -22,34 +22,34 @@ Scale = Literal["log1p", "log2", "log10"]
 _LOG_OF_BASE: dict[Scale, float] = {"log1p": 1.0, "log2": math.log(2), "log10": math.log(10)}
 # Log-normalised values stay below log1p of a cell's whole library; intensities do not.
 LARGEST_LOG_VALUE = 30.0
-# What scanpy says of them in .uns["log1p"].
+# The base that scanpy records in .uns["log1p"].
 SCANPY_BASES: dict[Scale, int | None] = {"log1p": None, "log2": 2, "log10": 10}
-# Reads that a cell's smallest value may stand for, where the scale is to be found, and where it
-# is known: new cells may be of few genes and many reads.
+# Most reads that a cell's smallest value may stand for: while the scale is being found, and once
+# it is known, as cells that come later may have few genes and many reads.
 _MOST_READS, _MOST_READS_OF_NEW = 5, 100
-# Values beside the smallest, in the mean of cells: of few, all may be even by chance.
+# Least mean number of values beside a cell's smallest: a few may be multiples by chance.
 _FEWEST_VALUES = 10
 _LOOKED_AT_FIRST = 100
-# A logarithm's distance from that of a multiple, in float32 mostly some 1e-7 of it.
+# Relative distance allowed between a logarithm and a multiple's; in float32 mostly some 1e-7.
 _TOLERANCE = 1e-5
-# Logarithms of counts that stand beside them are off by no more than a rounded decimal.
+# Values differ from the logarithms of counts beside them by no more than a rounded decimal.
 _MOST_OFF = 1e-3
-# Files of text have rounded values, which say something where they are so many steps and more.
+# Text files hold values rounded to such steps; these are of use if all are so many steps or more.
 _DECIMALS, _FEWEST_STEPS = (1e-3, 1e-4, 1e-5), 500
 
 
 @dataclass(frozen=True)
 class Normalization:
-    """How values hold counts of cells.
+    """How values hold the counts of cells.
 
     Parameters
     ----------
     scale
         The logarithm that was taken.
     totals
-        Sums of what it was taken of, shape ``(n,)``.
+        Sum of each cell before the logarithm, shape ``(n,)``.
     is_normalised
-        Whether the counts were brought to these totals, which are else their own sums.
+        Whether the counts were scaled to these totals; otherwise these are their own sums.
     """
 
     scale: Scale
@@ -58,13 +58,13 @@ class Normalization:
 
     @classmethod
     def fit(cls, values: Matrix, counts: Matrix, scale: Scale) -> Normalization:
-        """Of values that hold these counts on a scale, both of shape ``(n, d)``."""
+        """Normalisation of values that hold these counts on a scale, both ``(n, d)``."""
         total = _totals(values, scale)
         return cls(scale, total, not np.allclose(total, depths(counts), rtol=1e-3))
 
     @classmethod
     def beside(cls, values: Matrix, counts: Matrix) -> Normalization | None:
-        """Of values that hold these very counts on some scale; None where they do on none."""
+        """Normalisation of values that hold these very counts on some scale; None if on none."""
         if not 0 <= values.min() <= values.max() <= LARGEST_LOG_VALUE:
             return None
         for scale in _LOG_OF_BASE:
@@ -75,13 +75,13 @@ class Normalization:
         return None
 
     def values(self, counts: Matrix) -> Matrix:
-        """What holds counts so, shape ``(n, d)``; the reverse of recovering them."""
+        """Values that hold counts in this way, shape ``(n, d)``; the reverse of recovery."""
         total = self.totals if self.is_normalised else depths(counts)
         return _normalized(counts, total, self.scale)
 
 
 class Held(NamedTuple):
-    """How X, and what a model reads, hold counts; None where they hold them as such."""
+    """How X, and what a model reads, hold counts; None where they hold the counts themselves."""
 
     x: Normalization | None
     learnt: Normalization | None
@@ -89,12 +89,12 @@ class Held(NamedTuple):
     def of_other_cells(
         self, totals_of: Callable[[NDArray[np.float32]], NDArray[np.float32]]
     ) -> Held:
-        """The same of cells whose totals are a function of these."""
+        """The same for other cells, whose totals are a function of these."""
         return Held(*(part and replace(part, totals=totals_of(part.totals)) for part in self))
 
 
 def find_scale(x: Matrix | StoredMatrix) -> Scale | None:
-    """How logarithms hold normalised counts; None where they do not in every cell.
+    """Scale on which values hold normalised counts; None if not every cell does.
 
     Parameters
     ----------
@@ -105,7 +105,7 @@ def find_scale(x: Matrix | StoredMatrix) -> Scale | None:
     n_values = np.diff(_nonzero(x[blocks[0]]).indptr)
     if np.maximum(n_values - 1, 0).mean() < _FEWEST_VALUES:
         return None
-    # What is not so is mostly seen at once.
+    # Other values mostly show in the first cells.
     blocks.insert(0, slice(0, _LOOKED_AT_FIRST))
     for scale in _LOG_OF_BASE:
         if all(_counts(x[rows], scale, _MOST_READS)[1].all() for rows in blocks):
@@ -114,12 +114,12 @@ def find_scale(x: Matrix | StoredMatrix) -> Scale | None:
 
 
 def recover_counts(x: Matrix, scale: Scale) -> Matrix:
-    """Counts that were normalised, of the kind and shape ``(n, d)`` of ``x``.
+    """Counts before normalisation, of the type and shape ``(n, d)`` of ``x``.
 
     Raises
     ------
     ValueError
-        If some cells do not hold such.
+        If some cells do not hold normalised counts.
     """
     parts = []
     for rows in row_blocks(x):
@@ -137,7 +137,7 @@ def hold_counts(x: Matrix) -> NDArray[np.bool_]:
 
 
 def _totals(x: Matrix, scale: Scale) -> NDArray[np.float32]:
-    """What each cell's counts were normalised to, shape ``(n,)``."""
+    """Total to which each cell's counts were normalised, shape ``(n,)``."""
     values = _nonzero(x)
     values.data = _linear(values.data, scale)
     return depths(values)
@@ -152,14 +152,14 @@ def _normalized(counts: Matrix, total: NDArray[np.float32], scale: Scale) -> Mat
 
 
 def _nonzero(x: Matrix) -> sparse.csr_matrix:
-    """A copy without zeros that are stored."""
+    """A sparse copy without stored zeros."""
     values = sparse.csr_matrix(x, copy=True)
     values.eliminate_zeros()
     return values
 
 
 def _as(x: Matrix, values: sparse.csr_matrix) -> Matrix:
-    """The values, dense where ``x`` is."""
+    """The values, dense if ``x`` is."""
     return values if sparse.issparse(x) else values.toarray()
 
 
@@ -168,9 +168,9 @@ def _linear(values: NDArray[np.float32], scale: Scale) -> NDArray[np.float64]:
 
 
 def _counts(x: Matrix, scale: Scale, most: int) -> tuple[Matrix, NDArray[np.bool_]]:
-    """Values as multiples of a read of their cell, and in which cells all are whole.
+    """Values as multiples of one read of their cell, and in which cells all are whole numbers.
 
-    ``most``: reads that the smallest value of a cell may stand for.
+    ``most``: most reads that the smallest value of a cell may stand for.
     """
     values = _nonzero(x)
     logs, linear = values.data, _linear(values.data, scale)
@@ -196,7 +196,7 @@ def _counts(x: Matrix, scale: Scale, most: int) -> tuple[Matrix, NDArray[np.bool
 
 
 def _step(logs: NDArray[np.float32]) -> float:
-    """Of the decimals that values were rounded to; 0 where they have as many as float32 has."""
+    """Step to which values were rounded; 0 if they have all the decimals of float32."""
     for step in _DECIMALS if len(logs) else ():
         decimals = logs / step
         is_rounded = np.abs(decimals - np.rint(decimals)) < np.maximum(3e-7 * decimals, 1e-3)

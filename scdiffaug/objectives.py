@@ -1,7 +1,7 @@
 """What the encoder learns: the paper's objective, and others that take the same positives.
 
-An objective is told cells and their views, stacked: x ``(2n, k)``, y ``(2n, 80)``, z ``(2n, 2)``;
-and how much each cell repels each view in the plane, ``(n, n)``.
+An objective takes cells and their views, stacked: x ``(2n, k)``, y ``(2n, 80)``, z ``(2n, 2)``;
+and how much each cell repels each view in the 2-D embedding, ``(n, n)``.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Objective(nn.Module):
     Parameters
     ----------
     encoder
-        What is trained; the objective keeps no reference to it.
+        The encoder that is trained; the objective keeps no reference to it.
     """
 
     terms: ClassVar[tuple[str, ...]]
@@ -56,7 +56,7 @@ class Objective(nn.Module):
 
 
 class SoftContrastive(Objective):
-    """The paper's: similarities in y are those of z (Zang et al. 2023)."""
+    """The paper's objective: similarities in z match those in y (Zang et al. 2023)."""
 
     terms = ("contrastive",)
 
@@ -68,7 +68,7 @@ class SoftContrastive(Objective):
 
 
 class InfoNCE(Objective):
-    """SimCLR (Chen et al. 2020) in a plane; y learns through z."""
+    """SimCLR (Chen et al. 2020) on the projection z, through which y learns."""
 
     terms = ("contrastive",)
 
@@ -81,10 +81,10 @@ class InfoNCE(Objective):
 
 
 class SemanticObjective(Objective):
-    """One that trains y through a wide head, which two dimensions could not replace.
+    """An objective that trains y through a wide head, which two dimensions could not replace.
 
-    The plane is drawn beside it: z learns the similarities of y by the soft contrastive loss and
-    does not move y.
+    Beside it, z learns the similarities of y by the soft contrastive loss, whose gradient does
+    not reach y.
     """
 
     terms = ("semantic", "contrastive")
@@ -106,7 +106,7 @@ class SemanticObjective(Objective):
 
 
 class BYOL(SemanticObjective):
-    """Predict what a momentum copy of the encoder says of the other view (Grill et al. 2020)."""
+    """Predict a momentum encoder's output for the other view (Grill et al. 2020)."""
 
     def __init__(self, encoder: SemanticEncoder) -> None:
         super().__init__(encoder)
@@ -123,7 +123,7 @@ class BYOL(SemanticObjective):
 
 
 class SimSiam(SemanticObjective):
-    """Predict what the encoder itself says of the other view (Chen & He 2021)."""
+    """Predict the encoder's own output for the other view (Chen & He 2021)."""
 
     def __init__(self, encoder: SemanticEncoder) -> None:
         super().__init__(encoder)
@@ -136,7 +136,7 @@ class SimSiam(SemanticObjective):
 
 
 class MoCo(SemanticObjective):
-    """Tell the view from those of earlier batches (He et al. 2020)."""
+    """Tell a cell's view from views of earlier batches (He et al. 2020)."""
 
     queue: Tensor
 
@@ -159,7 +159,7 @@ class MoCo(SemanticObjective):
 
 
 class VICReg(SemanticObjective):
-    """Views alike, dimensions wide and uncorrelated (Bardes et al. 2022)."""
+    """Make views alike, and dimensions wide and uncorrelated (Bardes et al. 2022)."""
 
     def semantic(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the loss that trains y."""
@@ -194,7 +194,7 @@ def _in_float32(loss: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
 
 
 def _swapped(stacked: Tensor) -> Tensor:
-    """Views where cells were, and the other way round."""
+    """Swap the halves: views where cells were, and the other way round."""
     return torch.cat(stacked.chunk(2)[::-1])
 
 

@@ -38,27 +38,27 @@ class PairBatches:
     inputs
         Their encoder inputs, shape ``(n, k)``.
     walks
-        What draws a neighbour of each cell.
+        Random walks, which draw a neighbour of each cell.
     neighbor_weights
-        What each neighbour counts for in the mean of a cell's neighbours, shape
+        Weight of each neighbour in the mean of a cell's neighbours, shape
         ``(n, n_neighbors)``.
     repulsion
-        How much each of the cells repels the others in the plane.
+        How much each cell repels the others in the 2-D embedding.
     places
-        Where they shall begin in it, shape ``(n, n_projection)``.
+        Where cells are to begin there, shape ``(n, n_projection)``.
     labels
         Integer labels, for the supervised ablation only; zeros otherwise.
     batch_size, generator_batch
-        Cells of a batch, and those of them that the generator learns from, by default all. Where
-        there is none (0), batches bring neither cells nor neighbourhoods, and nothing is read.
+        Cells per batch, and those of them that the generator learns from, by default all. With
+        none (0), batches bring neither cells nor neighbourhoods, and nothing is read.
     mixes
-        Whether the generator learns from cells of which half have reads of the cell near them
-        (:func:`~scdiffaug.matrices.mixed_reads`), so that it meets few twice.
+        Whether half of the cells that the generator learns from get reads of the cell near them
+        (:func:`~scdiffaug.matrices.mixed_reads`), so that it meets few cells twice.
     rng
-        Order of the cells, choice of the neighbours and their weights, mixing.
+        Draws the order of the cells, their neighbours and the weights of these, and mixtures.
     n_processes
-        Processes that train together. Each epoch deals the cells out to them; those that are
-        left over, fewer than processes, wait for the next.
+        Processes that train together. Each epoch deals the cells out to them; cells that are
+        left over, fewer than processes, wait for the next epoch.
     """
 
     process = 0
@@ -116,7 +116,7 @@ class PairBatches:
     def _learnt(
         self, cells: Matrix, near: NDArray[np.integer[Any]], rng: np.random.Generator
     ) -> Matrix:
-        """What the generator learns from: cells, or half of them mixed with those near them."""
+        """Cells for the generator to learn from, half of them mixed with nearby ones if asked."""
         if not self.mixes:
             return cells
         n_mixed = cells.shape[0] // 2
@@ -124,10 +124,10 @@ class PairBatches:
         return sparse.vstack([mixed, cells[n_mixed:]], format="csr")
 
     def _neighborhoods(self, cells: Rows, rng: np.random.Generator) -> NDArray[np.float32]:
-        """Means of the cells' neighbours, each of which counts for more or less at random.
+        """Means of the cells' neighbours, with the weight of each neighbour varied at random.
 
-        A mean that never changed would be a cell's name, by which the generator learns the cell
-        by heart (weights of the Bayesian bootstrap, Rubin 1981; benchmarks/NOTES.md, 26).
+        A mean that never changed would identify a cell, and the generator would memorise the cell
+        (weights of the Bayesian bootstrap, Rubin 1981; benchmarks/NOTES.md, 26).
         """
         weights = self.neighbor_weights[cells]
         weights = weights * rng.standard_exponential(weights.shape, dtype=np.float32)
@@ -135,7 +135,7 @@ class PairBatches:
         return (weights[:, None] @ self.inputs[self.walks.neighbors[cells]])[:, 0]
 
     def _dealt(self, order: Rows) -> tuple[Rows, np.random.Generator]:
-        """What of an epoch's order is this process's, and random numbers for its batches."""
+        """The part of an epoch's order for this process, and random numbers for its batches."""
         if self.n_processes == 1:
             return order, self.rng
         n_cells = len(order) // self.n_processes

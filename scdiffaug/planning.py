@@ -1,4 +1,4 @@
-"""Plans of new cells: all that they are made from, and making them or some of them."""
+"""Plans of new cells: all that they are made from, and how to make all or some of them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from scdiffaug.scales import Scales
 
 logger = logging.getLogger("scdiffaug")
 
-# Times that a cell is drawn before keep="consistent" gives it up.
+# How often a cell is drawn before keep="consistent" gives up on it.
 MOST_TRIES = 10
 # Columns of obs that are a new cell's own; all others are copied from its source.
 MADE = ["source_obs_name", "augmentation_strength", "is_augmented"]
@@ -40,16 +40,16 @@ MADE = ["source_obs_name", "augmentation_strength", "is_augmented"]
 
 @dataclass(frozen=True, kw_only=True)
 class _NewCells:
-    """What new cells of either kind are made by.
+    """What it takes to make new cells, augmented or interpolated.
 
     Parameters
     ----------
     module, contract
-        Of a trained model.
+        Those of a trained model.
     cells, x
         Real cells and their values, as :meth:`DataContract.read` gives them.
     scales
-        On what scale they are held.
+        Scale on which X and the layer hold these values.
     sampling, batch_size
         How new cells are drawn, and how many at once.
     """
@@ -83,7 +83,7 @@ class _NewCells:
         return as_anndata(made, self.cells, obs, contract=self.contract, said=said, held=held)
 
     def _held(self, source_of: Rows, *, as_learnt: bool = False) -> Held:
-        """How new cells are to hold their values: as their sources do."""
+        """How new cells hold their values, which is how their sources do."""
         rows, place = np.unique(source_of, return_inverse=True)
         found = self.scales.learnt_as(rows) if as_learnt else self.scales.held_as(rows)
         return found.of_other_cells(lambda totals: totals[place])
@@ -91,22 +91,22 @@ class _NewCells:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan(_NewCells):
-    """New cells that are wanted of real ones, and all that they are made from.
+    """New cells to be made from real ones, and all that they are made from.
 
     Parameters
     ----------
     module, contract, cells, x, scales, sampling, batch_size
-        What makes them, from what, and how.
+        The model, the real cells, and how new ones are drawn; see ``_NewCells``.
     choice
         Which new cells are wanted.
     groups
         Group of each real cell, if a column is named.
     y_real
-        Gives semantic vectors of the real cells, shape ``(n, 80)``, for which the model must be
-        trained; they are computed once.
+        Function that returns the semantic embeddings of the real cells, shape ``(n, 80)``,
+        computed once; it needs a trained model.
     source_of, copy_of, depth
-        Of each new cell, shape ``(m,)``: row of the source, how many others before it have the
-        same, and reads; by default the source's.
+        For each new cell, shape ``(m,)``: the row of its source, how many earlier cells have the
+        same source, and its reads; by default the source's.
     """
 
     choice: Choice
@@ -118,11 +118,11 @@ class Plan(_NewCells):
 
     @property
     def said(self) -> dict[str, Any]:
-        """What provenance says."""
+        """What is recorded as provenance."""
         return {**asdict(self.sampling), **self.choice.to_dict()}
 
     def part(self, rows: slice, *, seed: int) -> Plan:
-        """Some of the new cells, which have a seed of their own."""
+        """Plan of some of the new cells, with a seed of its own."""
         return replace(
             self,
             source_of=self.source_of[rows],
@@ -132,7 +132,7 @@ class Plan(_NewCells):
         )
 
     def make(self, *, as_learnt: bool = False) -> AnnData:
-        """All of the new cells, in X as that of the real ones is or as the model reads them."""
+        """Make all new cells; X is as in real ones or, ``as_learnt``, as the model reads it."""
         made, rows, said = self._made()
         source_of = self.source_of[rows]
         sources = self.cells.obs_names[source_of]
@@ -142,7 +142,7 @@ class Plan(_NewCells):
         return self._as_anndata(made, obs, said, held=held)
 
     def _made(self) -> tuple[Matrix, Rows, dict[str, Any]]:
-        """Values of the new cells, which of those wanted they are, and what provenance says."""
+        """Values of the new cells, their rows in the plan, and what provenance records."""
         x, rows = self.x, self.source_of
         if isinstance(x, StoredMatrix):
             x, rows = x[rows], np.arange(len(rows))
@@ -156,11 +156,11 @@ class Plan(_NewCells):
         return made, kept, {**self.said, "kept_share": share}
 
     def _consistent(self, x: Matrix, request: Request) -> tuple[Matrix, Rows, float]:
-        """Draw cells that are rejected again, up to ten times in all.
+        """Draw cells, and draw those rejected again, up to ten times in all.
 
         Returns
         -------
-        The cells kept, in the request's order; their rows in it; share of all draws kept.
+        The cells kept, in the request's order; their rows in it; the share of all draws kept.
         """
         seed, rng = self.sampling.seed, np.random.default_rng(seed_of(self.sampling.seed, "tries"))
         open_rows, n_drawn = np.arange(len(request.source_of)), 0
@@ -193,7 +193,7 @@ def planned(
     sampling: Sampling,
     batch_size: int,
 ) -> Plan:
-    """New cells from source cells; see :meth:`scdiffaug.scDiffAug.augment`.
+    """Plan new cells from source cells; see :meth:`scdiffaug.scDiffAug.augment`.
 
     ``rows``: the real cells that may be sources; for the rest see :class:`Plan`.
     """
@@ -225,18 +225,18 @@ def planned(
 
 @dataclass(frozen=True, kw_only=True)
 class Interpolation(_NewCells):
-    """New cells that are wanted between pairs of cells.
+    """New cells to be made between pairs of cells.
 
     Parameters
     ----------
     module, contract, cells, x, scales, sampling, batch_size
-        What makes them, from what, and how.
+        The model, the real cells, and how new ones are drawn; see ``_NewCells``.
     ends
-        Rows of the cells at either end, of which each new cell has one pair.
+        Rows of the cells at either end; each new cell lies between one pair of them.
     n_cells
         How many new cells.
     said
-        What else provenance says.
+        What else is recorded as provenance.
     """
 
     ends: tuple[Rows, Rows]
@@ -244,12 +244,12 @@ class Interpolation(_NewCells):
     said: Mapping[str, Any]
 
     def make(self) -> AnnData:
-        """All of the new cells."""
+        """Make all new cells."""
         module, contract = self.module, self.contract
         rng = np.random.default_rng(seed_of(self.sampling.seed, "sources"))
         start, end = (choosing.drawn_in_turn(rows, self.n_cells, rng) for rows in self.ends)
         share = np.linspace(0, 1, self.n_cells, dtype=np.float32)
-        # Of cells on disk these alone are read, and once.
+        # If cells are on disk, only these are read, and only once.
         x_start, x_end = self.x[start], self.x[end]
         y_start, y_end = (describe_neighborhoods(module, contract, x) for x in (x_start, x_end))
         request = Request(
@@ -302,14 +302,14 @@ def source_obs(obs: pd.DataFrame, made: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     obs
-        Of all cells, by their names.
+        Annotations of all cells, by cell name.
     made
-        ``source_obs_name`` and the other columns of ``MADE``, by the names of the new cells.
+        ``source_obs_name`` and the other columns of ``MADE``, by the name of the new cell.
     """
     sources = obs.drop(columns=["_scvi_batch", "_scvi_labels"], errors="ignore")
     sources = sources.loc[made["source_obs_name"].astype(str)]
     sources = sources.set_index(made.index.rename(obs.index.name))
-    # As anndata does with a subset of cells: scanpy stops at groups without any.
+    # As anndata does for a subset of cells: scanpy fails on groups without cells.
     for name in sources.select_dtypes("category"):
         sources[name] = sources[name].cat.remove_unused_categories()
     return sources.assign(**{name: made[name] for name in MADE})

@@ -33,9 +33,9 @@ def training_cells(
     generator_batch: int | None = None,
     n_processes: int = 1,
 ) -> tuple[PairBatches, PrincipalAxes]:
-    """Batches of cells with a near one each, and the axes of the encoder's inputs.
+    """Batches of cells, each with a nearby one, and the axes of the encoder's inputs.
 
-    ``n_cells``: how many are drawn to be trained on; all by default.
+    ``n_cells``: how many cells are drawn to train on; all by default.
     """
     cells, x = contract.read(adata)
     if n_cells is not None and n_cells < cells.n_obs:
@@ -58,7 +58,7 @@ def training_cells(
         labels=contract.label_codes(cells),
         batch_size=batch_size,
         generator_batch=generator_batch,
-        # Of more cells each is seen too seldom to be learnt by heart.
+        # With more cells, each is seen too seldom to be memorised.
         mixes=contract.space.is_counts and x.shape[0] <= matrices.SUBSAMPLED,
         rng=np.random.default_rng(seed_of(contract.seed, "batches")),
         n_processes=n_processes,
@@ -88,7 +88,7 @@ def _places(
     batch_size: int,
     n_projection: int,
 ) -> NDArray[np.float32]:
-    """Where each cell begins in the plane, shape ``(n, n_projection)``."""
+    """Where each cell begins in the 2-D embedding, shape ``(n, n_projection)``."""
     communities = repulsion.communities
     layout = community_layout(
         walks.crossings(communities, seed=seed_of(contract.seed, "crossings")),
@@ -117,7 +117,7 @@ def _neighbors(
 def _weights_of(
     inputs: NDArray[np.float32], near: Rows, *, n_features: int
 ) -> NDArray[np.float32]:
-    """What each neighbour counts for in a cell's neighbourhood, shape ``(n, n_neighbors)``."""
+    """Weight of each neighbour in a cell's neighbourhood, shape ``(n, n_neighbors)``."""
     x, weights = torch.from_numpy(inputs), np.empty(near.shape, dtype=np.float32)
     for rows in row_blocks(inputs):
         around = x[torch.from_numpy(near[rows])]

@@ -1,4 +1,4 @@
-"""Where training runs: devices, nodes, and what the processes there tell each other."""
+"""Where training runs: devices and nodes, and what their processes tell each other."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Hardware:
     Parameters
     ----------
     accelerator, devices, strategy, num_nodes
-        As Lightning's Trainer takes them, automatic choices made.
+        As Lightning's Trainer takes them, with automatic choices made.
     """
 
     accelerator: str
@@ -53,7 +53,7 @@ class Hardware:
         Raises
         ------
         TypeError
-            If ``num_nodes`` is no whole number.
+            If ``num_nodes`` is not a whole number.
         ValueError
             If an argument is out of range or unknown, or the strategy cannot train a part.
         """
@@ -84,19 +84,19 @@ class Hardware:
 
 
 class SameCells(pl.Callback):
-    """Refuses to train where the processes have read different cells.
+    """Refuses to train if the processes have read different cells.
 
     Parameters
     ----------
     digest
-        Of the cells that this process has read.
+        Digest of the cells that this process has read.
     """
 
     def __init__(self, digest: str) -> None:
         self._digest = digest
 
     def on_fit_start(self, trainer: pl.Trainer, _: pl.LightningModule) -> None:
-        """Compare.
+        """Compare the digests of all processes.
 
         Raises
         ------
@@ -112,12 +112,12 @@ class SameCells(pl.Callback):
 
 
 def is_first_process() -> bool:
-    """Whether this is the first of the processes that train together, or alone."""
+    """Whether this process is alone, or the first of those that train together."""
     return not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0
 
 
 def gathered(value: _T) -> list[_T]:
-    """What the processes say, in their order."""
+    """Values of all processes, in their order."""
     said: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(said, value)
     return said

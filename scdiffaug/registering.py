@@ -20,7 +20,7 @@ logger = logging.getLogger("scdiffaug")
 
 
 class RegisteringModel(GeneratingModel):
-    """A model that cells are registered with, as scvi-tools does."""
+    """A model with which cells are registered, as in scvi-tools."""
 
     @classmethod
     def _manager_in(cls, adata: AnnData) -> AnnDataManager | None:
@@ -29,7 +29,7 @@ class RegisteringModel(GeneratingModel):
 
     @classmethod
     def _ensure_set_up(cls, adata: AnnData) -> None:
-        """Register cells that are not: as the ones that they are a copy of, else by defaults."""
+        """Register cells that are not yet: like those they are a copy of, or with defaults."""
         manager = cls._manager_in(adata)
         if manager is None:
             logger.info("Registering adata with defaults: X, no labels, no batches.")
@@ -41,7 +41,7 @@ class RegisteringModel(GeneratingModel):
 
     @classmethod
     def _part_from_original(cls, adata: AnnData) -> None:
-        # A copy carries its original's identity, whose registration it would take over.
+        # A copy carries its original's identity, and would take over its registration.
         manager = cls._manager_in(adata)
         if manager is not None and manager.adata is not adata:
             del adata.uns[_SCVI_UUID_KEY]
@@ -70,7 +70,7 @@ class RegisteringModel(GeneratingModel):
             Column of obs with batches, within which variable features are chosen.
         neighbors_key
             Key of ``adata.uns`` under which ``sc.pp.neighbors`` left a graph to use in training
-            instead of the model's own search. New cells are made with the model's neighbours.
+            instead of the model's own search. To make new cells the model still searches itself.
 
         Raises
         ------

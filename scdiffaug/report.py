@@ -36,7 +36,7 @@ logger = logging.getLogger("scdiffaug")
 
 _FEWEST_CELLS = 20
 _NEAR = 0.01
-# Of the means of genes of real cells; less has nothing to say of new ones.
+# Least correlation of gene means among real cells; below it, those of new cells say nothing.
 _LEAST_CORRELATION = 0.5
 
 
@@ -47,7 +47,7 @@ class Side:
     Parameters
     ----------
     x, seen
-        Values as the AnnData has them and as they are compared, shape ``(n, d)``.
+        Values as in the AnnData, and as they are compared, shape ``(n, d)``.
     groups
         Shape ``(n,)``, or ``(0,)`` where no column was named.
     """
@@ -58,7 +58,7 @@ class Side:
 
     @classmethod
     def of(cls, cells: Cells, rows: Rows, *, space: FeatureSpace, groupby: str | None) -> Side:
-        """Some of the cells."""
+        """Take some rows of the cells."""
         x, groups = cells[1][rows], group_names(cells[0], groupby)
         return cls(
             x=x,
@@ -69,12 +69,12 @@ class Side:
 
 @dataclass(frozen=True, kw_only=True)
 class Sides:
-    """What is compared.
+    """The three sets of cells that a report compares.
 
     Parameters
     ----------
     made
-        New cells, one of each of the ``sources`` where these are known.
+        New cells, one from each of the ``sources`` if these are known.
     sources
         Cells that they were made from.
     others
@@ -82,12 +82,12 @@ class Sides:
     own
         Row in ``sources`` of each new cell's source, if known.
     repeats
-        Shares of all new cells, and of all real ones, that equal another; of 20,000 drawn where
+        Share of all new cells, and of all real ones, that equal another one; of 20,000 drawn if
         there are more.
     seed
-        Seed of all that is drawn.
+        Seed of all random draws.
     said
-        How the new cells say that they were made.
+        What the new cells record about how they were made.
     """
 
     made: Side
@@ -109,21 +109,21 @@ def split(
     max_cells: int,
     seed: int,
 ) -> Sides:
-    """Cells to compare; see :meth:`scdiffaug.scDiffAug.augmentation_report`.
+    """Split cells into the sets to compare; see :meth:`scdiffaug.scDiffAug.augmentation_report`.
 
     Parameters
     ----------
     real, new, held_out
         Cells and their values, as :meth:`DataContract.read` gives them.
     space
-        The model's.
+        Feature space of the model.
     groupby, max_cells, seed
-        As there.
+        As in that method.
 
     Raises
     ------
     ValueError
-        If there are too few cells to compare, or the new cells stand in place of the real ones.
+        If there are too few cells to compare, or new cells are passed in place of the real ones.
     """
     _check_sides(real[0], new[0], held_out)
     rng = np.random.default_rng(seed_of(seed, "split"))
@@ -161,11 +161,11 @@ def write(
     Parameters
     ----------
     module, contract
-        Of a trained model.
+        Those of a trained model.
     sides
         What to compare.
     path
-        Where the page goes, whole or not at all; nowhere by default.
+        Where to write the page, whole or not at all; None writes no file.
     """
     checks, skipped = _judged(_scores(sides, contract.space))
     if sides.own is None:
@@ -212,7 +212,7 @@ def _warn_of_unknown(new: AnnData, link: Rows) -> None:
 
 
 def _links(real: AnnData, new: AnnData) -> Rows:
-    """Row of each new cell's source among the real ones; -1 where it is not there."""
+    """Row of each new cell's source among the real cells; -1 if it is not there."""
     if "source_obs_name" not in new.obs:
         return np.full(new.n_obs, -1)
     return real.obs_names.get_indexer(new.obs["source_obs_name"].astype(str))
@@ -223,7 +223,7 @@ def _repeats(x: Matrix | StoredMatrix) -> float:
 
 
 def _one_of_each(made: Rows, link: Rows, sources: Rows) -> Rows:
-    """The first of the new cells of each source, in the order of the sources."""
+    """The first new cell of each source, in the order of the sources."""
     first = pd.Series(made, index=link[made])
     return first[~first.index.duplicated()].loc[sources].to_numpy()
 
@@ -271,7 +271,7 @@ def _same_means(others: Matrix, made: Matrix, sources: Matrix) -> tuple[float, f
 
 
 def _count_scores(sides: Sides, space: FeatureSpace) -> Scores:
-    """What needs zeros to be no expression, or reads."""
+    """Scores for which zeros must mean no expression, or values must be counts."""
     made, sources, others = (side.x for side in (sides.made, sides.sources, sides.others))
     if space.kind == "raw":
         return {}
@@ -338,7 +338,7 @@ def _groups(sides: Sides) -> dict[str, dict[str, float | None]]:
 
 
 def _drawn(module: DiffAugModule, contract: DataContract, sides: Sides) -> Drawn:
-    """What the pictures show."""
+    """Data for the report's figures."""
     made, sources, others = (side.seen for side in (sides.made, sides.sources, sides.others))
     reference, *points = pca_of(sources, (sources, made, others), n_pcs=50, seed=sides.seed)
     distances = [nearest(reference, cells, 1)[0][:, 0] for cells in points]

@@ -1,4 +1,4 @@
-"""The part of the model that is saved: contract, module and history, and their way to disk."""
+"""The part of the model that is saved and loaded: contract, module and history."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from scdiffaug.processes import is_first_process
 
 
 class SavedModel(BaseModelClass):
-    """A module built from a data contract, in scvi-tools' clothes, saved without pickle."""
+    """An scvi-tools model whose module is built from a data contract; saved without pickle."""
 
     def _build(self, contract: DataContract, config: dict[str, Any]) -> None:
-        """Make the module; its weights depend on the seed alone and move no global state."""
+        """Build the module; its weights depend on the seed alone, and no global state changes."""
         self._contract, self._module_config = contract, config
         with torch.random.fork_rng(devices=[]):
             # torch.manual_seed would seed every GPU too.
@@ -43,14 +43,14 @@ class SavedModel(BaseModelClass):
     def save(
         self, dir_path: str | Path, *, overwrite: bool = False, save_anndata: bool = False
     ) -> None:
-        """Save weights as safetensors and all else as JSON; the folder appears whole or not.
+        """Save weights as safetensors, all else as JSON; the folder appears whole or not at all.
 
-        Of several processes that trained together only the first one writes.
+        If several processes trained together, only the first one writes.
 
         Parameters
         ----------
         dir_path
-            Folder to make.
+            Folder to create.
         overwrite
             Replace a model that is there already.
         save_anndata
@@ -113,7 +113,7 @@ class SavedModel(BaseModelClass):
             Folder that :meth:`save` made.
         adata
             Cells to attach, features in any order; by default those saved with the model, if any.
-            Without any, pass ``adata`` to each query.
+            If there are none, pass ``adata`` to each method.
         accelerator, device
             Where to put the model.
 
@@ -147,7 +147,7 @@ class SavedModel(BaseModelClass):
 
     @classmethod
     def _load_without_cells(cls, folder: Path) -> Self:
-        """Load a model for cells that come in blocks, be there cells beside it or not."""
+        """Load a model for cells that come in blocks; cells saved beside it are ignored."""
         _, _, target = parse_device_args("auto", "auto", return_device="torch")
         saved, weights = _fields_and_weights(storage.standing(folder))
         return cls._restored(saved, weights, None, device=target)
@@ -200,7 +200,7 @@ class SavedModel(BaseModelClass):
 
     @property
     def feature_space(self) -> str:
-        """The decision made at construction: ``"counts"``, ``"peaks"``, ``"log"`` or ``"raw"``."""
+        """Feature space that was chosen: ``"counts"``, ``"peaks"``, ``"log"`` or ``"raw"``."""
         return self._contract.space.kind
 
     def _read(
@@ -213,7 +213,7 @@ class SavedModel(BaseModelClass):
 
 
 def _setup_of(cells: AnnData, contract: DataContract) -> dict[str, Any]:
-    """The contract's setup, without what only training asks for where the cells have it not."""
+    """The contract's setup, without what only training needs if the cells lack it."""
     setup = dict(contract.setup)
     for argument in ("labels_key", "batch_key"):
         is_needed = argument == "labels_key" and contract.label_names
@@ -251,7 +251,7 @@ def _fields_and_weights(folder: Path) -> tuple[SavedFields, dict[str, Tensor]]:
     description = storage.read_description(folder)
     try:
         saved = SavedFields.of(description)
-        # Has shapes, but takes no memory, however large a file says that it is.
+        # The meta device gives shapes but takes no memory, however large a file claims to be.
         with torch.device("meta"):
             expected = _module(saved.contract, saved.module).state_dict()
     except (TypeError, ValueError, RuntimeError) as error:
@@ -266,7 +266,7 @@ def _cells_beside(folder: Path, digest: str | None) -> AnnData | None:
     path = storage.saved_adata(folder, digest)
     try:
         return None if path is None else anndata.read_h5ad(path)
-    # HDF5 and anndata have an exception of their own for every kind of damage.
+    # HDF5 and anndata raise a different exception for every kind of damage.
     except Exception as error:
         raise storage.damaged(
             folder, f"{path} cannot be read ({error}), pass adata=... to do without it"

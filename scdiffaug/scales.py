@@ -1,4 +1,4 @@
-"""On what scale new cells are held in X and in the layer that a model reads: as real ones are."""
+"""Scale of new cells in X, and in the layer that a model reads: that of the real ones."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Scales:
     Parameters
     ----------
     contract
-        Of the model.
+        That of the model.
     cells, x
         Real cells and their values, as :meth:`DataContract.read` gives them.
     """
@@ -36,7 +36,7 @@ class Scales:
     x: Matrix | StoredMatrix
 
     def learnt_as(self, rows: Rows) -> Held:
-        """As what the model reads holds the counts of some cells, ascending, in X too."""
+        """How what the model reads holds the counts of some cells (ascending), for X too."""
         scale = self.contract.space.scale
         if scale is None:
             return Held(None, None)
@@ -46,9 +46,9 @@ class Scales:
         return Held(joined, joined)
 
     def held_as(self, rows: Rows) -> Held:
-        """The same, but X as that of the cells is, which beside a layer may be on another scale.
+        """The same, but with X as in these cells, which may be on another scale than a layer.
 
-        Where X holds something else than the values of the layer, a warning says so.
+        If X holds something else than the values of the layer, a warning says so.
         """
         as_read, layer = self.learnt_as(rows), self.contract.setup["layer"]
         if layer is None or not data.has_x(self.cells):
@@ -73,7 +73,7 @@ class Scales:
 
     @cached_property
     def _usual(self) -> Normalization:
-        """Of the first cells, whatever is asked about."""
+        """Normalisation of the first cells, whichever cells are asked about."""
         scale, first = self.contract.space.scale, row_blocks(self.x)[0]
         assert scale is not None
         return Normalization.fit(self._learnt[first], self.x[first], scale)
@@ -88,7 +88,7 @@ class Scales:
 
 
 def _blocks(rows: Rows) -> list[Rows]:
-    """Some thousand rows at a time."""
+    """The rows in blocks of some thousand."""
     return [rows[block] for block in row_blocks(rows)] if len(rows) else []
 
 
@@ -105,7 +105,7 @@ def _beside(
 
 
 def _joined(usual: Normalization, parts: Sequence[Normalization]) -> Normalization:
-    """Of some cells, of which the usual ones tell whether counts were normalised."""
+    """Normalisation of all parts; the usual cells tell whether counts were normalised."""
     totals = np.concatenate([usual.totals[:0], *(part.totals for part in parts)])
     return replace(usual, totals=totals)
 

@@ -8,10 +8,10 @@ import math
 def one_cycle(step: int, *, n_steps: int) -> tuple[float, float]:
     """Share of the peak learning rate, and momentum, at a step (Smith and Topin 2018).
 
-    As torch's ``OneCycleLR``, which has one length for all parameters: the rate rises for a tenth
-    of the steps, then falls to nothing, and stays there; momentum falls and rises.
+    Torch's ``OneCycleLR`` has one length for all parameters. As there, the rate rises for a tenth
+    of the steps, then falls to nothing, and stays so; momentum falls and rises.
     """
-    # With a rise of no step there would be a division by zero.
+    # A rise of no step would be a division by zero.
     peak = max(0.1 * (n_steps + 1), 2) - 1
     if step <= peak:
         return _between(1 / 25, 1, step / peak), _between(0.95, 0.85, step / peak)
@@ -27,6 +27,6 @@ def _between(start: float, end: float, share: float) -> float:
 def layout_weight(step: int, *, n_steps: int) -> float:
     """Weight of the layout of communities: 1 at first, none after a fifth of the steps.
 
-    It is where cells begin (benchmarks/NOTES.md, experiment 39).
+    The layout is where cells begin (benchmarks/NOTES.md, experiment 39).
     """
     return max(0.0, 1 - 5 * step / n_steps)

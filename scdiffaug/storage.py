@@ -62,7 +62,7 @@ def write_model(
     with written_aside(folder) as aside:
         (aside / _WEIGHTS).write_bytes(content)
         if adata is not None:
-            # The method would make a backed AnnData that of the new file.
+            # AnnData's own method would back the AnnData by the new file.
             write_h5ad(aside / _ADATA, adata)
         digest = None if adata is None else _file_sha256(aside / _ADATA)
         text = json.dumps(sealed({**description, "adata_sha256": digest}, content), indent=1)
@@ -144,9 +144,9 @@ def read_weights(
     Parameters
     ----------
     folder
-        Of the model.
+        Folder of the model.
     digest
-        What the description says of the file.
+        sha256 of the file, as the description has it.
     expected
         Tensors of the right names, shapes and types; their values are not looked at.
 
@@ -208,7 +208,7 @@ def saved_adata(folder: Path, digest: str | None) -> Path | None:
     Raises
     ------
     ValueError
-        If the file is missing or another one.
+        If the file is missing or is not the one that was saved.
     """
     if digest is None:
         return None
@@ -239,7 +239,7 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def check_writable(folder: Path) -> None:
-    """Make a folder where there is none; PermissionError where nothing can be written there."""
+    """Make a folder if there is none; PermissionError if nothing can be written there."""
     with _said_of(folder):
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
@@ -262,7 +262,7 @@ def _said_of(folder: Path) -> Iterator[None]:
 def written_aside(folder: Path) -> Iterator[Path]:
     """Yield an empty folder that takes the place of ``folder`` once it is written whole.
 
-    What was left aside by processes that were killed is swept up first.
+    Folders that killed processes left aside are swept up first.
     """
     with _said_of(folder.parent):
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -279,7 +279,7 @@ def written_aside(folder: Path) -> Iterator[Path]:
 
 
 def standing(folder: Path) -> Path:
-    """The folder of a model, or the one before it where overwriting was killed midway."""
+    """The folder of a model, or the one before it if overwriting was killed midway."""
     if folder.exists():
         return folder
     waiting = _waiting(folder)
@@ -338,10 +338,10 @@ def _sweep(left: Path) -> None:
 
 
 def _lock(folder: Path) -> int | None:
-    """Lock a folder until :func:`_unlock` or a kill; None where that cannot be."""
+    """Lock a folder until :func:`_unlock` or a kill; None if that is not possible."""
     handle = None
     try:
-        # Neither Windows nor every network's file system has it: there nothing is swept up.
+        # Windows and some network file systems have no locks: there nothing is swept up.
         import fcntl
 
         handle = os.open(folder, os.O_RDONLY)

@@ -53,7 +53,7 @@ def write_new_cells(path: Path, plan: Plan) -> AnnData:
 
 
 def _blocks(plan: Plan) -> list[slice]:
-    """Rows of the plan that each block has."""
+    """Rows of the plan in each block."""
     return list(gen_batches(len(plan.source_of), _CELLS_OF_A_BLOCK))
 
 
@@ -64,7 +64,7 @@ def _made(waiting: Path, plan: Plan, number: int) -> Path:
         blocks = _blocks(plan)
         part = plan.part(blocks[number], seed=seed_of(plan.sampling.seed, "blocks", number))
         new = part.make(as_learnt=True)
-        # Layers of a backed AnnData would be in memory; what is the sources' is known.
+        # Layers of a backed AnnData would be in memory; the sources' annotations are known.
         new = AnnData(new.X, obs=new.obs[MADE], var=new.var, uns=new.uns)
         write_whole(place, new.write_h5ad)
         logger.info("Made block %d of %d.", number + 1, len(blocks))
@@ -74,7 +74,7 @@ def _made(waiting: Path, plan: Plan, number: int) -> Path:
 def _join(made: list[Path], plan: Plan, out: Path) -> None:
     """Write all blocks into one file."""
     tables = [block_files.read_names(place)[0] for place in made]
-    # A table without rows has no types of its own to keep.
+    # A table without rows has no column types to keep.
     filled = [table for table in tables if len(table)] or tables[:1]
     obs = source_obs(plan.cells.obs, pd.concat(filled))
     said = plan.said
@@ -88,7 +88,7 @@ def _join(made: list[Path], plan: Plan, out: Path) -> None:
 
 
 def _n_drawn(place: Path, n_kept: int, n_asked: int) -> float:
-    """Cells that were drawn for a block, those that were rejected included."""
+    """Cells that were drawn for a block, rejected ones included."""
     share = block_files.read_field(place, "uns/scdiffaug/kept_share")
     return n_kept / share if share else MOST_TRIES * n_asked
 

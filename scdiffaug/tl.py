@@ -32,11 +32,11 @@ def embed(
     model
         A trained model; by default one is trained on ``adata`` with default settings but without
         the generator, whose cells change the embedding little (``benchmarks/results/alpha``),
-        somewhat more where cells are few. That model is not kept: to embed more cells alike, or
-        to augment too, train a :class:`~scdiffaug.scDiffAug` and pass it.
+        though somewhat more where cells are few. That model is not kept: to embed further cells
+        in the same way, or to augment too, train a :class:`~scdiffaug.scDiffAug` and pass it.
     key_added
-        Key of ``.obsm`` for the semantic embedding; that of the projection ends in ``_2d``, or
-        ``_3d`` where the model has ``n_projection=3``.
+        Key of ``.obsm`` for the semantic embedding; the key of the projection ends in ``_2d``, or
+        in ``_3d`` if the model has ``n_projection=3``.
 
     Returns
     -------
@@ -114,7 +114,7 @@ def augment(
     IndexError
         If there is no cell at an index.
     KeyError
-        If the column of obs is missing, or a group that the target names.
+        If the column of obs, or a group that the target names, is missing.
     RuntimeError
         If the model that is passed is not trained.
     TypeError
@@ -231,7 +231,7 @@ def _trained(
     diffusion: Literal["auto", "none"] = "auto",
     check: Callable[[scDiffAug], object] = lambda _: None,
 ) -> Iterator[scDiffAug]:
-    """The model, or one that is trained; ``check`` raises before the training what is wrong."""
+    """Yield the model, or train one; ``check`` raises errors before the training begins."""
     if model is not None:
         check_is("model", model, scDiffAug, advice="pass a trained scdiffaug.scDiffAug")
         yield model

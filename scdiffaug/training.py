@@ -37,7 +37,7 @@ Precision = Literal["auto", "32-true", "bf16-mixed"]
 logger = logging.getLogger("scdiffaug")
 
 _EMA_DECAY = 0.998
-# Of the gradient, which is scaled down to it.
+# Largest norm of the gradient; a larger one is scaled down to it.
 _LARGEST_NORM = 10.0
 _OF_THE_GENERATOR = ("diffusion",)
 
@@ -55,15 +55,15 @@ class TrainingOptions:
         over.
     encoder_share
         Share of the steps in which the encoder learns beside a generator, with the schedule
-        ``"joint"``; then the generator learns on.
+        ``"joint"``; then the generator goes on alone.
     startup
         Share of the encoder's steps before generated positives begin.
     schedule
-        ``"joint"``: both losses at every step. ``"alternating"``: one of them every other epoch.
+        ``"joint"``: both losses at every step. ``"alternating"``: each in every other epoch.
     learning_rate, weight_decay
-        Peak of the one-cycle schedule; AdamW's decay.
+        Peak learning rate of the one-cycle schedule; weight decay of AdamW.
     generator_epsilon
-        Epsilon of the AdamW of the generator's profiles.
+        AdamW's epsilon for the generator's profiles.
     seed
         Seed of mixing, noise and substitution.
     """
@@ -79,7 +79,7 @@ class TrainingOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Check what a user may set; TypeError or ValueError where it is not allowed."""
+        """Check what a user may set; TypeError or ValueError if it is not allowed."""
         check_choice("schedule", self.schedule, get_args(Schedule))
         checked = {
             "alpha": check_number("alpha", self.alpha, at_least=0, at_most=1),
@@ -126,7 +126,7 @@ class DiffAugPlan(pl.LightningModule):
         groups: list[dict[str, Any]] = [{"params": encoder, "n_steps": self.encoder_steps}]
         groups += [{"params": part, "n_steps": options.n_steps} for part in generator]
         if generator:
-            # Of profiles alone: few genes' dispersions would move (benchmarks/NOTES.md, 47).
+            # For profiles alone: else few genes' dispersions would move (benchmarks/NOTES.md, 47).
             groups[1]["eps"] = options.generator_epsilon
         optimizer = torch.optim.AdamW(groups, weight_decay=options.weight_decay, fused=True)
         if self._resumed is not None:
@@ -142,7 +142,7 @@ class DiffAugPlan(pl.LightningModule):
             self._rng.set_state(torch.frombuffer(bytearray(state), dtype=torch.uint8))
 
     def on_train_epoch_start(self) -> None:
-        """Give each of several processes its own noise, by the epoch: checkpoints know one."""
+        """Seed each of several processes' noise by the epoch: checkpoints hold one state."""
         if self.n_processes > 1:
             assert self._rng is not None
             part = (len(self.records), self.trainer.global_rank)
@@ -221,7 +221,7 @@ class DiffAugPlan(pl.LightningModule):
         begins, ends = options.startup * self.encoder_steps, self.encoder_steps
         if self.module.process is None or not begins <= step < ends:
             return False
-        # By the step, so that no state is kept, and on no device, which would have to be asked.
+        # Seeded by the step, so no state is kept; on the CPU, as a device would have to be asked.
         rng = np.random.default_rng(seed_of(options.seed, "positives", step))
         return rng.random() < options.alpha
 
@@ -249,7 +249,7 @@ class DiffAugPlan(pl.LightningModule):
         self.module.update_ema(min(_EMA_DECAY, (1 + self.step) / (10 + self.step)))
 
     def on_train_epoch_end(self) -> None:
-        """Record means over the epoch, and stop where loss or gradient is not finite.
+        """Record means over the epoch, and stop if loss or gradient is not finite.
 
         Raises
         ------
@@ -263,7 +263,7 @@ class DiffAugPlan(pl.LightningModule):
             means = averaged(means)
         self._epoch.clear()
         self.records.append(means)
-        # The gradient of the last step spoils weights that no loss was computed with.
+        # The last step's gradient may spoil weights with which no loss was computed.
         for name in ("loss", "gradient_norm"):
             if not math.isfinite(means[name]):
                 raise FloatingPointError(
@@ -273,7 +273,7 @@ class DiffAugPlan(pl.LightningModule):
                 )
 
     def history(self) -> dict[str, pd.DataFrame]:
-        """One data frame per recorded quantity, indexed by epoch; NaN where it was not trained."""
+        """One data frame per recorded quantity, indexed by epoch; NaN if it was not trained."""
         table = pd.DataFrame(self.records)
         table.index.name = "epoch"
         return {name: table[[name]] for name in table}
