@@ -13,6 +13,8 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
+from scipy.spatial.distance import cdist
+from sklearn.covariance import ledoit_wolf
 
 from scdiffaug import data, neighbors
 from scdiffaug._checks import check_choice, check_whole, is_one_of
@@ -27,6 +29,8 @@ Names: TypeAlias = NDArray[np.str_]
 logger = logging.getLogger("scdiffaug")
 
 _N_NEIGHBORS = 15
+# Real cells to which the covariance within groups is fitted, about as many.
+_MOST_CELLS_FITTED = 50_000
 # A warning names groups whose new cells are made from fewer sources than this.
 _FEW_SOURCES = 5
 _SIZES: dict[str, Callable[[NDArray[np.int64]], np.floating[Any]]] = {
@@ -245,11 +249,12 @@ def consistent(
     *,
     groups: Names | None,
 ) -> NDArray[np.bool_]:
-    """Which new cells still lie where their source does, shape ``(m,)``.
+    """Which new cells still stand where their source does, shape ``(m,)``.
 
-    With groups: no group is more frequent than the source's among the 15 nearest real cells. If
-    the source's group has fewer cells, only as many vote, as it could win no other vote.
-    Without: the cell is no farther from its source than the 15th of the source's own neighbours.
+    With groups: of the means of all groups, that of the source's is the nearest, by the
+    covariance within groups (linear discriminant analysis with equal priors, so that rare groups
+    are not swamped). Without: the cell is no farther from its source than the 15th of the source's
+    own neighbours.
 
     Parameters
     ----------
@@ -262,14 +267,19 @@ def consistent(
     """
     if groups is None:
         return _near_source(y_real, y_made, source_of)
-    n_neighbors = min(_N_NEIGHBORS, len(y_real))
-    found = neighbors.nearest(y_real, y_made, n_neighbors)[1]
-    codes, sizes = np.unique(groups, return_inverse=True, return_counts=True)[1:]
-    own = codes[source_of]
-    votes_count = np.arange(n_neighbors)[None] < sizes[own][:, None]
-    votes = np.zeros((len(own), len(sizes)))
-    np.add.at(votes, (np.arange(len(own))[:, None], codes[found]), votes_count)
-    return votes[np.arange(len(own)), own] >= votes.max(1)
+    names, codes = np.unique(groups, return_inverse=True)
+    means = np.stack([y_real[codes == code].mean(0) for code in range(len(names))])
+    root = _whitening((y_real - means[codes])[:: len(codes) // _MOST_CELLS_FITTED + 1])
+    nearest = cdist(y_made @ root, means @ root).argmin(1)
+    return np.asarray(nearest == codes[source_of])
+
+
+def _whitening(deviations: NDArray[np.float32]) -> NDArray[np.floating[Any]]:
+    """Coordinates in which cells spread alike about their groups' means (Ledoit and Wolf 2004)."""
+    covariance = ledoit_wolf(deviations, assume_centered=True)[0]
+    # Where each group is a single cell nothing spreads.
+    covariance += np.finfo(np.float32).tiny * np.eye(len(covariance))
+    return np.linalg.cholesky(np.linalg.inv(covariance))
 
 
 def _near_source(

@@ -12,6 +12,7 @@ import pytest
 import scanpy as sc
 import torch
 from anndata import AnnData
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from small_cells import logs_of_no_counts
 
 import scdiffaug
@@ -315,13 +316,35 @@ def test_where_all_are_kept_none_is_left_out(
     assert new.uns["scdiffaug"]["kept_share"] == 1
 
 
-def test_a_vote_of_neighbours_is_as_large_as_the_group() -> None:
+def test_consistent_cells_are_told_as_linear_discriminants_tell_them(
+    rng: np.random.Generator,
+) -> None:
+    """As scikit-learn's where groups are large, whose shrinkage then hardly matters."""
+    groups = np.repeat(["many", "some", "few"], [2_000, 300, 100])
+    means = {"many": np.zeros(5), "some": np.full(5, 0.6), "few": np.r_[2.0, np.zeros(4)]}
+    spread = rng.normal(size=(5, 5))
+    y, made = (
+        np.stack([means[group] for group in groups]) + rng.normal(size=(2_400, 5)) @ spread
+        for _ in range(2)
+    )
+    judge = LinearDiscriminantAnalysis("svd", priors=np.full(3, 1 / 3)).fit(y, groups)
+    expected = judge.predict(made) == groups
+    kept = choosing.consistent(
+        y.astype(np.float32), made.astype(np.float32), np.arange(2_400), groups=groups
+    )
+    assert 0.2 < expected.mean() < 0.9
+    assert (kept == expected).mean() > 0.99
+
+
+def test_groups_of_one_cell_can_be_consistent_too() -> None:
     places = np.concatenate([np.zeros(40), np.full(12, 9.0), [20.0]])[:, None].astype(np.float32)
     groups = np.repeat(["many", "few", "one"], [40, 12, 1])
     made = np.array([[0.0], [9.0], [20.0], [0.0], [9.0]], dtype=np.float32)
     sources = np.array([0, 41, 52, 41, 0])
     kept = choosing.consistent(places, made, sources, groups=groups)
     assert kept.tolist() == [True, True, True, False, False]
+    alone = choosing.consistent(places[[0, 45]], made, sources % 2, groups=groups[[0, 45]])
+    assert alone.tolist() == [True, True, False, False, False]
 
 
 def test_without_groups_the_sources_own_neighbourhood_decides() -> None:
