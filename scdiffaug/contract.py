@@ -14,7 +14,7 @@ import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from scdiffaug import data, neighbors
+from scdiffaug import data, doubts, neighbors
 from scdiffaug.features import FeatureSpace, select_features
 from scdiffaug.matrices import (
     Matrix,
@@ -83,12 +83,12 @@ class DataContract:
         x = space.read(x)
         data.check_depth(x, adata.obs_names, space)
         if feature_space == "auto" and not space.is_counts:
-            data.warn_of_counts_beside(adata)
+            doubts.warn_of_counts_beside(adata)
         if feature_space == "auto":
             first = x[row_blocks(x)[0]]
-            data.warn_of_odd_cells(first, adata.obs_names, space)
-            data.warn_of_mixed_features(adata)
-            data.warn_of_lost_ones(first, space)
+            doubts.warn_of_odd_cells(first, adata.obs_names, space)
+            doubts.warn_of_mixed_features(adata)
+            doubts.warn_of_lost_ones(first, space)
         neighbors.check_enough(adata.n_obs, n_neighbors)
         labels = adata.obs[setup["labels_key"]].astype(str) if needs_labels else []
         rows, few = subsample(x)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,7 +15,6 @@ from scipy import sparse
 from scdiffaug._checks import check_cells, check_name
 from scdiffaug.features import FeatureSpace
 from scdiffaug.matrices import (
-    Bounds,
     Matrix,
     Rows,
     StoredMatrix,
@@ -24,15 +22,8 @@ from scdiffaug.matrices import (
     depths,
     is_stored,
     opened,
-    stored_values,
     to_dense,
 )
-from scdiffaug.normalized import LARGEST_LOG_VALUE, find_scale, hold_counts
-
-logger = logging.getLogger("scdiffaug")
-
-# How many cells are searched for counts.
-_LOOKED_AT = 100
 
 
 def read_matrix(adata: AnnData, layer: str | None) -> Matrix | StoredMatrix:
@@ -88,23 +79,23 @@ def are_made(obs: pd.DataFrame) -> bool:
     return "is_augmented" in obs and bool(obs["is_augmented"].isin([True]).all())
 
 
-def check_frame(adata: AnnData) -> None:
+def check_frame(adata: AnnData, argument: str = "adata") -> None:
     """Raise as check_cells does, and ValueError if there are no features or names repeat.
 
     Tables that ``anndata.experimental.read_lazy`` left on disk are loaded: they are small.
     """
-    check_cells("adata", adata)
+    check_cells(argument, adata)
     for table in ("obs", "var"):
         if hasattr(lazy := getattr(adata, table), "to_memory"):
             setattr(adata, table, lazy.to_memory())
     if adata.n_vars == 0:
-        raise ValueError(f"adata is empty: found {adata.n_obs} cells x 0 features.")
+        raise ValueError(f"{argument} is empty: found {adata.n_obs} cells x 0 features.")
     for field, names in (("obs_names", adata.obs_names), ("var_names", adata.var_names)):
         if not names.is_unique:
             repeated = names[names.duplicated()].unique()
             raise ValueError(
-                f"adata.{field} has {len(repeated)} duplicate names, e.g. {repeated[0]!r}: call "
-                f"adata.{field}_make_unique()."
+                f"{argument}.{field} has {len(repeated)} duplicate names, e.g. {repeated[0]!r}: "
+                f"call {argument}.{field}_make_unique()."
             )
 
 
@@ -159,101 +150,6 @@ def check_graph(adata: AnnData, neighbors_key: str | None) -> None:
             f"neighbors_key={neighbors_key!r} names the distances {distances!r}, which are not in "
             f"adata.obsp: {advice}"
         )
-
-
-def warn_of_counts_beside(adata: AnnData) -> None:
-    """Warn if counts stand beside values that are none: the generator does better with counts."""
-    if adata.isbacked:
-        return
-    for name, values in adata.layers.items():
-        if found := _counts_in(values):
-            advice = f"call setup_anndata(adata, layer={name!r})"
-            logger.warning("Layer %r holds %s: %s to learn from them.", name, found, advice)
-    if adata.raw is not None and (found := _counts_in(adata.raw.X)):
-        logger.warning("adata.raw holds %s: pass adata.raw.to_adata() to learn from them.", found)
-
-
-def warn_of_mixed_features(adata: AnnData) -> None:
-    """Warn if genes, proteins or peaks are mixed in one matrix, as read_10x_h5 gives them."""
-    if "feature_types" not in adata.var:
-        return
-    types = adata.var["feature_types"].value_counts()
-    types = types[types > 0]
-    if len(types) > 1:
-        logger.warning(
-            "adata.var['feature_types'] has %s, which are learnt as one kind: pass one of them, "
-            "as adata[:, adata.var['feature_types'] == %r].copy().",
-            " and ".join(f"{n} {name!r}" for name, n in types.items()),
-            types.index[0],
-        )
-
-
-def warn_of_lost_ones(x: Matrix, space: FeatureSpace) -> None:
-    """Warn if values are normalised counts of which no logarithm was taken."""
-    if space.kind == "counts" and (least := _usual_least(x)) > 1:
-        logger.warning(
-            "The smallest value of most cells is %d, not 1: if these are normalised values that "
-            "were rounded, pass the counts themselves, or the values unrounded and after "
-            "sc.pp.log1p, of which counts are recovered.",
-            least,
-        )
-    elif space.kind == "raw" and x.min() >= 0 and find_scale(np.log1p(x)) == "log1p":
-        logger.warning(
-            "These are normalised counts without their logarithm: call sc.pp.log1p(adata) before, "
-            "and the counts are recovered and learnt from."
-        )
-
-
-def _usual_least(x: Matrix) -> float:
-    """Median over cells of the smallest non-zero value; 0 if most values are not zero."""
-    values = sparse.csr_matrix(x)
-    if values.nnz > x.shape[0] * x.shape[1] / 2:
-        return 0.0
-    filled = np.flatnonzero(np.diff(values.indptr))
-    return float(np.median(np.minimum.reduceat(values.data, values.indptr[filled])))
-
-
-def warn_of_odd_cells(x: Matrix, obs_names: pd.Index, space: FeatureSpace) -> None:
-    """Warn if most of these cells hold log-normalised counts, and some do not."""
-    if space.kind != "log":
-        return
-    holds = hold_counts(x)
-    if 1 / 2 < holds.mean() < 1:
-        logger.warning(
-            "%d of the first %d cells hold log1p of normalised counts, but %r does not: leave "
-            "such cells out to learn from counts; now all are read as logarithms.",
-            holds.sum(),
-            len(holds),
-            obs_names[holds.argmin()],
-        )
-
-
-def warn_of_sparse_values(x: Matrix) -> None:
-    """Warn if most values are 0 and the others are not counts."""
-    zero_share = 1 - np.count_nonzero(stored_values(x)) / (x.shape[0] * x.shape[1])
-    if zero_share > 1 / 2:
-        logger.warning(
-            "%.0f%% of the values are 0, and they are no counts: new cells will be less like real "
-            "ones than those made from counts. Pass raw counts (layer=...), estimated ones by "
-            "np.rint, where there are some; the embedding is not concerned.",
-            100 * zero_share,
-        )
-
-
-def _counts_in(values: Any) -> str:
-    """What counts the first cells hold, in words; empty if none, or if they are not in memory."""
-    if not isinstance(values, np.ndarray) and not sparse.issparse(values):
-        return ""
-    some = values[:_LOOKED_AT]
-    if some.dtype.kind not in "iuf":
-        return ""
-    found = Bounds.of(some)
-    if not np.isfinite(found.highest) or found.lowest < 0 or found.highest <= 0:
-        return ""
-    if found.is_whole:
-        return "counts"
-    is_log = found.highest <= LARGEST_LOG_VALUE and find_scale(some) is not None
-    return "log-normalised counts" if is_log else ""
 
 
 def check_no_view_on_disk(adata: AnnData) -> None:
@@ -356,6 +252,12 @@ def align_features(
     if adata.var_names.equals(var_names):
         return adata if indices is None else adata[rows]
     missing = var_names.difference(adata.var_names, sort=False)
+    if len(missing) == len(var_names):
+        raise ValueError(
+            f"adata has none of the model's {len(var_names)} features: its names are like "
+            f"{adata.var_names[0]!r}, the model's like {var_names[0]!r}; rename adata.var_names, "
+            "e.g. from symbols to Ensembl identifiers."
+        )
     if len(missing):
         alike = missing.str.casefold().isin(adata.var_names.str.casefold()).sum()
         species = f" {alike} are there in other capitals: another species?" if alike else ""

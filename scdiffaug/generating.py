@@ -10,7 +10,7 @@ import numpy as np
 from anndata import AnnData
 
 from scdiffaug import block_files, choosing, data, report, streaming
-from scdiffaug._checks import check_cells, check_path, check_seed, check_whole
+from scdiffaug._checks import check_path, check_seed, check_whole
 from scdiffaug.augmentation import Sampling, made_at_once
 from scdiffaug.choosing import Choice, Depth, Keep, Target
 from scdiffaug.diffusion import Sampler
@@ -69,11 +69,10 @@ class GeneratingModel(SavedModel):
             beyond the source's own are drawn anew, whatever the strength.
         keep
             ``"consistent"`` rejects new cells that left their source's place in the semantic
-            embedding: with ``groupby``, if another group is more frequent among the 15 nearest
-            real cells (fewer for a smaller group); without, if they are farther from their source
-            than its own 15 nearest cells. A rejected cell is drawn again, up to ten times in all,
-            and then left out; a warning names its group. The share of draws that was kept is
-            logged. The time grows with the product of the numbers of real and new cells.
+            embedding: with ``groupby``, if linear discriminants of the real cells' groups give
+            them to another group; without, if they are farther from their source than its own 15
+            nearest cells. A rejected cell is drawn again, up to ten times in all, and then left
+            out; a warning names its group. The share of draws that was kept is logged.
         sampler
             ``"thicken"`` with count thinning, else ``"dpmpp_2m"``, ``"ddim"`` or ``"ddpm"``.
         steps
@@ -367,7 +366,7 @@ class GeneratingModel(SavedModel):
         'good'
         """
         self._check_if_trained(warn=False)
-        check_cells("new", new)
+        data.check_frame(new, "new")
         check_whole("max_cells", max_cells)
         seed = check_seed(self._seed(seed))
         if path is not None:

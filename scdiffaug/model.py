@@ -12,7 +12,7 @@ import numpy as np
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from scdiffaug import augmentation, data
+from scdiffaug import augmentation, data, doubts
 from scdiffaug._checks import check_choice, check_flag, check_number, check_seed, check_whole
 from scdiffaug.budget import Budget, n_trained_on
 from scdiffaug.checkpoint import Checkpoints, check_place, described
@@ -143,8 +143,8 @@ class scDiffAug(RegisteringModel):
         )
         logger.info("Feature space: %s (%s requested).", contract.space.said, feature_space)
         process = choose_diffusion(diffusion, contract.space)
-        if process == "gaussian" and not contract.space.is_counts:
-            data.warn_of_sparse_values(data.read_matrix(adata[:1000], contract.setup["layer"]))
+        if process == "gaussian" and contract.space.kind == "log":
+            doubts.warn_of_sparse_values(data.read_matrix(adata[:1000], contract.setup["layer"]))
         config = {
             "n_components": min(n_components, len(contract.selected)),
             "n_semantic": n_semantic,

@@ -23,7 +23,7 @@ def batch_bounds(n_cells: int, batch_size: int) -> list[int]:
     bounds = [*range(0, n_cells, batch_size), n_cells]
     # A few cells left over join the batch before them: by themselves they would have little to
     # contrast, and move the networks as much. Batches of equal size are no better (NOTES, 52).
-    if len(bounds) > 2 and bounds[-1] - bounds[-2] < max(2, batch_size // 16):
+    if len(bounds) > 2 and bounds[-1] - bounds[-2] < max(2, batch_size // 64):
         del bounds[-2]
     return bounds
 

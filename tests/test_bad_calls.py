@@ -140,7 +140,7 @@ CASES: list[Case] = [
         "a query of other features",
         lambda b: b.model.get_latent_representation(adata=AnnData(b.z)),
         V,
-        "adata lacks 40 of the model's 40 features",
+        "adata has none of the model's 40 features",
     ),
     (
         "a query of fractions",
@@ -254,7 +254,7 @@ CASES: list[Case] = [
         "loading other cells",
         lambda b: scDiffAug.load(b.folder / "model", AnnData(b.z)),
         V,
-        "adata lacks 40 of",
+        "adata has none of",
     ),
     (
         "loading text for cells",

@@ -77,6 +77,7 @@ def test_genes_of_another_species_are_told_by_their_capitals() -> None:
     ):
         model.get_latent_representation(mouse)
     mouse.var_names = [f"gene-{place}" for place in range(40)]
+    mouse.var_names = [*adata.var_names[:1], *mouse.var_names[1:]]
     with pytest.raises(ValueError, match=r"train on features that all cells share\.$"):
         model.get_latent_representation(mouse)
 
@@ -120,6 +121,20 @@ def test_counts_that_could_be_recovered_are_said(caplog: pytest.LogCaptureFixtur
     assert "'logs' holds log-normalised counts: call setup_anndata(adata, layer='logs')" in (
         caplog.text
     )
+
+
+@pytest.mark.parametrize("estimated", ["ambient removed", "halves"])
+def test_estimated_counts_are_said_to_be_read_as_intensities(
+    estimated: str, rng: np.random.Generator, caplog: pytest.LogCaptureFixture
+) -> None:
+    cells = datasets.pbmc68k_reduced()
+    counts = cells.X.toarray()
+    removed = np.where(rng.random(counts.shape) < 0.3, rng.uniform(0.8, 1, counts.shape), 1)
+    cells.X = counts * removed if estimated == "ambient removed" else counts / 2
+    scDiffAug(cells, diffusion="none")
+    assert "read as intensities" in caplog.text
+    assert "pass np.rint of them" in caplog.text
+    assert "without their logarithm" not in caplog.text
 
 
 def test_normalised_counts_without_their_logarithm_are_said(

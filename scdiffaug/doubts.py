@@ -1,0 +1,129 @@
+"""Warnings of values that may not be what they are taken for."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
+from scipy import sparse
+
+from scdiffaug.features import FeatureSpace
+from scdiffaug.matrices import Bounds, Matrix, stored_values
+from scdiffaug.normalized import LARGEST_LOG_VALUE, find_scale, hold_counts
+
+logger = logging.getLogger("scdiffaug")
+
+# How many cells are searched for counts.
+_LOOKED_AT = 100
+
+
+def warn_of_counts_beside(adata: AnnData) -> None:
+    """Warn if counts stand beside values that are none: the generator does better with counts."""
+    if adata.isbacked:
+        return
+    for name, values in adata.layers.items():
+        if found := _counts_in(values):
+            advice = f"call setup_anndata(adata, layer={name!r})"
+            logger.warning("Layer %r holds %s: %s to learn from them.", name, found, advice)
+    if adata.raw is not None and (found := _counts_in(adata.raw.X)):
+        logger.warning("adata.raw holds %s: pass adata.raw.to_adata() to learn from them.", found)
+
+
+def warn_of_mixed_features(adata: AnnData) -> None:
+    """Warn if genes, proteins or peaks are mixed in one matrix, as read_10x_h5 gives them."""
+    if "feature_types" not in adata.var:
+        return
+    types = adata.var["feature_types"].value_counts()
+    types = types[types > 0]
+    if len(types) > 1:
+        logger.warning(
+            "adata.var['feature_types'] has %s, which are learnt as one kind: pass one of them, "
+            "as adata[:, adata.var['feature_types'] == %r].copy().",
+            " and ".join(f"{n} {name!r}" for name, n in types.items()),
+            types.index[0],
+        )
+
+
+def warn_of_lost_ones(x: Matrix, space: FeatureSpace) -> None:
+    """Warn if these cells hold counts that were normalised, rounded or estimated."""
+    least = _least_values(x)
+    if not len(least):
+        return
+    usual = float(np.median(least))
+    if space.kind == "counts" and usual > 1:
+        logger.warning(
+            "The smallest value of most cells is %d, not 1: if these are normalised values that "
+            "were rounded, pass the counts themselves, or the values unrounded and after "
+            "sc.pp.log1p, of which counts are recovered.",
+            usual,
+        )
+    elif space.cofactor is None:
+        return
+    # Totals differ between cells, and so do the values that one count became.
+    elif np.mean(least == usual) < 1 / 2 and find_scale(np.log1p(x)) == "log1p":
+        logger.warning(
+            "These are normalised counts without their logarithm: call sc.pp.log1p(adata) before, "
+            "and the counts are recovered and learnt from."
+        )
+    else:
+        logger.warning(
+            "Most values are 0 and the others are not whole: they are read as intensities, which "
+            "depend on a cell's depth, and so will the embedding. If these are estimated counts "
+            "(as of SoupX, alevin or kallisto), pass np.rint of them."
+        )
+
+
+def _least_values(x: Matrix) -> NDArray[np.floating[Any]]:
+    """Smallest non-zero value of each cell that has any; none if most values are not zero."""
+    values = sparse.csr_matrix(x)
+    if values.nnz > x.shape[0] * x.shape[1] / 2:
+        return np.empty(0)
+    filled = np.flatnonzero(np.diff(values.indptr))
+    return np.minimum.reduceat(values.data, values.indptr[filled]) if len(filled) else np.empty(0)
+
+
+def warn_of_odd_cells(x: Matrix, obs_names: pd.Index, space: FeatureSpace) -> None:
+    """Warn if most of these cells hold log-normalised counts, and some do not."""
+    if space.kind != "log":
+        return
+    holds = hold_counts(x)
+    if 1 / 2 < holds.mean() < 1:
+        logger.warning(
+            "%d of the first %d cells hold log1p of normalised counts, but %r does not: leave "
+            "such cells out to learn from counts; now all are read as logarithms.",
+            holds.sum(),
+            len(holds),
+            obs_names[holds.argmin()],
+        )
+
+
+def warn_of_sparse_values(x: Matrix) -> None:
+    """Warn if most values are 0 and the others are not counts."""
+    zero_share = 1 - np.count_nonzero(stored_values(x)) / (x.shape[0] * x.shape[1])
+    if zero_share > 1 / 2:
+        logger.warning(
+            "%.0f%% of the values are 0, and they are no counts: new cells will be less like real "
+            "ones than those made from counts. Pass raw counts (layer=...), estimated ones by "
+            "np.rint, where there are some; the embedding is not concerned.",
+            100 * zero_share,
+        )
+
+
+def _counts_in(values: Any) -> str:
+    """What counts the first cells hold, in words; empty if none, or if they are not in memory."""
+    if not isinstance(values, np.ndarray) and not sparse.issparse(values):
+        return ""
+    some = values[:_LOOKED_AT]
+    if some.dtype.kind not in "iuf":
+        return ""
+    found = Bounds.of(some)
+    if not np.isfinite(found.highest) or found.lowest < 0 or found.highest <= 0:
+        return ""
+    if found.is_whole:
+        return "counts"
+    is_log = found.highest <= LARGEST_LOG_VALUE and find_scale(some) is not None
+    return "log-normalised counts" if is_log else ""
