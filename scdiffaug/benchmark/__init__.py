@@ -1,4 +1,4 @@
-"""Benchmarks: peers and ours on one's own data, in one run, from one command."""
+"""Benchmarks: scDiffAug and its peers on your own data, in one run, from one command."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

@@ -1,6 +1,6 @@
-"""Runs one embedding method in a process of its own: ``python _worker.py JOB_FOLDER``.
+"""Run one embedding method in a separate process: ``python _worker.py JOB_FOLDER``.
 
-Stands alone, because the environments of some peers have no scdiffaug. The folder holds
+This file stands alone, because the environments of some peers have no scdiffaug. The folder holds
 ``job.json`` (method, seed, settings, where the inputs are); labels come as ``labels.npy``, and
 only to the supervised ablation. The worker adds ``embedding.npz`` and ``run.json`` (seconds, peak
 memory in MB, versions).
@@ -30,7 +30,7 @@ Matrix: TypeAlias = np.ndarray | sparse.csr_matrix
 
 
 def write_matrix(path: Path, matrix: Matrix) -> None:
-    """Write a matrix at ``path``, with ``.npz`` behind where it is sparse and else ``.npy``."""
+    """Write a matrix at ``path`` with the ending ``.npz`` if it is sparse, else ``.npy``."""
     if sparse.issparse(matrix):
         sparse.save_npz(f"{path}.npz", matrix)
     else:
@@ -50,9 +50,9 @@ class Inputs:
     Parameters
     ----------
     folder
-        Where ``values`` (the matrix as it came), ``features`` (variable features on the log
-        scale), both ``.npz`` where sparse and else ``.npy``, and 50 principal components of
-        these (``pca_log.npy``) and of these standardised (``pca_standardised.npy``) lie.
+        Folder of ``values`` (the matrix as it came) and ``features`` (variable features on the
+        log scale), both ``.npz`` if sparse, else ``.npy``, and of 50 principal components of the
+        features (``pca_log.npy``) and of the standardised features (``pca_standardised.npy``).
     kind
         Feature space of the values: counts, peaks, log or raw.
     new
@@ -78,12 +78,12 @@ class Inputs:
         return features.toarray() if isinstance(features, sparse.csr_matrix) else features
 
     def pca(self, scale: str = "log") -> np.ndarray:
-        """Principal components of log or standardised features, shape ``(n, 50)``."""
+        """Points to start from: components of log or standardised features, shape ``(n, k)``."""
         return np.load(self.folder / f"pca_{scale}.npy")
 
 
 def _fitted(model: Any, inputs: Inputs, points: Callable[[Inputs], np.ndarray]) -> Embeddings:
-    """Cells in the plane and, where there are any, new cells by ``transform``."""
+    """2-D embedding of the cells and, by ``transform``, of new cells if there are any."""
     found = {"2d": model.fit_transform(points(inputs))}
     if inputs.new is not None:
         found["2d_new"] = model.transform(points(inputs.new))
@@ -191,7 +191,7 @@ def pumap(inputs: Inputs, seed: int, *, n_neighbors: int = 15, epochs: int = 1) 
 
     tf.keras.utils.set_random_seed(seed)
     model = ParametricUMAP(n_neighbors=n_neighbors, random_state=seed, verbose=False)
-    # umap-learn 0.5.12 knows it as an attribute alone.
+    # umap-learn 0.5.12 takes it only as an attribute.
     model.n_training_epochs = epochs
     return _fitted(model, inputs, Inputs.pca)
 
@@ -216,13 +216,13 @@ def ivis(inputs: Inputs, seed: int, *, k: int = 15, model: str = "maaten") -> Em
 
 def dmtev(inputs: Inputs, seed: int, *, n_neighbors: int = 30, nu: float = 0.5) -> Embeddings:
     """DMT-EV (Zang et al. 2022) by dmt-learn's defaults, on a GPU where there is one."""
-    # Imported for images alone, and it loads only beside the build of torch it was made for.
+    # Needed for images alone, torchvision loads only beside the build of torch it was made for.
     for part in ("", ".datasets", ".models", ".transforms", ".transforms.functional", ".utils"):
         name = f"torchvision{part}"
         sys.modules[name] = MagicMock(__spec__=ModuleSpec(name, None), __path__=[])
     from dmt_learn import dmt_learn
 
-    # dmt-learn 0.0.81 names the GPU, though it runs without.
+    # dmt-learn 0.0.81 asks for a GPU, though it runs without one.
     dmt_learn.Trainer = partial(_on_any_device, dmt_learn.Trainer)
     model = dmt_learn.DMTLearn(n_neighbors=n_neighbors, nu=nu, random_state=seed)
     return {"2d": np.asarray(model.fit_transform(inputs.features))}
@@ -233,7 +233,7 @@ def _on_any_device(trainer: Callable[..., Any], **settings: Any) -> Any:
 
 
 def scvi(inputs: Inputs, seed: int, *, n_latent: int = 30, n_layers: int = 2) -> Embeddings:
-    """Latent space of scVI (Lopez et al. 2018) on the counts of variable genes; by UMAP in 2-D."""
+    """Latent space of scVI (Lopez et al. 2018) on counts of variable genes; in 2-D by UMAP."""
     from umap import UMAP
 
     latent = _scvi_latent(inputs, seed, n_latent=n_latent, n_layers=n_layers)

@@ -1,4 +1,4 @@
-"""Environments of their own for peers whose dependencies clash with ours."""
+"""Separate environments for peers whose dependencies clash with ours."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def cache_folder(chosen: str | Path | None = None) -> Path:
 
 
 def requirements(name: str) -> str:
-    """What an environment is made of, in one line."""
+    """The packages of an environment, in one line."""
     return " ".join(word for command in _REQUIREMENTS[name] for word in command)
 
 

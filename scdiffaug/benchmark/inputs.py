@@ -29,10 +29,10 @@ from scdiffaug.features import Matrix, PrincipalAxes, to_dense
 from scdiffaug.metrics._inputs import Values
 from scdiffaug.storage import written_aside
 
-# Folds of ten need ten cells of a type.
+# Types with fewer cells are left out: ten stratified folds need ten cells.
 MIN_CELLS_PER_TYPE = 10
 _N_LSI = 30
-# Inputs are made again where one of these changed; runs only where the inputs did.
+# A change in one of these files makes inputs again, but runs only where the inputs changed.
 _PREPARING = [
     Path(scdiffaug.__file__).parent / name
     for name in (
@@ -49,7 +49,7 @@ _PREPARING = [
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """A labelled dataset, prepared.
+    """A labelled dataset, prepared for the methods.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ class Dataset:
     digest
         Hash of the inputs.
     labels
-        Types, shape ``(n,)``, which no method sees.
+        Types, shape ``(n,)``, which are no part of the inputs.
     note
         Which types were left out.
     """
@@ -76,7 +76,7 @@ class Dataset:
 
     @property
     def pca(self) -> NDArray[np.float32]:
-        """Principal components of log features, shape ``(n, 50)``."""
+        """Points that methods start from, principal components as a rule, shape ``(n, k)``."""
         return np.load(self.folder / "pca_log.npy")
 
 
@@ -85,23 +85,23 @@ def prepare(
 ) -> Dataset:
     """Read a dataset and write what the methods start from, once per content.
 
-    Counts are normalised to log1p of 10,000 counts per cell and the 2,000 most variable features
-    taken. Methods start from their 50 principal components, as scanpy's tutorial does, or from
-    those of the standardised features, as Seurat does and our own encoder. Of peaks they start
-    from 30 components of TF-IDF, as Signac's guide does.
+    Counts are normalised to log1p of 10,000 counts per cell, and the 2,000 most variable features
+    are taken. Methods start from 50 principal components of these, as in scanpy's tutorial, or of
+    the standardised features, as in Seurat and our own encoder. For peaks they start from 30
+    components of TF-IDF, as in Signac's guide.
 
     Parameters
     ----------
     path
         An ``.h5ad`` file.
     label_key
-        Column of obs with the types. Those of fewer than ten cells are left out.
+        Column of obs with the types. Types with fewer than ten cells are left out.
     cache
         Folder of the inputs.
     max_cells
-        Draw as many cells at random where there are more.
+        Draw this many cells at random where there are more.
     seed
-        Seed of that draw and of the components.
+        Seed of the draw and of the components.
 
     Raises
     ------
@@ -136,7 +136,7 @@ def prepare_cells(
     max_cells: int | None = None,
     seed: int = 0,
 ) -> Dataset:
-    """:func:`prepare` of cells that are not in a file."""
+    """:func:`prepare` for cells in memory."""
     cells, note = _scorable(adata, label_key, max_cells=max_cells, seed=seed)
     contract = _contract(cells, seed)
     return _prepared(cells, contract, name=name, label_key=label_key, note=note, cache=cache)
@@ -151,19 +151,20 @@ def prepare_split(
     max_cells: int | None = None,
     seed: int = 0,
 ) -> tuple[Dataset, Dataset]:
-    """Training cells as :func:`prepare` has them, and held-back cells in their coordinates.
+    """Training cells as :func:`prepare` gives them, and held-back cells in their coordinates.
 
     Variable features, their scale and the principal components are those of the training cells.
-    The share is held back within each type, of which ten cells must be left to learn from.
+    Cells are held back within each type. Types that would keep fewer than ten training cells are
+    left out.
 
     Parameters
     ----------
     path, label_key, cache, max_cells
-        As of :func:`prepare`.
+        As in :func:`prepare`.
     held_out
-        Share of the cells that is held back, one half at most.
+        Share of the cells to hold back, at most one half.
     seed
-        As of :func:`prepare`, and that of the split.
+        As in :func:`prepare`; the split has the same seed.
 
     Returns
     -------
@@ -219,7 +220,7 @@ def _prepared(
 
 
 def with_points(dataset: Dataset, points: NDArray[np.floating[Any]], *, cache: Path) -> Dataset:
-    """The cells of a dataset with other points, shape ``(n, k)``, as principal components."""
+    """The dataset with other points, shape ``(n, k)``, in place of its principal components."""
     digest = _digest([points])
     folder = cache / "inputs" / f"points-{digest}"
     if not folder.exists():
@@ -231,7 +232,7 @@ def with_points(dataset: Dataset, points: NDArray[np.floating[Any]], *, cache: P
 def prepare_all(
     data: Sequence[str | Path], *, label_key: str, max_cells: int | None, cache: Path
 ) -> list[Dataset]:
-    """:func:`prepare` of the files of :func:`checked_paths`."""
+    """:func:`prepare` for each of the files of :func:`checked_paths`."""
     return [
         prepare(path, label_key=label_key, cache=cache, max_cells=max_cells)
         for path in checked_paths(data)
@@ -239,7 +240,7 @@ def prepare_all(
 
 
 def checked_paths(data: Sequence[str | Path]) -> list[Path]:
-    """Paths of files; ValueError where there are none, or two have one name."""
+    """Paths of files; ValueError where there are none, or two have the same name."""
     paths = [Path(path) for path in data]
     names = [path.stem for path in paths]
     repeated = [name for name in names if names.count(name) > 1]
@@ -314,13 +315,13 @@ def _write(
     if reference is None:
         points = pca.fit_transform(to_dense(features))
     else:
-        # Late components of fit_transform are not those of transform: the solver is randomised.
+        # Late components of fit_transform differ from transform's, as the solver is randomised.
         points = pca.fit(to_dense(fitted_on)).transform(to_dense(features))
     np.save(folder / "pca_log.npy", points)
 
 
 def pca_for(cells: Values, *, seed: int) -> PCA:
-    """An unfitted PCA of 50 components; of fewer where there are not more cells and features."""
+    """An unfitted PCA of 50 components; of one fewer than cells or features if that is less."""
     return PCA(min(50, *(size - 1 for size in cells.shape)), random_state=seed)
 
 
@@ -339,7 +340,7 @@ def _digest(matrices: Sequence[Matrix | None], *settings: Any) -> str:
 
 
 def describe(datasets: list[Dataset]) -> pd.DataFrame:
-    """One row a dataset: cells, types, kind of values, what was left out."""
+    """One row per dataset: cells, types, kind of values, and what was left out."""
     return pd.DataFrame(
         {
             "dataset": dataset.name,

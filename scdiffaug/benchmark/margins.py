@@ -23,16 +23,16 @@ def mean_scores(results: pd.DataFrame, metric: str, *, representation: str = "2d
 
 
 def margins(scores: pd.DataFrame, ours: str, peers: Sequence[str]) -> pd.DataFrame:
-    """Ours less the best peer of each dataset.
+    """Our score minus that of the best peer, for each dataset.
 
     Parameters
     ----------
     scores
         Datasets in rows and methods in columns, as :func:`mean_scores` gives them.
     ours, peers
-        Which columns are compared.
+        Columns to compare.
     """
-    # A dataset on which no peer could be run has none that is best.
+    # A dataset on which no peer could be run has no best peer.
     others = scores[[peer for peer in peers if peer in scores]].dropna(how="all")
     scores = scores.loc[others.index]
     return pd.DataFrame(
@@ -64,13 +64,13 @@ def bootstrap_margin(
     results
         Long table with columns dataset, method, representation, seed, metric, value.
     metric
-        Which of its metrics.
+        Metric to compare.
     ours
         Our method.
     best_peer
-        Peer of each dataset, indexed by dataset.
+        Best peer of each dataset, indexed by dataset.
     representation
-        Which embedding of the two.
+        Embedding to compare.
     n_resamples, seed
         Number of resamples and their seed.
     """
@@ -92,7 +92,7 @@ def bootstrap_margin(
 def paired_interval(
     differences: pd.Series, *, n_resamples: int = 10_000, seed: int = 0
 ) -> tuple[float, float]:
-    """95% interval of the mean over datasets of paired differences; NaN of a single one.
+    """95% interval of the mean over datasets of paired differences; NaN for a single one.
 
     Parameters
     ----------
@@ -114,7 +114,7 @@ def paired_interval(
 def _interval(
     per_dataset: NDArray[np.floating[Any]], rng: np.random.Generator
 ) -> tuple[float, float]:
-    """Of the mean over resampled datasets; resampled means of each, shape ``(n, resamples)``."""
+    """95% interval of the mean over datasets, from resampled means, shape ``(n, resamples)``."""
     drawn = rng.integers(len(per_dataset), size=per_dataset.shape)
     means = np.take_along_axis(per_dataset, drawn, axis=0).mean(0)
     low, high = np.quantile(means, [0.025, 0.975])

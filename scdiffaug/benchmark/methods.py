@@ -14,32 +14,32 @@ from scdiffaug.benchmark.processes import digest_of
 
 Settings = Mapping[str, Any]
 
-# Row of our defaults, in both registries; what the guide tells those who train a classifier.
+# Our rows: the defaults, in both registries; what the guide advises for training a classifier.
 OURS, CONSISTENT = "scdiffaug", "scdiffaug_consistent"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """One row of the table.
+    """One row of the tables on embeddings.
 
     Parameters
     ----------
     worker
         Function of ``_worker.py`` that runs it.
     packages
-        What must be installed, the first one being the method's own; their versions are recorded.
+        Packages that must be installed, the method's own first; their versions are recorded.
     settings
         Settings of the row.
     environment
         ``"main"``, or the name of an environment of :mod:`scdiffaug.benchmark.environments`.
     grid
-        Settings tried by ``tuned=True`` beside the default, the same number for every method.
+        Settings that ``tuned=True`` tries besides the defaults: three, or none if not tuned.
     is_ours
         Whether the row is scDiffAug or an ablation of it.
     uses_labels
-        Whether it is shown the types of the cells it may learn from.
+        Whether the method is shown the types of the cells it may learn from.
     embeds_new
-        Whether, once fitted, it can embed cells that it has not seen.
+        Whether the method, once fitted, can embed cells that it has not seen.
 
     Examples
     --------
@@ -60,7 +60,7 @@ class Method:
     def versions(self) -> dict[str, str]:
         """Installed versions; empty where one is missing, or the method has its own environment.
 
-        Of scdiffaug itself the source is hashed too: a changed line is another method.
+        For scdiffaug itself the source is hashed too, as a changed line is another method.
 
         Examples
         --------
@@ -90,14 +90,14 @@ def _ours(**settings: Any) -> Method:
     )
 
 
-# Decide neither an embedding nor a made cell.
+# Modules that change neither embeddings nor augmented cells, and are not hashed.
 _DECIDE_NOTHING = {
     "_cli_benchmark", "_cli_errors", "_cli_files", "_colours", "_demo", "_drawing", "_files",
     "_report_page", "_results", "_saved_fields", "_verdicts", "block_files", "checkpoint", "cli",
     "distributed", "report", "saved_model", "storage", "streaming", "tl",
 }  # fmt: skip
 
-# Rows that say how much of a margin is the input: the components that our encoder sees.
+# Peers that also run on the components our encoder sees: how much of a margin is the input?
 _ON_OUR_COMPONENTS = {
     "umap": "umap-learn",
     "tsne": "openTSNE",
@@ -105,7 +105,7 @@ _ON_OUR_COMPONENTS = {
     "localmap": "pacmap",
 }
 
-# Written out, as workers of simple peers must not wait for torch.
+# Spelt out and not imported, as workers of simple peers must not wait for torch.
 OTHER_OBJECTIVES = ("infonce", "byol", "simsiam", "moco", "vicreg")
 
 METHODS: Mapping[str, Method] = {
@@ -190,7 +190,7 @@ METHODS: Mapping[str, Method] = {
     **{f"scdiffaug_{name}_alpha0": _ours(objective=name, alpha=0.0) for name in OTHER_OBJECTIVES},
 }
 
-# The published figures are against these; the ablations and scVI are asked for by name.
+# Published figures compare with these; ablations, scVI and the rest run only if named.
 DEFAULT = (
     "scdiffaug",
     "pca",
@@ -206,19 +206,19 @@ DEFAULT = (
 
 @dataclass(frozen=True, kw_only=True)
 class Generator(Method):
-    """One row of the tables on made cells.
+    """One row of the tables on augmented cells.
 
-    ``worker`` is a key of ``_augmentation.makers.WORKERS``; rows that share it share what it
-    trains.
+    ``worker`` is a key of ``_augmentation.makers.WORKERS``; rows with the same worker share what
+    it trains.
 
     Parameters
     ----------
     kinds
-        Kinds of values it can make.
+        Kinds of values that the method can make.
     makes
-        ``"values"`` as the data came, or ``"seen"``: logarithms where these were counts.
+        ``"values"`` as the data came, or ``"seen"``, which for counts are logarithms.
     follows
-        What a made cell takes from the cell it is asked for.
+        What an augmented cell takes from its source cell.
 
     Examples
     --------
@@ -232,7 +232,7 @@ class Generator(Method):
     follows: Literal["source", "type", "nothing"] = "source"
 
     def unfit(self, kind: str) -> str:
-        """Why it cannot make such values; empty where it can.
+        """Why the method cannot make values of this kind; empty where it can.
 
         Examples
         --------
@@ -243,7 +243,7 @@ class Generator(Method):
         return "" if kind in self.kinds else f"makes {' or '.join(self.kinds)} values, not {kind}"
 
     def settings_of(self, kind: str) -> Settings:
-        """Its settings for such values.
+        """The settings of the method for values of this kind.
 
         Examples
         --------
@@ -255,7 +255,7 @@ class Generator(Method):
         return {**self.settings, "steps": _STEPS[kind]} if names_none else self.settings
 
     def takes_part(self, setting: str) -> bool:
-        """Whether it makes what a setting asks for.
+        """Whether the method can make what a setting of the benchmark asks for.
 
         Examples
         --------
@@ -267,7 +267,7 @@ class Generator(Method):
 
     @property
     def needs_types(self) -> bool:
-        """Whether it keeps made cells with labelled ones of their source's type."""
+        """Whether it is told labelled cells' types, to decide which augmented cells to keep."""
         return "keep" in self.settings
 
     @property
@@ -276,9 +276,9 @@ class Generator(Method):
         return "steps" in self.settings and self.settings != _OURS
 
 
-# Steps are those of each kind where a row names none.
+# Our default row. Where steps are None, they are those of the kind of values.
 _OURS: Settings = {"steps": None, "strength": 1.0}
-# The defaults, spelt out since they are places on the curves of quality.
+# Default steps of each kind, spelt out since they are points on the curves of quality.
 _STEPS = {"counts": 8, "peaks": 8, "log": 32, "raw": 32}
 
 

@@ -40,7 +40,7 @@ def hardware(*, gpu: bool = False) -> str:
 
 
 def command_line(study: str, data: Sequence[str | Path], options: Mapping[str, object]) -> str:
-    """The command line that does the same: options that are None or False are left out."""
+    """The equivalent command line; options that are None or False are left out."""
     words = ["scdiffaug", "benchmark", study]
     words += [word for path in data for word in ("--data", str(path))]
     for name, value in options.items():
@@ -70,7 +70,7 @@ def write(out: Path, results: pd.DataFrame, *, summary: str) -> None:
 
 
 def joined(parts: Iterable[str]) -> str:
-    """Parts of a report in Markdown, a blank line between them."""
+    """Parts of a report in Markdown, with a blank line between them."""
     return "\n\n".join(parts) + "\n"
 
 
@@ -81,7 +81,7 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def failures(results: pd.DataFrame) -> list[str]:
-    """Runs without a result and why, in Markdown; nothing where there are none."""
+    """Runs without a result and their reasons, in Markdown; empty where there are none."""
     failed = results[results["note"].fillna("") != ""]
     if failed.empty:
         return []
@@ -90,6 +90,6 @@ def failures(results: pd.DataFrame) -> list[str]:
 
 
 def versions(results: pd.DataFrame) -> str:
-    """Versions each method ran with, in Markdown."""
+    """Versions that each method ran with, in Markdown."""
     known = results[results["versions"].fillna("") != ""]
     return markdown(known[["method", "versions"]].drop_duplicates())

@@ -1,4 +1,4 @@
-"""Runs in processes of their own, remembered by the hash of all that decides their outcome."""
+"""Runs in separate processes, remembered by a hash of all that decides their outcome."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """What came of a job: scores of each representation, or why there are none."""
+    """The outcome of a job: scores of each representation, or why there are none."""
 
     seconds: float
     peak_mb: float
@@ -38,13 +38,13 @@ class Run:
 
     @classmethod
     def failed(cls, error: Exception) -> Run:
-        """Nothing came of it."""
+        """The outcome of a job that raised an error."""
         nan = float("nan")
         return cls(seconds=nan, peak_mb=nan, versions={}, scores={}, error=str(error))
 
 
 def digest_of(files: Iterable[Path]) -> str:
-    """Hash of what files hold."""
+    """Hash of the contents of files."""
     digest = hashlib.sha256()
     for file in files:
         digest.update(file.read_bytes())
@@ -59,7 +59,7 @@ def named_by_hash(cache: Path, name: str, decides: Mapping[str, Any]) -> Path:
 
 @contextmanager
 def _ending_on_termination() -> Iterator[None]:
-    """Let SIGTERM end this process by an exception, on which subprocess ends the worker too."""
+    """Let SIGTERM end this process by an exception, so that subprocess ends the worker too."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -75,11 +75,11 @@ def _ending_on_termination() -> Iterator[None]:
 
 
 def call(command: list[str], *, timeout: float, passive: bool = True) -> None:
-    """Run a worker; RuntimeError with its last line where it fails or takes too long.
+    """Run a worker; RuntimeError if it fails, with its last line, or takes too long.
 
-    It ends with this process: on Ctrl-C, and on SIGTERM by SystemExit of status 143.
-    ``passive``: idle threads sleep, as a spinning OpenMP team of one library starves the next
-    one's. A single library is faster where they spin.
+    The worker ends with this process: on Ctrl-C, and on SIGTERM by SystemExit with status 143.
+    With ``passive``, idle threads sleep, because spinning OpenMP threads of one library starve
+    those of the next. A single library is faster if its threads spin.
     """
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
     environment |= {"OMP_WAIT_POLICY": "passive"} if passive else {}
@@ -100,7 +100,7 @@ def call(command: list[str], *, timeout: float, passive: bool = True) -> None:
 def mapped(
     function: Callable[[_Item], _Result], items: Iterable[_Item], *, n_jobs: int
 ) -> Iterator[Iterator[_Result]]:
-    """Results in the order of the items, ``n_jobs`` computed at once, which share the cores.
+    """Results in the order of the items; ``n_jobs`` are computed at once and share the cores.
 
     Processes and their workers end with this one, as in :func:`call`.
     """
@@ -114,7 +114,7 @@ def mapped(
 
 
 def _take_cores(n_threads: int) -> None:
-    """What this process and its workers compute with, scikit-learn's forests among it."""
+    """Limit the cores of this process and its workers, also for scikit-learn's forests."""
     names = ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "LOKY_MAX_CPU_COUNT")
     os.environ |= dict.fromkeys(names, str(n_threads))
     threadpool_limits(n_threads)
@@ -125,7 +125,7 @@ def _take_cores(n_threads: int) -> None:
 def remembered(
     path: Path, compute: Callable[[], dict[str, dict[str, float]]]
 ) -> dict[str, dict[str, float]]:
-    """Scores as a JSON file has them, computed and written there at first."""
+    """Scores read from a JSON file, or computed and written there the first time."""
     if path.exists():
         found: dict[str, dict[str, float]] = json.loads(path.read_text())
         return found

@@ -8,10 +8,10 @@ from typing import IO
 
 
 def members(archive: Path, ending: str) -> Iterator[tuple[str, IO[bytes]]]:
-    """Names, without folders, and contents of the files whose name has the ``ending``.
+    """Names, without folders, and contents of the files whose names end with ``ending``.
 
-    No name becomes a path, so no name can lead anywhere; one that would lead out of the folder it
-    is unpacked in is refused all the same, for it was made to.
+    Names are never used as paths, so none can lead anywhere. One that would lead out of the folder
+    it is unpacked in is refused all the same, as it was crafted to do so.
 
     Raises
     ------

@@ -17,9 +17,10 @@ def fetch(
     """Find the files of a dataset, and download those that are not here.
 
     A file is looked for in the folder ``SCDIFFAUG_DATA_DIR`` first, then in the cache
-    (``SCDIFFAUG_CACHE_DIR``, by default the user's cache folder), and every one found is checked
-    against the size and the checksum that the registry knows of it. A download that breaks off is
-    retried and goes on where it stopped; it comes into the cache only when it is whole and right.
+    (``SCDIFFAUG_CACHE_DIR``, by default the user's cache folder). Every file found is checked
+    against its size and checksum in the registry, where these are known. A download that breaks
+    off is retried and resumes where it stopped. It enters the cache only when it is complete and
+    correct.
 
     Parameters
     ----------
@@ -32,7 +33,7 @@ def fetch(
 
     Returns
     -------
-    File name to where it is.
+    Mapping of file name to path.
 
     Raises
     ------
@@ -65,7 +66,7 @@ def path(dataset: str | Entry, *, files: Sequence[str] | None = None) -> dict[st
 
     Returns
     -------
-    File name to where it is.
+    Mapping of file name to path.
 
     Raises
     ------
@@ -196,7 +197,7 @@ def _download(file: File, *, progress: bool) -> Path:
 
     if file.url is None:
         raise _not_here(file)
-    # What is not whole and checked stays out of the folder of files, whatever happens.
+    # Whatever happens, only complete and checked files enter the folder of files.
     aside, place = cache_folder() / "partial", cache_folder() / "files" / file.name
     for folder in (aside, place.parent):
         folder.mkdir(parents=True, exist_ok=True)

@@ -29,8 +29,8 @@ def load(
     dataset
         Name of a dataset, or an entry of :func:`registry`.
     subset
-        A number of cells, drawn at random, or columns of ``obs`` to the wanted values, such as
-        ``{"tissue": ["AdultKidney", "FetalKidney"]}``; by default all cells.
+        A number of cells to draw at random, or a mapping of columns of ``obs`` to the wanted
+        values, such as ``{"tissue": ["AdultKidney", "FetalKidney"]}``; by default all cells.
     seed
         Seed of the random cells.
     progress

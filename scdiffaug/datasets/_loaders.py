@@ -57,7 +57,7 @@ def _open_h5ad(path: Path) -> Iterator["AnnData"]:
     import anndata
 
     with warnings.catch_warnings():
-        # A published file is as old as it is.
+        # The user cannot change how old the format of a published file is.
         warnings.simplefilter("ignore", anndata.OldFormatWarning)
         opened = anndata.read_h5ad(path, backed="r")
         try:
@@ -79,7 +79,7 @@ def _join_atlas(obs: "pd.DataFrame", cells: "pd.DataFrame") -> "pd.DataFrame":
     return obs.join(_categorical(cells.loc[names]).set_axis(obs.index))
 
 
-# The matrix says AdultJeJunum, AdultGallBladder and FetalFemaleGonald where the sheet does not.
+# Only the matrix, not the sheet, spells AdultJeJunum, AdultGallBladder and FetalFemaleGonald so.
 def _atlas_names(names: "pd.Index") -> "pd.Index":
     return names.str.casefold().str.replace("gonald", "gonad")
 
@@ -110,7 +110,7 @@ def _read_mca_2018(paths: Sequence[Path], rows: Rows) -> "AnnData":
     return _choose(adata, rows)
 
 
-# The tables write two samples otherwise than the list of cells does.
+# The tables spell two samples differently from the list of cells.
 def _mca_names(names: "pd.Index") -> "pd.Index":
     names = names.str.replace("Female(fetal)Gonad", "FetalFemaleGonad", regex=False)
     return names.str.replace("NeontalBrain", "NeonatalBrain", regex=False)
@@ -150,7 +150,7 @@ def _read_table(stream: IO[bytes], delimiter: str) -> "AnnData":
 def _concat(samples: dict[str, "AnnData"]) -> "AnnData":
     import anndata
 
-    # A sample's table leaves out the genes that it has no read of.
+    # A sample's table leaves out the genes without a read in it.
     return anndata.concat(list(samples.values()), join="outer", fill_value=0)
 
 

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 def pbmc68k_reduced() -> "AnnData":
     """700 blood cells as counts: scanpy's ``pbmc68k_reduced``, its normalisation undone.
 
-    Scanpy ships log-normalised values. Each cell's smallest non-zero one is a single read, which
-    gives back the reads of all its genes.
+    Scanpy ships log-normalised values. Each cell's smallest non-zero value is a single read, from
+    which the reads of all its genes follow.
 
     Returns
     -------

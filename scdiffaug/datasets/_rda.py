@@ -1,4 +1,4 @@
-"""Find arrays by name inside of an R object file, whatever classes are around them."""
+"""Find arrays by name inside an R object file, whatever classes are around them."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 def read_named(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
     """Read the first numbers, strings or factor of each name, in the order of the file.
 
-    Bioconductor has changed its classes between releases, but not the names inside of them.
+    Bioconductor has changed its classes between releases, but not the names inside them.
 
     Raises
     ------
@@ -41,7 +41,7 @@ def _walk(node: Any) -> Iterator[tuple[str, Any]]:
         yield from _walk(child)
 
 
-# What an environment encloses is not in it, and a reference leads back to where one has been.
+# An enclosing environment is no part of an environment, and references lead back to known nodes.
 def _children(node: Any) -> Iterator[tuple[str, Any]]:
     kind = node.info.type.name
     if node.attributes is not None:
@@ -70,7 +70,7 @@ def _array(node: Any) -> NDArray[Any]:
 
 
 def _text(node: Any) -> str:
-    """What a string or a symbol says; nothing where there is none."""
+    """The text of a string or a symbol; empty where there is none."""
     if node is not None and node.info.type.name == "REF":
         node = node.referenced_object
     if node is None or node.value is None:

@@ -21,15 +21,15 @@ class File:
     Attributes
     ----------
     name
-        Its name in the local mirror and in the cache; no other file of the registry has it.
+        Name in the local mirror and in the cache, unique within the registry.
     url
-        Direct download.
+        Address for a direct download.
     size
         Bytes.
     sha256, md5
         Checksums in hexadecimal.
     note
-        Where it comes from, why something is not known.
+        Where it comes from, and why something is not known.
 
     Examples
     --------
@@ -53,9 +53,9 @@ class Entry:
     Attributes
     ----------
     name
-        What :func:`~scdiffaug.datasets.load` is asked for.
+        Name to pass to :func:`~scdiffaug.datasets.load`.
     title, organism, assay, licence, citation
-        What the data is, and whose.
+        What the data are, and whose.
     n_cells, n_features
         Shape of the whole AnnData.
     label_key, batch_key
@@ -63,11 +63,11 @@ class Entry:
     feature_space
         ``"counts"``, ``"peaks"``, ``"log"`` or ``"raw"`` (as measured).
     note
-        What to know before using it, why something is not known.
+        What to know before using it, and why something is not known.
     loader
         Name of the function that makes the AnnData.
     reads
-        Names of the files that the loader reads, in its order.
+        Names of the files that the loader reads, in the order in which it takes them.
     files
         All files.
 
@@ -106,7 +106,7 @@ def registry(file: Path | None = None) -> dict[str, Entry]:
 
     Returns
     -------
-    Dataset name to its entry.
+    Mapping of dataset name to entry.
 
     Raises
     ------
@@ -147,7 +147,7 @@ def _check_file_names(file: Path, entries: dict[str, Entry]) -> None:
 
 
 def _record(node: yaml.Node, kind: type, **given: str) -> Any:
-    """Make ``kind`` of a mapping; ``given`` are the fields that the mapping does not have."""
+    """Make a ``kind`` from a mapping; ``given`` are the fields that the mapping does not have."""
     hints = {field.name: field.type for field in fields(kind) if field.name not in given}
     found = _table(node)
     for key, _ in node.value:

@@ -1,4 +1,4 @@
-"""A downloader for pooch that goes on where the last one stopped."""
+"""A downloader for pooch that resumes where the last one stopped."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,13 +13,14 @@ _CHUNK_BYTES = 1 << 18
 
 
 class Resuming:
-    """Download to a partial file, and hand it over to pooch only when all of it is there.
+    """Download to a partial file, and hand it over to pooch only when it is complete.
 
     Parameters
     ----------
     part
-        The partial file, kept when the download breaks off. What it was a part of (the server's
-        ``ETag`` or ``Last-Modified``) stands beside it: without, it is not gone on with.
+        The partial file, kept when the download breaks off. The version of the whole file (the
+        server's ``ETag`` or ``Last-Modified``) is kept beside it; without one, the download
+        starts again from the beginning.
     size
         Bytes of the whole file, if known.
     progress
@@ -55,7 +56,7 @@ class Resuming:
         return headers
 
     def _check_answer(self, response: "Response") -> int:
-        """Position of the first byte of the answer."""
+        """Check the answer, and return the position of its first byte."""
         import requests
 
         code = response.status_code
@@ -123,7 +124,7 @@ class Resuming:
 
 @contextmanager
 def _bar(name: str, start: int, total: int | None) -> Iterator[Callable[[int], Any]]:
-    """A bar of bytes on stderr; none where ``total`` is negative."""
+    """Progress bar in bytes on stderr; none where ``total`` is negative."""
     from rich import progress
     from rich.console import Console
 

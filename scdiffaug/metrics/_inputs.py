@@ -1,4 +1,4 @@
-"""What every score asks of its inputs."""
+"""Checks of inputs that the scores share."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Values: TypeAlias = NDArray[np.floating[Any]] | sparse.csr_matrix
 
 
 def require_matrix(cells: Values, name: str) -> None:
-    """Raise unless it is a matrix of finite numbers."""
+    """Raise unless ``cells`` is a matrix of finite numbers."""
     if not isinstance(cells, np.ndarray) and not sparse.issparse(cells):
         raise TypeError(
             f"{name} must be an array or a sparse matrix, found {type(cells).__name__}: pass the "
@@ -74,7 +74,7 @@ def require_cells(cells: Values, n_needed: int, *, name: str, why: str) -> None:
 
 
 def require_cells_per_label(labels: NDArray[Any], n_folds: int) -> None:
-    """Raise if a label is rarer than the folds."""
+    """Raise unless there are two labels or more, each with at least ``n_folds`` cells."""
     check_whole("n_folds", n_folds, at_least=2)
     names, counts = np.unique(labels, return_counts=True)
     if len(names) < 2:

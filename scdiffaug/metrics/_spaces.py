@@ -28,7 +28,7 @@ def stacked(one: Values, other: Values) -> Values:
 def joint_pca(
     real: Values, made: Values, *, n_pcs: int | None, seed: int
 ) -> tuple[Values, Values]:
-    """Both in the principal components of both together; as they are without ``n_pcs``."""
+    """Both in principal components fitted on both together; unchanged if ``n_pcs`` is None."""
     if n_pcs is None:
         return real, made
     check_whole("n_pcs", n_pcs)
@@ -40,7 +40,7 @@ def joint_pca(
 def pca_of(
     fitted_on: Values, others: tuple[Values, ...], *, n_pcs: int | None, seed: int
 ) -> tuple[Values, ...]:
-    """``others`` in the principal components of ``fitted_on``; as they are without ``n_pcs``."""
+    """``others`` in principal components of ``fitted_on``; unchanged if ``n_pcs`` is None."""
     if n_pcs is None:
         return others
     check_whole("n_pcs", n_pcs)
@@ -49,7 +49,7 @@ def pca_of(
 
 
 def drawn(cells: Values, n_most: int, *, rng: np.random.Generator) -> Values:
-    """All cells in their order, or ``n_most`` of them where there are more."""
+    """All cells in their order, or ``n_most`` random ones where there are more."""
     check_whole("max_cells", n_most)
     if cells.shape[0] <= n_most:
         return cells

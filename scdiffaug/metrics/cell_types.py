@@ -1,4 +1,4 @@
-"""Whether made cells keep the type of the cell they were made from."""
+"""Whether augmented cells keep the type of the cell they were made from."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ def type_kept(
     n_neighbors: int = 15,
     seed: int = 0,
 ) -> float:
-    """Share of made cells that a judge of real cells gives the label of their source.
+    """Share of augmented cells to which a classifier gives the label of their source.
 
-    At most 50 principal components of the real cells, then the majority of the nearest, or a
-    logistic regression; the judge learns from real cells alone.
+    The classifier learns from real cells alone, in at most 50 principal components of these. It
+    is a majority vote of the nearest neighbours or a logistic regression.
 
     Parameters
     ----------
     real, labels
         Log-normalised real cells, shape ``(n, d)``, and their labels.
     made, expected
-        Log-normalised made cells, shape ``(m, d)``, and the labels of their sources.
+        Log-normalised augmented cells, shape ``(m, d)``, and the labels of their sources.
     judge
-        ``"neighbors"`` or ``"logistic"`` (on standardised components).
+        Classifier, ``"neighbors"`` or ``"logistic"`` (on standardised components).
     n_neighbors
-        Real cells that vote.
+        Number of real cells that vote.
     seed
         Seed of the principal components.
 
@@ -77,12 +77,12 @@ def type_kept_per_type(
     n_neighbors: int = 15,
     seed: int = 0,
 ) -> dict[str, float]:
-    """:func:`type_kept` of the made cells of each type by itself, by name.
+    """:func:`type_kept` for each type of source separately, by the name of the type.
 
     Parameters
     ----------
     real, labels, made, expected, judge, n_neighbors, seed
-        As of :func:`type_kept`.
+        As in :func:`type_kept`.
 
     Examples
     --------

@@ -39,21 +39,21 @@ def linear_svm_accuracy(
     max_cells: int | None = None,
     seed: int = 0,
 ) -> float:
-    """Mean accuracy of a linear support vector machine over stratified folds, as Zang et al. 2023.
+    """Mean accuracy of a linear SVM over stratified folds, as in Zang et al. 2023.
 
-    Time grows with the square of the cells and with the overlap of the labels.
+    Time grows with the square of the number of cells and with the overlap of the labels.
 
     Parameters
     ----------
     embedding
         Shape ``(n, k)``.
     labels
-        Shape ``(n,)``; each at least ``n_folds`` times.
+        Shape ``(n,)``, each label at least ``n_folds`` times.
     n_folds
         Number of folds.
     max_cells
-        Score as many cells drawn at random where there are more, without the labels that fewer
-        than ``n_folds`` of those have.
+        Score at most this many cells, drawn at random, without the labels that fewer than
+        ``n_folds`` of the drawn cells have.
     seed
         Seed of the draw and of the split.
 
@@ -107,18 +107,18 @@ def knn_accuracy(
     n_folds: int = 10,
     seed: int = 0,
 ) -> float:
-    """Mean accuracy of the majority of the nearest neighbours over stratified folds.
+    """Mean accuracy of a k-nearest-neighbours classifier over stratified folds.
 
-    Coordinates are taken as they are, unscaled: the distances are what is scored.
+    Coordinates are not rescaled, as the distances are what is scored.
 
     Parameters
     ----------
     embedding
         Shape ``(n, k)``.
     labels
-        Shape ``(n,)``; each at least ``n_folds`` times.
+        Shape ``(n,)``, each label at least ``n_folds`` times.
     n_neighbors
-        Cells of the other folds that vote.
+        Number of cells of the other folds that vote.
     n_folds, seed
         Number of folds and seed of the split.
 
@@ -155,7 +155,7 @@ def kmeans_accuracy(embedding: Embedding, labels: ArrayLike, *, seed: int = 0) -
     labels
         Shape ``(n,)``.
     seed
-        Seed of the starting centres, of which ten are tried.
+        Seed of the starting centres; ten starts are tried.
 
     Examples
     --------
@@ -168,14 +168,14 @@ def kmeans_accuracy(embedding: Embedding, labels: ArrayLike, *, seed: int = 0) -
 
 
 def adjusted_rand_index(embedding: Embedding, labels: ArrayLike, *, seed: int = 0) -> float:
-    """Agreement of k-means clusters with labels in pairs of cells (Hubert & Arabie 1985).
+    """Adjusted Rand index of k-means clusters and labels (Hubert & Arabie 1985).
 
-    0 is what chance gives, 1 the same partition.
+    It counts pairs of cells: 0 is expected by chance, 1 is the same partition.
 
     Parameters
     ----------
     embedding, labels, seed
-        As of :func:`kmeans_accuracy`; the clusters are the same.
+        As in :func:`kmeans_accuracy`; the clusters are the same.
 
     Examples
     --------
@@ -190,12 +190,12 @@ def adjusted_rand_index(embedding: Embedding, labels: ArrayLike, *, seed: int = 
 def normalized_mutual_information(
     embedding: Embedding, labels: ArrayLike, *, seed: int = 0
 ) -> float:
-    """Mutual information of k-means clusters and labels over the mean of their entropies.
+    """Mutual information of k-means clusters and labels, divided by their mean entropy.
 
     Parameters
     ----------
     embedding, labels, seed
-        As of :func:`kmeans_accuracy`; the clusters are the same.
+        As in :func:`kmeans_accuracy`; the clusters are the same.
 
     Examples
     --------
@@ -211,19 +211,19 @@ def normalized_mutual_information(
 def silhouette(embedding: Embedding, labels: ArrayLike) -> float:
     """Mean silhouette width of the labels, in [-1, 1] (Rousseeuw 1987).
 
-    Every distance is computed: time grows with the square of the cells, memory does not.
+    All distances are computed: time, unlike memory, grows with the square of the number of cells.
 
     Parameters
     ----------
     embedding
         Shape ``(n, k)``.
     labels
-        Shape ``(n,)``, at least two names.
+        Shape ``(n,)``, at least two different ones.
 
     Raises
     ------
     ValueError
-        If there is but one label, or as many as cells.
+        If there is only one label, or as many labels as cells.
 
     Examples
     --------
@@ -256,11 +256,12 @@ def embedding_scores(
     embedding
         Shape ``(n, k)``.
     labels
-        Shape ``(n,)``; each at least ten times.
+        Shape ``(n,)``, each label at least ten times.
     points
-        What was embedded, shape ``(n, d)``; without it the scores that need it are left out.
+        Points that were embedded, shape ``(n, d)``; without them, the scores that need them are
+        left out.
     max_cells_svm
-        ``max_cells`` of :func:`linear_svm_accuracy`; the other scores are of all cells.
+        ``max_cells`` of :func:`linear_svm_accuracy`; no other score depends on it.
     seed
         Seed of the folds, of k-means (one clustering serves all its scores) and of the draws.
 

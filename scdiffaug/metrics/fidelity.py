@@ -1,7 +1,7 @@
-"""Whether made cells have the distribution of real ones.
+"""Whether augmented cells follow the distribution of real ones.
 
-No score here has a zero that finite samples reach: put one half of the real cells against the
-other beside it.
+Even two finite samples of one distribution do not reach the ideal value of these scores. Read
+each beside the score of one half of the real cells against the other half.
 """
 
 from __future__ import annotations
@@ -27,19 +27,20 @@ _BANDWIDTHS = (0.5, 1.0, 2.0)
 def two_sample_auc(
     real: Values, made: Values, *, n_trees: int = 200, n_pcs: int | None = None, seed: int = 0
 ) -> float:
-    """How well a random forest tells made cells from real ones (classifier two-sample test).
+    """How well a random forest tells augmented from real cells (classifier two-sample test).
 
-    Cross-validated ROC-AUC (Lopez-Paz & Oquab 2017): 0.5 where it cannot.
+    The score is a cross-validated ROC-AUC (Lopez-Paz & Oquab 2017), 0.5 where the forest cannot
+    tell them apart.
 
     Parameters
     ----------
     real, made
         Values of the same features, shapes ``(n, d)`` and ``(m, d)``.
     n_trees, seed
-        Trees of the forest and seed.
+        Number of trees of the forest, and seed.
     n_pcs
-        Principal components of real and made cells together that the forest sees; without it,
-        the features themselves.
+        Number of principal components, fitted on both together, that the forest sees; None to
+        use the features.
 
     Examples
     --------
@@ -53,7 +54,7 @@ def two_sample_auc(
     is_made = np.repeat([0, 1], [real.shape[0], made.shape[0]])
     cells = stacked(*joint_pca(real, made, n_pcs=n_pcs, seed=seed)).astype(np.float32)
     forest = RandomForestClassifier(n_trees, random_state=seed, n_jobs=-1)
-    # Shuffled: cells often stand sorted by type, and a fold must not hold types never seen.
+    # Shuffled: cells are often sorted by type, and no fold may hold types never trained on.
     folds = StratifiedKFold(3, shuffle=True, random_state=seed)
     scores = cross_val_predict(forest, cells, is_made, cv=folds, method="predict_proba")
     return float(roc_auc_score(is_made, scores[:, 1]))
@@ -67,27 +68,27 @@ def mmd(
     max_cells: int = 2_000,
     seed: int = 0,
 ) -> float:
-    """Squared maximum mean discrepancy, unbiased: below 0 as often as above for like samples.
+    """Unbiased squared maximum mean discrepancy, 0 on average for like samples.
 
-    Mean of three Gaussian kernels ``exp(-r² / 2σ²)`` with σ the median distance between real
-    cells times 0.5, 1 and 2; equation 3 of Gretton et al. 2012. σ is that of the real cells
-    alone, so that all methods made from them meet the same kernel.
+    It may fall below 0 (equation 3 of Gretton et al. 2012). The kernel is the mean of three
+    Gaussian kernels ``exp(-r² / 2σ²)``, with σ the median distance between real cells times 0.5,
+    1 and 2. The median is that of real cells alone, so that all methods meet the same kernel.
 
     Parameters
     ----------
     real, made
         Values of the same features, shapes ``(n, d)`` and ``(m, d)``.
     n_pcs
-        Principal components of both together to compare in; None for the features themselves.
+        Number of principal components, fitted on both together; None to use the features.
     max_cells
-        Cells of each side, drawn by ``seed`` where there are more.
+        Most cells of each side, drawn by ``seed`` where there are more.
     seed
         Seed of the components and of the draw.
 
     Raises
     ------
     ValueError
-        If most real cells are equal, so that there is no bandwidth.
+        If most pairs of real cells are equal, so that there is no bandwidth.
 
     Examples
     --------
@@ -121,19 +122,20 @@ def wasserstein_2(
     max_cells: int = 1_000,
     seed: int = 0,
 ) -> float:
-    """Wasserstein-2 distance of as many real as made cells, exact by the best matching.
+    """Exact Wasserstein-2 distance between equally many real and augmented cells.
 
-    Root of the mean squared distance of matched cells, in the units of the values. It falls with
-    the number of cells compared: keep ``max_cells`` and the sizes when setting two side by side.
+    The distance is the root mean square over optimally matched cells, in the units of the values.
+    It falls with the number of cells, so compare only scores with the same ``max_cells`` and the
+    same numbers of cells.
 
     Parameters
     ----------
     real, made
         Values of the same features, shapes ``(n, d)`` and ``(m, d)``.
     n_pcs
-        Principal components of both together to compare in; None for the features themselves.
+        Number of principal components, fitted on both together; None to use the features.
     max_cells
-        Cells of each side at most; both sides are cut to the smaller, drawn by ``seed``.
+        Most cells of each side; both sides are cut to the smaller, drawn by ``seed``.
     seed
         Seed of the components and of the draw.
 
@@ -161,13 +163,13 @@ def precision_recall_density_coverage(
     max_cells: int = 5_000,
     seed: int = 0,
 ) -> dict[str, float]:
-    """How far made cells lie among real ones, and real ones among made.
+    """How far augmented cells lie among real ones, and real ones among augmented ones.
 
-    Around each cell a ball reaches to its ``n_neighbors``-th nearest of the same side.
-    Precision is the share of made cells in a ball of a real one, recall the share of real cells
-    in a ball of a made one (Kynkäänniemi et al. 2019); density is the mean number of real balls
-    around a made cell over ``n_neighbors``, coverage the share of real balls that hold a made
-    cell (Naeem et al. 2020).
+    The ball of a cell reaches to its ``n_neighbors``-th nearest neighbour of the same side.
+    Precision is the share of augmented cells in a real cell's ball, recall the share of real
+    cells in an augmented cell's ball (Kynkäänniemi et al. 2019). Density is the mean number of
+    real cells' balls around an augmented cell, divided by ``n_neighbors``. Coverage is the share
+    of real cells' balls that hold an augmented cell (Naeem et al. 2020).
 
     Parameters
     ----------
@@ -176,10 +178,10 @@ def precision_recall_density_coverage(
     n_neighbors
         Rank of the neighbour that gives the radius.
     n_pcs
-        Principal components of both together to compare in; None for the features themselves.
+        Number of principal components, fitted on both together; None to use the features.
     max_cells
-        Cells of each side at most; both sides are cut to the smaller, drawn by ``seed``, as
-        recall and coverage grow with the number of made cells.
+        Most cells of each side; both sides are cut to the smaller, drawn by ``seed``, as recall
+        and coverage grow with the number of augmented cells.
     seed
         Seed of the components and of the draw.
 
@@ -219,20 +221,20 @@ def mixing(
     n_pcs: int | None = 50,
     seed: int = 0,
 ) -> float:
-    """How evenly real and made cells stand around a cell: 0 each among its own, 1 half and half.
+    """How evenly real and augmented cells surround a cell: 0 if separate, 1 if half and half.
 
-    Integration LISI (Korsunsky et al. 2019) minus 1, the median over cells, with each of the
-    neighbours counted alike instead of by a perplexity kernel. Like samples score a little under
-    1, as thirty neighbours are seldom split exactly.
+    The score is the integration LISI (Korsunsky et al. 2019) minus 1, the median over cells. All
+    neighbours count the same, instead of by a perplexity kernel. Like samples score a little
+    under 1, as thirty neighbours are seldom split exactly.
 
     Parameters
     ----------
     real, made
         Values of the same features, shapes ``(n, d)`` and ``(m, d)``.
     n_neighbors
-        Other cells around each, of both sides.
+        Number of neighbours of each cell, from both sides.
     n_pcs
-        Principal components of both together to compare in; None for the features themselves.
+        Number of principal components, fitted on both together; None to use the features.
     seed
         Seed of the components and of the draw that cuts both sides to the smaller.
 

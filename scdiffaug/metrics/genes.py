@@ -1,4 +1,4 @@
-"""Whether genes and libraries of made cells look like those of real ones."""
+"""Whether genes and libraries of augmented cells look like those of real ones."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Array = NDArray[np.floating[Any]]
 
 
 def zero_share(x: Values) -> float:
-    """Share of exact zeros.
+    """Share of exact zeros among all values.
 
     Examples
     --------
@@ -32,7 +32,7 @@ def zero_share(x: Values) -> float:
 
 
 def gene_zero_share_difference(real: Values, made: Values) -> float:
-    """Mean over genes of how far the shares of zeros of real and of made cells are apart.
+    """Mean absolute difference over genes between the shares of zeros of real and augmented cells.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ def gene_zero_share_difference(real: Values, made: Values) -> float:
 
 
 def gene_mean_correlation(real: Values, made: Values) -> float:
-    """Pearson correlation of per-gene means of real and of made cells.
+    """Pearson correlation over genes between the means in real and in augmented cells.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ def gene_mean_correlation(real: Values, made: Values) -> float:
 
     Returns
     -------
-    In [-1, 1]; NaN where all genes of one side have the same mean.
+    A number in [-1, 1]; NaN where all genes of one side have the same mean.
 
     Examples
     --------
@@ -75,9 +75,10 @@ def gene_mean_correlation(real: Values, made: Values) -> float:
 
 
 def gene_variance_correlation(real: Values, made: Values) -> float:
-    """Pearson correlation of per-gene variances of real and of made cells.
+    """Pearson correlation over genes between the variances in real and in augmented cells.
 
-    Blind to a common factor, which cells made too smooth have: see :func:`gene_variance_ratio`.
+    It is blind to a factor common to all genes, as in cells that are too smooth: see
+    :func:`gene_variance_ratio` for that.
 
     Parameters
     ----------
@@ -86,7 +87,7 @@ def gene_variance_correlation(real: Values, made: Values) -> float:
 
     Returns
     -------
-    In [-1, 1]; NaN where all genes of one side have the same variance.
+    A number in [-1, 1]; NaN where all genes of one side have the same variance.
 
     Examples
     --------
@@ -101,7 +102,7 @@ def gene_variance_correlation(real: Values, made: Values) -> float:
 
 
 def gene_variance_ratio(real: Values, made: Values) -> float:
-    """Median over genes of the variance of made cells over that of real ones: 1 is the same.
+    """Median over genes of the ratio of variances, augmented over real cells: 1 is the same.
 
     Parameters
     ----------
@@ -132,24 +133,24 @@ def gene_variance_ratio(real: Values, made: Values) -> float:
 def gene_gene_correlation_agreement(
     real: Values, made: Values, *, n_genes: int = 200
 ) -> dict[str, float]:
-    """How far pairs of genes go together in made cells as they do in real ones.
+    """Agreement of gene–gene correlations in augmented cells with those in real cells.
 
-    Pearson correlations of all pairs of the genes that vary most among real cells; 0 for a gene
-    that does not vary.
+    Pearson correlations are those of all pairs among the genes that vary most in real cells. They
+    are 0 for a gene that does not vary.
 
     Parameters
     ----------
     real, made
         Values of the same genes, shapes ``(n, d)`` and ``(m, d)``; log-normalised, as otherwise
-        depth makes all genes go together.
+        depth correlates all genes.
     n_genes
-        Most variable genes of the real cells to take.
+        Number of genes to take, the most variable ones of the real cells.
 
     Returns
     -------
-    ``pearson`` correlation of both sides' correlations over pairs, and the
-    ``mean_absolute_difference``, which sees correlations all too strong or too weak. The first
-    is NaN where all pairs of one side go together alike.
+    ``pearson``, the correlation over pairs between the correlations of both sides, and
+    ``mean_absolute_difference``, which also sees correlations that are all too strong or too
+    weak. ``pearson`` is NaN where all pairs of one side have the same correlation.
 
     Examples
     --------
@@ -176,7 +177,7 @@ def gene_gene_correlation_agreement(
 
 
 def depth_distance(real: Values, made: Values) -> float:
-    """Kolmogorov–Smirnov distance of total counts per cell, in [0, 1].
+    """Kolmogorov–Smirnov distance between the total counts per cell of both sides, in [0, 1].
 
     Parameters
     ----------
@@ -195,7 +196,7 @@ def depth_distance(real: Values, made: Values) -> float:
 
 
 def detected_genes_distance(real: Values, made: Values) -> float:
-    """Kolmogorov–Smirnov distance of genes above zero per cell, in [0, 1].
+    """Kolmogorov–Smirnov distance between the numbers of non-zero genes per cell, in [0, 1].
 
     Parameters
     ----------

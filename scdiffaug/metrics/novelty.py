@@ -1,8 +1,8 @@
-"""Whether made cells are new, and whether they give away what the model was trained on.
+"""Whether augmented cells are new, and whether they reveal what the model was trained on.
 
 Distances are between log-normalised cells, by default in principal components. The components
-are those of one side that all the compared cells are foreign to, as cells lie closer together in
-components that were fitted on them.
+are fitted on the one set to which none of the compared cells belong, as cells lie closer together
+in components that were fitted on them.
 """
 
 from __future__ import annotations
@@ -24,17 +24,18 @@ from scdiffaug.metrics._spaces import pca_of
 def nearest_training_distance_ratio(
     training: Values, held_out: Values, made: Values, *, n_pcs: int | None = 50, seed: int = 0
 ) -> float:
-    """Median distance of made cells to the nearest training cell, over that of held-out ones.
+    """Ratio of median distances to the nearest training cell, augmented over held-out cells.
 
-    1 for cells as new as real ones, near 0 for copies; above 1 for cells off the data.
+    The ratio is 1 for cells as new as real ones, near 0 for copies, and above 1 for cells that
+    lie off the data.
 
     Parameters
     ----------
     training, held_out, made
-        Values of the same features, shapes ``(n, d)``, ``(h, d)`` and ``(m, d)``; held-out real
-        cells were not seen in training.
+        Values of the same features, shapes ``(n, d)``, ``(h, d)`` and ``(m, d)``. The held-out
+        real cells were not seen in training.
     n_pcs
-        Principal components of the training cells; None for the features themselves.
+        Number of principal components, fitted on the training cells; None to use the features.
     seed
         Seed of the components.
 
@@ -67,21 +68,21 @@ def duplicate_share(
     n_pcs: int | None = 50,
     seed: int = 0,
 ) -> dict[str, float]:
-    """Shares of made cells that copy a training cell.
+    """Shares of augmented cells that copy a training cell.
 
     Parameters
     ----------
     training, held_out, made
-        As of :func:`nearest_training_distance_ratio`.
+        As in :func:`nearest_training_distance_ratio`.
     quantile
-        A near copy is no farther from a training cell than this share of the held-out cells is;
-        it is also the share of near copies that new real cells would have.
+        Near copies lie no farther from a training cell than this share of the held-out cells
+        does. It is thus also the share of near copies expected among unseen real cells.
     n_pcs, seed
-        As of :func:`nearest_training_distance_ratio`, for the near copies.
+        As in :func:`nearest_training_distance_ratio`, for the near copies.
 
     Returns
     -------
-    ``exact``, equal in every feature, and ``near``.
+    The shares ``exact`` (equal to a training cell in every feature) and ``near`` (near copies).
 
     Examples
     --------
@@ -102,7 +103,7 @@ def duplicate_share(
 
 
 def repeat_share(cells: Values) -> float:
-    """Share of cells that equal another one of them in every feature.
+    """Share of cells that are equal to another of the cells in every feature.
 
     Parameters
     ----------
@@ -129,26 +130,26 @@ def own_source_share(
     n_pcs: int | None = 50,
     seed: int = 0,
 ) -> float:
-    """Share of made cells whose nearest training cell is the one they were made from.
+    """Share of augmented cells whose nearest training cell is the one they were made from.
 
-    1 where each stays at its source, ``1 / n`` where sources do not matter;
-    :func:`own_source_share_of_real` is what real cells would have.
+    The share is 1 where every cell stays at its source, and ``1 / n`` where sources do not
+    matter. :func:`own_source_share_of_real` is the share that real cells would have.
 
     Parameters
     ----------
     training, made
         Values of the same features, shapes ``(n, d)`` and ``(m, d)``.
     sources
-        Row of each made cell's source in ``training``, shape ``(m,)``.
+        Row in ``training`` of the source of each augmented cell, shape ``(m,)``.
     n_pcs
-        Principal components of the training cells; None for the features themselves.
+        Number of principal components, fitted on the training cells; None to use the features.
     seed
         Seed of the components.
 
     Raises
     ------
     ValueError
-        If sources are not one row of ``training`` for each made cell.
+        If ``sources`` is not one row of ``training`` for each augmented cell.
 
     Examples
     --------
@@ -172,20 +173,20 @@ def own_source_share_of_real(
     n_pcs: int | None = 50,
     seed: int = 0,
 ) -> float:
-    """What :func:`own_source_share` would be, were real cells made of real ones.
+    """:func:`own_source_share` with held-out real cells in place of the augmented ones.
 
-    For each training cell one of the held-out ones nearest to it is drawn: so near to a "source"
-    are cells that lie in its neighbourhood and were not made from it.
+    For each training cell, one of the held-out cells nearest to it is drawn. The result is thus
+    the share for cells that lie in the neighbourhood of a "source" but were not made from it.
 
     Parameters
     ----------
     training, held_out
-        Values of the same features, shapes ``(n, d)`` and ``(h, d)``; held-out real cells were
-        not seen in training.
+        Values of the same features, shapes ``(n, d)`` and ``(h, d)``. The held-out real cells
+        were not seen in training.
     n_neighbors
-        Of how many near cells one is drawn; all where there are fewer.
+        Number of nearest held-out cells to draw one from; all of them where there are fewer.
     n_pcs
-        Principal components of the training cells; None for the features themselves.
+        Number of principal components, fitted on the training cells; None to use the features.
     seed
         Seed of the components and of the draws.
 
@@ -214,18 +215,19 @@ def own_source_share_of_real(
 def membership_auc(
     training: Values, held_out: Values, made: Values, *, n_pcs: int | None = 50, seed: int = 0
 ) -> float:
-    """ROC-AUC of an attacker who takes real cells close to a made one for training cells.
+    """ROC-AUC of an attacker who takes real cells close to augmented ones for training cells.
 
-    The black-box attack of Chen et al. 2020 (GAN-Leaks): 0.5 where made cells give nothing away.
+    This is the black-box attack of Chen et al. 2020 (GAN-Leaks). The score is 0.5 where augmented
+    cells give nothing away.
 
     Parameters
     ----------
     training, held_out, made
-        As of :func:`nearest_training_distance_ratio`; training and held-out cells should be
+        As in :func:`nearest_training_distance_ratio`; training and held-out cells should be
         drawn alike, from the same types and batches.
     n_pcs
-        Principal components of the made cells, all that an attacker has; None for the features
-        themselves.
+        Number of principal components, fitted on the augmented cells, as these are all that an
+        attacker has; None to use the features.
     seed
         Seed of the components.
 
@@ -268,7 +270,7 @@ def _require_alike(training: Values, **others: Values) -> None:
 def _to_training(
     training: Values, held_out: Values, made: Values, *, n_pcs: int | None, seed: int
 ) -> tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]]]:
-    """Distances of held-out and of made cells to their nearest training cells."""
+    """Distances of held-out and of augmented cells to their nearest training cells."""
     reference, real, new = pca_of(training, (training, held_out, made), n_pcs=n_pcs, seed=seed)
     return _nearest(reference, real)[0], _nearest(reference, new)[0]
 
@@ -282,7 +284,7 @@ def _nearest(
 
 
 def _row_keys(cells: Values) -> list[tuple[bytes, bytes]]:
-    """What is not zero in each row: equal where, and only where, rows are."""
+    """A key for each row, made of its non-zero entries: keys are equal exactly where rows are."""
     rows = sparse.csr_matrix(cells, dtype=np.float64, copy=True)
     rows.sum_duplicates()
     rows.eliminate_zeros()

@@ -28,20 +28,20 @@ def query_scores(
     query_labels: ArrayLike,
     seed: int = 0,
 ) -> dict[str, float]:
-    """Accuracy on cells not trained on of what learnt from the embedding of the training cells.
+    """Accuracy on unseen cells of classifiers fitted on the embedding of the training cells.
 
-    ``linear_svm_accuracy`` and ``knn_accuracy`` (10 neighbours): of the classifier fitted on all
-    training cells. ``kmeans_accuracy``: k-means and its matching with the labels, both of the
-    training cells; a query cell belongs to the nearest centre. Each is to be read beside the
+    ``linear_svm_accuracy`` and ``knn_accuracy`` (10 neighbours) are those of classifiers fitted
+    on all training cells. For ``kmeans_accuracy``, the training cells are clustered and matched
+    with their labels, and a query cell belongs to the nearest centre. Compare each score with the
     function of that name on the training cells alone.
 
     Parameters
     ----------
     embedding, labels
-        Training cells, shape ``(n, k)``, and their labels, shape ``(n,)``.
+        Embedding of the training cells, shape ``(n, k)``, and their labels, shape ``(n,)``.
     query, query_labels
-        Cells that were embedded without being learnt from, shape ``(m, k)``, and their labels,
-        shape ``(m,)``.
+        Embedding of cells that were not trained on, shape ``(m, k)``, and their labels, shape
+        ``(m,)``.
     seed
         Seed of k-means.
 
@@ -74,7 +74,7 @@ def query_scores(
 def _by_nearest_centre(
     embedding: Embedding, names: NDArray[Any], query: Embedding, *, seed: int
 ) -> NDArray[Any]:
-    """Label matched with the cluster of each query cell."""
+    """Label with which the cluster of each query cell was matched."""
     kinds, codes = np.unique(names, return_inverse=True)
     kmeans = KMeans(len(kinds), n_init=10, random_state=seed).fit(embedding)
     code_of = linear_sum_assignment(-confusion_matrix(kmeans.labels_, codes))[1]

@@ -11,7 +11,7 @@ from sklearn.utils import gen_batches
 from scdiffaug._checks import check_whole
 from scdiffaug.metrics._inputs import Embedding, Values, require_cells, require_same_cells
 
-# scikit-learn's trustworthiness holds three n × n tables: 0.6 GB at this many cells.
+# More cells are subsampled: scikit-learn holds three n × n tables, 0.6 GB at this many cells.
 _MOST_CELLS_RANKED = 5_000
 _TRIPLETS_AT_ONCE = 10_000
 
@@ -19,19 +19,20 @@ _TRIPLETS_AT_ONCE = 10_000
 def trustworthiness(
     points: Values, embedding: Embedding, *, n_neighbors: int = 10, seed: int = 0
 ) -> float:
-    """Share of the embedding's neighbours that were near before, by rank (Venna & Kaski 2001).
+    """Share of neighbours in the embedding that are near in the data (Venna & Kaski 2001).
 
-    Above 5,000 cells it is that of 5,000 drawn by ``seed``, as scikit-learn's memory grows with
-    the square of the cells; neighbours are then those among the drawn.
+    Neighbours that are not near count against it by their rank. Of more than 5,000 cells, 5,000
+    are drawn by ``seed`` and neighbours are sought among these, as scikit-learn's memory grows
+    with the square of the number of cells.
 
     Parameters
     ----------
     points
-        What was embedded, shape ``(n, d)``.
+        Points that were embedded, shape ``(n, d)``.
     embedding
         Shape ``(n, k)``.
     n_neighbors
-        Neighbours looked at; fewer than half the cells.
+        Number of neighbours; less than half the number of cells.
     seed
         Seed of the draw.
 
@@ -59,14 +60,14 @@ def trustworthiness(
 def continuity(
     points: Values, embedding: Embedding, *, n_neighbors: int = 10, seed: int = 0
 ) -> float:
-    """Share of the points' neighbours that are still near, by rank (Venna & Kaski 2001).
+    """Share of neighbours in the data that are near in the embedding (Venna & Kaski 2001).
 
-    :func:`trustworthiness` with the two exchanged, on the same cells.
+    This is :func:`trustworthiness` with the two exchanged, on the same cells.
 
     Parameters
     ----------
     points, embedding, n_neighbors, seed
-        As of :func:`trustworthiness`.
+        As in :func:`trustworthiness`.
 
     Examples
     --------
@@ -83,18 +84,19 @@ def continuity(
 def random_triplet_accuracy(
     points: Values, embedding: Embedding, *, n_triplets: int = 100_000, seed: int = 0
 ) -> float:
-    """Share of random triplets that keep which of two cells is the nearer to the third.
+    """Share of random triplets whose embedding keeps which of two cells is nearer to the third.
 
-    The global score of Wang et al. 2021 (PaCMAP); about 0.5 for an embedding that knows nothing.
+    This is the global score of Wang et al. 2021 (PaCMAP). It is about 0.5 for an embedding that
+    has nothing to do with the data.
 
     Parameters
     ----------
     points
-        What was embedded, shape ``(n, d)``.
+        Points that were embedded, shape ``(n, d)``.
     embedding
         Shape ``(n, k)``.
     n_triplets, seed
-        Triplets drawn, each of three different cells, and seed of the draw.
+        Number of triplets to draw, each of three different cells, and seed of the draw.
 
     Examples
     --------

@@ -16,7 +16,7 @@ from scdiffaug._colours import HIGHLIGHT, OKABE_ITO
 from scdiffaug.pl._figure import check_axes, new_axes, result, words
 
 _INCHES_PER_ROW, _INCHES_PER_COLUMN, _INCHES_PER_LETTER = 0.28, 0.5, 0.085
-# Of red, green and blue light (Rec. 709).
+# Luminance of red, green and blue (Rec. 709): numbers are black on light colours.
 _LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
 
 
@@ -32,22 +32,22 @@ def benchmark_heatmap(
 ) -> Axes | Figure | None:
     """Draw the scores of a benchmark, methods in rows and the best on top.
 
-    Each column has its colours to itself, from its worst method to its best, so that metrics on
-    different scales can stand side by side; methods are in the order of their mean colour. What
-    ``real`` cells score comes first. Copies of real cells are as realistic as can be: of made
-    cells look at ``"novelty"`` too.
+    Each column has its own colour scale, from its worst method to its best, so that metrics on
+    different scales can stand side by side. Methods are sorted by their mean colour, below the
+    scores of ``real`` cells. Copies of real cells are as realistic as can be, so look at
+    ``"novelty"`` too when the results are on augmented cells.
 
     Parameters
     ----------
     results
-        What :func:`scdiffaug.benchmark.embedding` or :func:`scdiffaug.benchmark.augmentation`
-        returned, or their ``results.csv``.
+        The table that :func:`scdiffaug.benchmark.embedding` or
+        :func:`scdiffaug.benchmark.augmentation` returned, or its ``results.csv``.
     metric
-        Columns are the datasets and their mean, for this metric; by default columns are the
-        metrics, in the mean over datasets. A mean is missing where a dataset is.
+        Metric to show, with the datasets and their mean in columns. By default columns are the
+        metrics, as means over datasets. A mean is missing where a dataset is.
     setting
-        Of embeddings the representation, by default ``"2d"``; of made cells ``"in_sample"``,
-        ``"held_out"`` (the default), ``"novelty"`` or ``"use"``.
+        For embeddings the representation, by default ``"2d"``; for augmented cells
+        ``"in_sample"``, ``"held_out"`` (the default), ``"novelty"`` or ``"use"``.
     cmap
         Name of matplotlib's colour map.
     ax, show, return_fig
@@ -120,9 +120,9 @@ def benchmark_ranks(
     results, setting
         As in :func:`benchmark_heatmap`.
     metric
-        What methods are ranked by, in the mean over seeds.
+        Metric by which methods are ranked, as its mean over seeds.
     color
-        Colour of the methods; that of scdiffaug and its variants is another.
+        Colour of the methods other than scdiffaug and its variants.
     ax, show, return_fig
         As in :func:`embedding`.
 
@@ -172,7 +172,7 @@ def benchmark_ranks(
 def _heatmap_tables(
     results: pd.DataFrame, metric: str | None, setting: str | None
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Scores, and how good they are within their column from 0 to 1; methods in rows."""
+    """Scores, and how good each is within its column from 0 to 1; methods in rows."""
     setting = _results.check(results, setting=setting, metric=metric)
     names = _results.metrics_of(results, setting=setting) if metric is None else [metric]
     scores = {name: _results.mean_scores(results, name, setting=setting) for name in names}
@@ -212,7 +212,7 @@ def _write_numbers(ax: Axes, scores: pd.DataFrame, *, shades: NDArray[np.floatin
 
 
 def _name_methods(ax: Axes, methods: Iterable[str]) -> None:
-    """One method a row, ours in its colour."""
+    """Label each row with its method, ours in the highlight colour."""
     names = list(methods)
     ax.set_yticks(range(len(names)), names)
     for label, name in zip(ax.get_yticklabels(), names, strict=True):

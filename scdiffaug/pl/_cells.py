@@ -114,8 +114,8 @@ def augmentation(
     model
         The trained model that made the new cells.
     color
-        Column of obs that both have, or name of a feature, of which the model's values are
-        shown, counts as log1p of 10,000 per cell. By default real cells are grey.
+        Column of obs that both have, or name of a feature, which is shown as the model sees it:
+        counts as log1p of 10,000 per cell. By default real cells are grey.
     ax, show, return_fig, size, title
         As in :func:`embedding`.
 
@@ -185,7 +185,7 @@ def _points(cells: AnnData, basis: str) -> Points:
 
 
 def _projection(cells: AnnData, model: scDiffAug) -> Points:
-    # What stands in obsm may be of another model, and both sides must be of this one.
+    # An embedding in obsm may come from another model, and both must come from this one.
     points = model.get_latent_representation(cells, representation="projection")
     return _first_two(points, "projection")
 
@@ -203,7 +203,7 @@ def _first_two(points: Points, name: str) -> Points:
 
 def _square_axes() -> Axes:
     ax = new_axes()
-    # Centred, square axes would leave half of their room on the side away from the legend.
+    # Centred, square axes would leave half of the free room on the side away from the legend.
     ax.set_anchor("W")
     return ax
 
@@ -216,7 +216,7 @@ def _scatter(
     ax: Axes, points: Points, rgba_n4: Points, *, order: NDArray[np.intp], size: float
 ) -> None:
     x, y = points[order].T
-    # Rasterised: a vector file with a path for each of a million cells opens nowhere.
+    # Rasterised: no viewer opens a vector file with a path for each of a million cells.
     ax.scatter(x, y, size, rgba_n4[order], linewidths=0, rasterized=True)
 
 

@@ -1,4 +1,4 @@
-"""What all plots share: new figures, axes that are given, and what comes back."""
+"""What all plots share: new figures, given axes, and what a plot returns."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ _MOST_COLUMNS = 3
 
 
 def check_axes(ax: object) -> None:
-    """Raise TypeError where something else than axes is given to draw in."""
+    """Raise TypeError if ``ax`` is given but is not matplotlib's axes."""
     if ax is not None:
         check_is("ax", ax, Axes, advice="pass matplotlib's axes")
 
 
 def new_axes(width: float = 4, height: float = 4) -> Axes:
-    """Axes in a new figure, whose size is in inches."""
+    """Axes in a new figure of this size in inches."""
     return plt.subplots(figsize=(width, height), layout="constrained")[1]
 
 
 def panels(ax: Axes | Sequence[Axes] | None, n: int, *, of: str) -> list[Axes]:
-    """Axes that were given, or as many in a new figure, in rows of three.
+    """The given axes, or ``n`` in a new figure, in rows of three.
 
     Raises
     ------
     ValueError
-        If there are not as many axes as panels of what ``of`` names.
+        If there are not ``n`` axes. The message calls what the panels show by ``of``.
     """
     if ax is None:
         return _new_panels(n)
@@ -50,12 +50,12 @@ def panels(ax: Axes | Sequence[Axes] | None, n: int, *, of: str) -> list[Axes]:
 
 
 def first_row_end(axes: Sequence[Axes]) -> Axes:
-    """The rightmost of the first row of panels, beside which a legend of all has room."""
+    """The rightmost panel of the first row, with room beside it for the legend of all."""
     return axes[min(len(axes), _MOST_COLUMNS) - 1]
 
 
 def words(name: str) -> str:
-    """A metric or a setting as it is written in a plot."""
+    """The name of a metric or a setting as plots write it."""
     return name.replace("_", " ")
 
 
@@ -72,16 +72,16 @@ def _new_panels(n: int) -> list[Axes]:
 def result(
     drawn: Drawn, *, new: bool, show: bool | None, return_fig: bool
 ) -> Drawn | Figure | None:
-    """The figure, nothing if it was shown, or the axes, as scanpy's plots do.
+    """The figure, nothing if it was shown, or the axes, as scanpy's plots return them.
 
     Parameters
     ----------
     drawn
         Axes that were drawn in.
     new
-        Whether their figure is new: it grows by its legend, and is shown at a prompt.
+        Whether their figure is new. A new one grows by its legend, and is shown at a prompt.
     show, return_fig
-        As the user said.
+        As the user passed them.
     """
     first = drawn if isinstance(drawn, Axes) else drawn[0]
     figure = first.figure.figure
@@ -97,7 +97,7 @@ def result(
 
 
 def _make_room(figure: Figure, ax: Axes) -> None:
-    """Widen a figure by a legend beside the axes, which would otherwise squeeze them."""
+    """Widen a figure by the legend beside its axes, which would otherwise squeeze them."""
     legend = ax.get_legend()
     if legend is not None:
         beyond = legend.get_window_extent().x1 - ax.get_window_extent().x1
@@ -106,5 +106,5 @@ def _make_room(figure: Figure, ax: Axes) -> None:
 
 
 def _is_interactive() -> bool:
-    """Whether someone is at a prompt, in a notebook too, before a backend that can show."""
+    """Whether this is a prompt or a notebook, with a backend that can show figures."""
     return hasattr(sys, "ps1") and plt.get_backend().lower() not in _BACKENDS_WITHOUT_WINDOW

@@ -26,7 +26,7 @@ Array = NDArray[np.floating[Any]]
 
 @dataclass(frozen=True)
 class _Statistic:
-    """A number of each gene, and a score of how far those of new cells agree."""
+    """A number for each gene, and a score of how well augmented cells agree with real ones."""
 
     of: Callable[[Matrix], Array]
     score: Callable[[Matrix, Matrix], float]
@@ -56,12 +56,12 @@ def gene_agreement(
     show: bool | None = None,
     return_fig: bool = False,
 ) -> list[Axes] | Figure | None:
-    """Draw what each gene is like in augmented cells against what it is like in real ones.
+    """Draw a statistic of each gene in augmented cells against the same one in real cells.
 
-    A point a gene, equal on the grey line; the genes furthest from it are named, the furthest
-    first. Titles have the Pearson correlation over genes or, for shares of zeros, the mean
-    difference. Counts are compared as log1p of 10,000 counts per cell, other values too as the
-    model sees them; of more than 20,000 cells on disk as many are drawn at random.
+    Each gene is a point, on the grey line where both agree. The genes furthest from the line are
+    named, the furthest first. Titles give the Pearson correlation over genes or, for shares of
+    zeros, the mean difference. Values are compared as the model sees them, counts as log1p of
+    10,000 counts per cell. Of more than 20,000 cells on disk, 20,000 are drawn at random.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ def gene_agreement(
     layer
         Layer of both; by default X.
     keys
-        Which of ``"mean"``, ``"variance"`` and ``"zero_share"``, a panel each.
+        Statistics to draw, a panel each, out of ``"mean"``, ``"variance"`` and ``"zero_share"``.
     n_names
         How many genes are named in each panel.
     color
@@ -91,8 +91,8 @@ def gene_agreement(
     TypeError
         If an argument is of the wrong type.
     ValueError
-        If genes are missing or values of another kind in ``new``; if a key is unknown, or there
-        are not as many axes as keys.
+        If genes are missing in ``new`` or its values are of another kind, if a key is unknown, or
+        if there are not as many axes as keys.
 
     Examples
     --------
@@ -131,14 +131,14 @@ def _as_seen(adata: AnnData, new: AnnData, layer: str | None) -> tuple[Matrix, M
     real, made = (subsample(data.read_matrix(cells, layer))[1] for cells in (adata, aligned))
     space, other = FeatureSpace.decide(real), FeatureSpace.decide(made)
     if (space.scale or other.scale) and not (space.is_counts and other.is_counts):
-        # Of one side too little is known to recover counts.
+        # Too little is known of one side to recover its counts.
         space = other = FeatureSpace.decide(real, "log")
     if other.is_counts and not space.is_counts:
         raise ValueError(
             f"adata holds {space.kind!r} values, and new counts: name the layer that has counts "
             "in both (layer=...)."
         )
-    # One side may hold counts, the other these normalised.
+    # One side may hold counts, and the other normalised counts.
     other = other if other.is_counts else space
     return space.transform(space.read(real)), space.transform(other.read(made))
 
@@ -149,7 +149,7 @@ def _name_furthest(
     """Colour the genes furthest from the line and name them in the corner away from it."""
     furthest = np.argsort(-np.abs(real - made), kind="stable")[:n_names]
     ax.scatter(real[furthest], made[furthest], s=12, color=HIGHLIGHT, linewidths=0)
-    # Beside their points names would lie on each other.
+    # Beside their points, names would overlap.
     text = "\n".join(names[gene] for gene in furthest)
     at_corner = {"ha": "left", "va": "top", "transform": ax.transAxes}
     ax.text(0.03, 0.98, text, at_corner, fontsize="x-small", color=HIGHLIGHT)

@@ -1,4 +1,4 @@
-"""Quality of made cells along steps and strength."""
+"""Quality of augmented cells along steps and strength."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LineStyle = Literal["-", "--", ":"]
 
 _STYLES: Mapping[str, LineStyle] = {"in_sample": "--", "held_out": "-"}
 _FLOOR: LineStyle = ":"
-# As many as a panel is high.
+# Rows of a legend that are as high as a panel.
 _ROWS_OF_LEGEND = 9
 
 
@@ -33,18 +33,18 @@ def benchmark_quality(
     show: bool | None = None,
     return_fig: bool = False,
 ) -> list[Axes] | Figure | None:
-    """Draw how good made cells are with more steps, or with a stronger augmentation.
+    """Draw how good augmented cells are with more steps, or with a stronger augmentation.
 
-    A curve for each dataset, the band around it one standard deviation over seeds, and dotted
-    what real cells score.
+    Each dataset is a curve, with a band of one standard deviation over seeds around it. The
+    dotted line is the score of real cells.
 
     Parameters
     ----------
     results
-        What :func:`scdiffaug.benchmark.augmentation` returned, or its ``results.csv``, with
-        several of the methods ``scdiffaug_steps_...`` or ``scdiffaug_strength_...``.
+        The table that :func:`scdiffaug.benchmark.augmentation` returned, or its ``results.csv``,
+        with several of the methods ``scdiffaug_steps_...`` or ``scdiffaug_strength_...``.
     along
-        What varies; the other is as in most of the methods.
+        What varies along the x axis; the other one is as in most of the methods.
     metrics
         Scores, each in a panel of its own.
     ax

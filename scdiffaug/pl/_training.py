@@ -32,7 +32,7 @@ def history(
     model
         A trained model.
     keys
-        Which of ``model.history``; all by default.
+        Keys of ``model.history`` to draw; all by default.
     color
         Colour of the curves.
     ax
@@ -82,5 +82,5 @@ def _curves(model: scDiffAug, keys: Sequence[str] | None) -> dict[str, pd.DataFr
     missing = [key for key in keys or () if key not in recorded]
     if missing:
         raise KeyError(f"keys={missing} not found in model.history: it has {list(recorded)}.")
-    # A term has no value in epochs that did not train it.
+    # A term has no value in epochs in which it was not trained.
     return {key: recorded[key].dropna() for key in keys or recorded}

@@ -2,9 +2,9 @@
 
 The folder holds ``job.json`` (worker, rows of the table with their settings, seed, inputs) and
 ``plan.npz`` (for every draw the cells that may be known and the cells to start from; labels, or
-types of the labelled cells, only where a row uses them). The process adds the made cells,
-``METHOD.DRAW.npz`` or ``.npy``, with ``METHOD.DRAW.types.npy`` where it chose how many of each
-type, and ``run.json`` (seconds, peak memory in MB, versions).
+types of the labelled cells, only where a row uses them). The process adds the augmented cells
+(``METHOD.DRAW.npz`` or ``.npy``), their types where it chose how many of each there are
+(``METHOD.DRAW.types.npy``), and ``run.json`` (seconds, peak memory in MB, versions).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from scdiffaug import scDiffAug
 
-# Cells of each type that a classifier of the "use" setting learns from: labelled and made.
+# Cells per type, labelled and augmented, that a classifier of the "use" setting learns from.
 FILLED = 100
 
 Made = Iterator[tuple[str, str, Values]]
@@ -51,7 +51,7 @@ class Draw:
     known
         Rows that the maker may learn from, shape ``(k,)``.
     sources
-        Row that each made cell starts from, shape ``(m,)``; not always a known one.
+        Row that each augmented cell starts from, shape ``(m,)``; not always a known one.
     types
         Types of the sources where these are labelled cells, shape ``(m,)``.
     """
@@ -74,7 +74,7 @@ class Task:
     max_epochs: int | None
 
     def by_known(self) -> Iterator[tuple[Rows, dict[str, Draw]]]:
-        """Draws that can share one training."""
+        """Known cells, and the draws that share them and thus one training."""
         groups: dict[bytes, dict[str, Draw]] = {}
         for name, draw in self.draws.items():
             groups.setdefault(draw.known.tobytes(), {})[name] = draw
@@ -83,13 +83,13 @@ class Task:
 
 
 def _nearest_known(task: Task, draw: Draw, *, k: int) -> Rows:
-    """Positions in ``draw.known``, in 50 principal components of the known cells."""
+    """Positions in ``draw.known`` of the known cells nearest to each source, in 50 PCs."""
     known, sources = task.seen[draw.known], task.seen[draw.sources]
     return peers.nearest(*pca_of(known, (known, sources), n_pcs=50, seed=task.seed), k=k)
 
 
 def _partners(task: Task, draw: Draw, *, rng: np.random.Generator) -> Rows:
-    """Row of one of the 15 nearest known cells of each source, itself left out."""
+    """Row of one of the 15 known cells nearest to each source, apart from the source itself."""
     rows = draw.known[_nearest_known(task, draw, k=16)]
     others_first = np.argsort(rows == draw.sources[:, None], axis=1, kind="stable")
     chosen = rng.integers(max(rows.shape[1] - 1, 1), size=len(rows))
@@ -177,7 +177,7 @@ def _from_prior(model: Any, depth: NDArray[Any]) -> sparse.csr_matrix:
 
 
 def scdiffaug(task: Task, variants: Variants) -> Made:
-    """Ours; ``smoothed`` averages that many cells in the learned y instead of the diffusion."""
+    """Ours; ``smoothed`` averages that many neighbours in y, in place of the diffusion."""
     from anndata import AnnData
 
     from scdiffaug import scDiffAug
@@ -202,7 +202,7 @@ def scdiffaug(task: Task, variants: Variants) -> Made:
 
 
 def _filled(model: scDiffAug, task: Task, draw: Draw, *, settings: Mapping[str, Any]) -> AnnData:
-    """Labelled types filled up as a user does, who lets strays be drawn again."""
+    """Labelled types filled up as by a user who has strays drawn again."""
     from anndata import AnnData
 
     assert draw.types is not None

@@ -1,4 +1,4 @@
-"""All datasets of the augmentation benchmark together: means, and ours less every other row."""
+"""All datasets of the augmentation benchmark together: means, and ours minus every other row."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ for the AUC, where below 0.5 is no better than 0.5, and higher for macro-F1."""
 
 
 def overview(results: pd.DataFrame) -> list[str]:
-    """Markdown of all datasets together; nothing where there is one, or ours was not run."""
+    """All datasets together, in Markdown; empty where there is one, or ours was not run."""
     if results["dataset"].nunique() < 2 or OURS not in set(results["method"]):
         return []
     chosen = results[results["type"].eq("") & results["value"].notna()]
@@ -48,7 +48,7 @@ def overview(results: pd.DataFrame) -> list[str]:
 def _means(runs: pd.DataFrame, methods: list[str]) -> str:
     means = runs.groupby(level=["setting", "metric", "dataset"]).mean()
     columns = {
-        # That of fewer datasets would be one of others.
+        # A mean over fewer datasets could not be compared with the others.
         title: means.loc[_MEANS[title]].mean(skipna=False).reindex(methods)
         for title in _measured(runs, _MEANS)
     }

@@ -21,7 +21,7 @@ Rows = NDArray[np.int64]
 def as_compared(values: Values, space: FeatureSpace) -> Values:
     """Log-normalised counts, arcsinh of raw intensities, other values as they are.
 
-    Made cells may be empty, and stay so.
+    Augmented cells may be empty, and stay so.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Some cells have zero counts")
@@ -29,7 +29,7 @@ def as_compared(values: Values, space: FeatureSpace) -> Values:
 
 
 def duplicate(sources: Values) -> Values:
-    """The cells themselves."""
+    """A copy of the cells themselves."""
     return sources.copy()
 
 
@@ -55,12 +55,12 @@ def mixup(sources: Values, partners: Values, *, rng: np.random.Generator) -> Val
 
 
 def smote(known: Values, labels: NDArray[Any], *, wanted: NDArray[Any], seed: int) -> Values:
-    """SMOTE (Chawla et al. 2002): between cells of one type and their five nearest of it.
+    """SMOTE (Chawla et al. 2002): between cells of one type and their five nearest of that type.
 
     Parameters
     ----------
     known, labels
-        Cells, shape ``(n, d)``, and their types. A type of one cell is copied.
+        Cells, shape ``(n, d)``, and their types. The cell of a type with only one is copied.
     wanted
         Types of the cells to make, shape ``(m,)``, each found in ``labels``.
     seed
@@ -105,9 +105,9 @@ def smoothed_poisson(
     neighbors
         Rows of ``known`` to average, shape ``(m, k)``.
     depth
-        Expected reads of each made cell, shape ``(m,)``.
+        Expected reads of each augmented cell, shape ``(m,)``.
     rng
-        Random numbers.
+        Random number generator.
     """
     reads = np.maximum(depths(known), 1)
     profiles = sparse.diags(1 / reads) @ sparse.csr_matrix(known, dtype=np.float64)

@@ -1,4 +1,4 @@
-"""Scores of made cells beside those of real ones, as flat tables ``metric`` or ``metric/type``."""
+"""Scores of augmented cells, as flat tables with keys ``metric`` or ``metric/type``."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from scdiffaug.metrics._inputs import Values
 from scdiffaug.metrics._spaces import dense, pca_of, stacked
 
 Scores = dict[str, float]
-# A share of fewer cells than this is too uncertain to be called the worst.
+# Fewest cells of a type that can be the worst: shares of fewer are too uncertain.
 _MIN_CELLS_OF_WORST = 20
 _MOST_CELLS_DRAWN = 1_000
 
 
 @dataclass(frozen=True)
 class Cells:
-    """Real or made cells, shape ``(n, d)``: ``seen`` as compared, and ``counts`` if any."""
+    """Real or augmented cells, shape ``(n, d)``: ``seen`` as compared, and ``counts`` if any."""
 
     seen: Values
     counts: Values | None
 
     def __getitem__(self, rows: Rows) -> Cells:
-        """Some of the cells, in that order."""
+        """The cells of some rows, in the order of the rows."""
         return Cells(self.seen[rows], None if self.counts is None else self.counts[rows])
 
 
@@ -66,14 +66,14 @@ def fidelity(real: Cells, made: Cells, *, seed: int) -> Scores:
 def types_kept(
     real: Values, labels: NDArray[Any], made: Values, *, expected: NDArray[Any], seed: int
 ) -> Scores:
-    """Share of made cells that keep their type: overall, the worst type, every type.
+    """Share of augmented cells that keep their type: overall, of the worst type, of every type.
 
     Parameters
     ----------
     real, labels
         Cells that the judges learn from, shape ``(n, d)``, and their types.
     made, expected
-        Made cells, shape ``(m, d)``, and the types of their sources.
+        Augmented cells, shape ``(m, d)``, and the types of their sources.
     seed
         Seed of the components.
     """
@@ -100,7 +100,7 @@ def types_kept(
 def novelty(
     training: Values, held_out: Values, made: Values, *, sources: ArrayLike | None, seed: int
 ) -> Scores:
-    """How new made cells are, and what they give away; ``sources`` are rows of ``training``."""
+    """How new augmented cells are, and what they reveal; ``sources`` are rows of ``training``."""
     shares = metrics.duplicate_share(training, held_out, made, seed=seed)
     ratio = metrics.nearest_training_distance_ratio(training, held_out, made, seed=seed)
     scores = {
@@ -117,14 +117,14 @@ def novelty(
 
 @dataclass(frozen=True, kw_only=True)
 class Exam:
-    """A classifier of few labelled cells, tested on cells that nothing was fitted on.
+    """A classifier trained on few labelled cells, tested on cells that nothing was fitted on.
 
     Parameters
     ----------
     pca
-        Components of the training cells.
+        Principal components, fitted on the training cells.
     labelled, labels
-        The few cells, shape ``(k, d)``, and their types.
+        The few labelled cells, shape ``(k, d)``, and their types.
     unlabelled
         The other training cells, shape ``(u, d)``.
     test, answers
@@ -139,7 +139,7 @@ class Exam:
     answers: NDArray[Any]
 
     def macro_f1(self, made: Values | None, made_labels: ArrayLike) -> float:
-        """Mean F1 over types of a logistic regression on the labelled and the made cells."""
+        """Mean F1 over types of a logistic regression on the labelled and the augmented cells."""
         cells = self.labelled if made is None else stacked(self.labelled, made)
         labels = np.concatenate([self.labels, np.asarray(made_labels, dtype=str)])
         return self._score(make_pipeline(StandardScaler(), _logistic()), cells, labels)
@@ -180,7 +180,7 @@ def _logistic() -> LogisticRegression:
 
 @dataclass(frozen=True)
 class Picture:
-    """What is drawn of made cells: two components of at most 1,000, means of genes, depths."""
+    """What is drawn of cells: two components of at most 1,000, means of genes, depths."""
 
     points: NDArray[Any]
     gene_means: NDArray[Any]
@@ -188,7 +188,7 @@ class Picture:
 
 
 def picture(real: Cells, cells: Cells, *, seed: int) -> Picture:
-    """Points are in components of the real cells, so that pictures can be laid side by side."""
+    """What is drawn of ``cells``, in components of the real cells so that pictures compare."""
     n = cells.seen.shape[0]
     rows = np.random.default_rng(seed).permutation(n)[:_MOST_CELLS_DRAWN]
     return Picture(

@@ -1,4 +1,4 @@
-"""What the augmentation benchmark leaves behind: ``results.csv``, ``summary.md``, pictures."""
+"""Files that the augmentation benchmark writes: ``results.csv``, ``summary.md``, pictures."""
 
 from __future__ import annotations
 
@@ -64,15 +64,15 @@ def write(
     Parameters
     ----------
     out
-        Folder, made where it is missing.
+        Folder, created if it is missing.
     results
-        Long table, one row a score.
+        Long table, one row per score.
     datasets
-        What cells were made from.
+        Datasets from which cells were made.
     pictures
-        What is drawn, by dataset and method; ``real`` among them.
+        What is drawn, by dataset and method, with ``real`` as one of the methods.
     command
-        What made all this.
+        Command line that makes the same files.
     """
     pages.write(out, results, summary=summary(results, datasets, command=command))
     for dataset in datasets:
@@ -85,7 +85,7 @@ def write(
 
 
 def summary(results: pd.DataFrame, datasets: Sequence[Dataset], *, command: str) -> str:
-    """The tables in Markdown: all datasets, then for each fidelity, types, novelty and use."""
+    """Tables in Markdown: all datasets together, then fidelity, types, novelty and use of each."""
     parts = [
         "# Augmentation benchmark",
         f"Made by `{command}` on {pages.hardware()}. Means over {pages.n_seeds(results)}, ± their "
@@ -129,7 +129,7 @@ def method_table(results: pd.DataFrame, setting: str, metrics: Sequence[str]) ->
     results
         Rows of one dataset.
     setting, metrics
-        Which scores.
+        Scores to show.
     """
     chosen = results[(results["setting"] == setting) & (results["type"] == "")]
     chosen = chosen[chosen["metric"].isin(metrics)]
@@ -151,7 +151,7 @@ def best(values: pd.Series, metric: str) -> pd.Series:
     ideal = IDEAL[metric]
     costs = (values - (values["real"] if ideal is None else ideal)).abs()
     methods = costs.drop("real")
-    # With use, real cells are a ceiling and not a floor.
+    # In the setting "use", real cells are a ceiling and not a floor.
     reached = -np.inf if metric.startswith("macro_f1") else costs["real"]
     wins = methods <= max(methods.min(), reached)
     return wins.reindex(values.index, fill_value=False)
@@ -230,7 +230,7 @@ def _draw_depths(ax: Axes, real: Picture, made: Picture) -> None:
 
 
 def curves_figure(results: pd.DataFrame, setting: Along) -> Figure | None:
-    """Quality of ours against ``"steps"`` or ``"strength"``; None where one value was run."""
+    """Quality of ours against ``"steps"`` or ``"strength"``; None if only one value was run."""
     rows = along(results, setting)
     metrics = [name for name in _ON_CURVES if name in set(rows["metric"])]
     if rows["at"].nunique() < 2 or not metrics:

@@ -1,4 +1,4 @@
-"""Scores of makers in each setting, and of real cells in their place."""
+"""Scores of methods in each setting, and of real cells in place of augmented ones."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _held_out(job: Job, name: str) -> Scores:
 
 
 def _alike(job: Job, name: str, *, setting: str, judges: Rows, real: Rows) -> Scores:
-    """Fidelity to the real cells, and types kept as those judge who learn from ``judges``."""
+    """Fidelity to the real cells, and types kept by classifiers that learn from ``judges``."""
     trial, made = job.trial, job.made(name, setting)
     scores = quality.fidelity(trial.cells[real], made, seed=trial.seed)
     if GENERATORS[name].follows == "nothing":
@@ -76,7 +76,7 @@ _SCORED: Mapping[Setting, Callable[[Job, str], Scores]] = {
 
 
 def floor_of(trial: Trial) -> dict[str, Scores]:
-    """The same scores of real cells in place of made ones."""
+    """The same scores of real cells in place of augmented ones."""
     floors: dict[str, Scores] = {}
     if {"in_sample", "held_out"} & set(trial.settings):
         floors |= dict.fromkeys(("in_sample", "held_out"), _like_new(trial))

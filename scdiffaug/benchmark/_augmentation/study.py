@@ -1,4 +1,4 @@
-"""The augmentation benchmark: made cells beside real ones, from every maker with every seed."""
+"""The augmentation benchmark: every method with every seed, beside real cells."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from scdiffaug.benchmark.methods import GENERATORS
 
 logger = logging.getLogger("scdiffaug")
 
-# Raised when a score changes its meaning, so that remembered ones are computed again.
+# Version of the scores: raised when one changes, so that remembered ones are computed again.
 _PROTOCOL = 3
 _COLUMNS = [
     "dataset", "setting", "method", "seed", "metric", "type", "value", "seconds", "peak_mb",
@@ -49,42 +49,46 @@ def augmentation(
 ) -> pd.DataFrame:
     """Make cells with every method and score them beside real cells.
 
-    Four settings. ``in_sample``: a maker that knows all cells makes one new cell per cell, which
-    are compared to all. ``held_out``: one that knows a random half (drawn within each type) makes
-    a cell for each of the other half, and these are compared to that half. ``novelty``: the same
-    maker makes a cell for each that it knows; does it copy them? ``use``: it makes cells from
-    5, 10, 25 or 50 labelled ones per type until each type has 100, a classifier learns from both,
-    and is tested on the other half.
+    There are four settings:
 
-    The method ``real`` is the floor: the two real halves against each other, or real cells in
-    place of made ones; ``none`` is the use of the labelled cells alone, ``self_training`` that of
-    labels which the classifier gives to the other training cells. Makers run in processes
-    of their own, which see labels only where the method uses them, and are remembered by the
-    hash of data, plan, settings, seed and versions.
+    - ``in_sample``: a method that knows all cells makes one new cell per cell. These are compared
+      to all cells.
+    - ``held_out``: a method that knows a random half (drawn within each type) makes a new cell
+      for each cell of the other half. These are compared to that other half.
+    - ``novelty``: the same method makes a new cell for each that it knows. Does it copy them?
+    - ``use``: it makes cells from 5, 10, 25 or 50 labelled ones per type until each type has 100.
+      A classifier learns from both and is tested on the other half.
+
+    The row ``real`` is the floor: the two real halves against each other, or real cells in place
+    of augmented ones. The row ``none`` is a classifier of the labelled cells alone. In the row
+    ``self_training`` it also learns from the other training cells, by labels that it gives them
+    itself. Methods run in separate processes, which see labels only where the method uses them.
+    Runs are remembered by a hash of data, plan, settings, seed and versions.
 
     Parameters
     ----------
     data
         ``.h5ad`` files.
     label_key
-        Column of obs with the types. Those of fewer than ten cells are left out.
+        Column of obs with the types. Types with fewer than ten cells are left out.
     method_names
         Keys of :data:`GENERATORS`.
     settings
         Which of the four; ``("use",)`` alone takes a fraction of the time.
     n_seeds
-        Halves and runs of each method, with seeds 0, 1, ...
+        Number of splits, and of runs of each method, with seeds 0, 1, ...
     out
         Folder of ``results.csv``, ``summary.md`` and the pictures.
     max_cells
-        Draw as many cells at random from larger datasets.
+        Draw this many cells at random from larger datasets.
     max_epochs
         Epochs of the methods that train; by default each one's own.
     timeout
-        Seconds after which a process is given up.
+        Seconds after which a process is stopped.
     n_jobs
-        Datasets and seeds at once, in processes that share the cores; seconds are then no timing.
-        A script that asks for several keeps the call under ``if __name__ == "__main__":``.
+        Number of datasets and seeds to run at once, in processes that share the cores. Seconds
+        are then no timing. A script that asks for several must keep the call under
+        ``if __name__ == "__main__":``.
     cache
         Folder of remembered runs; by default in the user's cache.
     show_progress
@@ -92,7 +96,7 @@ def augmentation(
 
     Returns
     -------
-    One row a score: dataset, setting, method, seed, metric, type (empty for all types), value,
+    One row per score: dataset, setting, method, seed, metric, type (empty for all types), value,
     seconds and peak_mb of the process (all its trainings and draws), settings, versions, note.
     A method that failed has one row whose note says why.
 
@@ -252,7 +256,7 @@ def _failed(shared: Mapping[str, Any], why: str) -> Iterator[dict[str, Any]]:
 
 
 def _pictures(trial: Trial, jobs: Mapping[str, Job | None]) -> dict[tuple[str, str], Picture]:
-    """Of the held-out setting, real cells and those of each method that made any."""
+    """What is drawn of the held-out setting: real cells, and those of each method."""
     if "held_out" not in trial.settings:
         return {}
     real = trial.cells[trial.halves[1]]

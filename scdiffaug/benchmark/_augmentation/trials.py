@@ -1,4 +1,4 @@
-"""What the augmentation benchmark asks of makers, and the processes that answer."""
+"""What the augmentation benchmark asks of methods, and the processes that answer."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ LABELLED = (5, 10, 25, 50)
 
 @dataclass(frozen=True)
 class Trial:
-    """One dataset and one seed: the halves, the labelled cells, and what is asked of makers."""
+    """One dataset and one seed: the halves, the labelled cells, and what methods are asked for."""
 
     dataset: Dataset
     seed: int
@@ -48,10 +48,10 @@ class Trial:
 
     @cached_property
     def halves(self) -> tuple[Rows, Rows]:
-        """Rows to train on and rows held out, within each type, in random order."""
+        """Rows to train on and rows held out, split within each type, in random order."""
         shuffled = np.random.default_rng(self.seed).permutation(len(self.labels))
         by_type = shuffled[np.argsort(self.labels[shuffled], kind="stable")]
-        # Neighbours in this order are of one type: one of each two goes to each half.
+        # Rows are sorted by type, so taking every second one splits each type in half.
         train, held_out = by_type[::2], by_type[1::2]
         rng = np.random.default_rng([self.seed, 1])
         return rng.permutation(train), rng.permutation(held_out)
@@ -62,7 +62,7 @@ class Trial:
         return train[train.groupby(self.labels[train]).cumcount() < k].to_numpy()
 
     def to_fill(self, k: int) -> Rows:
-        """Labelled cells, each as often as it is a source, so that every type has 100."""
+        """Labelled cells, repeated as sources of the cells that fill every type up to 100."""
         rows = self.labelled(k)
         groups = pd.Series(rows).groupby(self.labels[rows])
         return np.concatenate([np.resize(own, FILLED - len(own)) for _, own in groups])
@@ -72,7 +72,7 @@ class Trial:
         return self.labels[self.to_fill(k)]
 
     def draws(self, generator: Generator) -> dict[str, Draw]:
-        """What a generator is asked for."""
+        """Draws that a generator is asked for, by name."""
         everything = np.arange(len(self.labels))
         train, held_out = self.halves
         draws = {
@@ -81,7 +81,7 @@ class Trial:
             "novelty": Draw(train, train),
         }
         for k in LABELLED:
-            # Who uses labels must not know those of other cells.
+            # A method that uses labels must not know those of other cells.
             known = self.labelled(k) if generator.uses_labels else train
             draws[f"use_{k}"] = Draw(known, self.to_fill(k), types=self.filled_labels(k))
         # The setting "use" has a draw for each number of labelled cells.
@@ -95,7 +95,7 @@ class Trial:
 
     @cached_property
     def space(self) -> FeatureSpace:
-        """What the values are, by which made ones are read too."""
+        """The kind of the values; those of augmented cells are read by it too."""
         return FeatureSpace.decide(self._values, self.dataset.kind)
 
     @cached_property
@@ -122,7 +122,7 @@ class Trial:
 
 
 def as_cells(values: Any, space: FeatureSpace) -> Cells:
-    """Values with what they are compared as."""
+    """Values of cells, and what they are compared as."""
     seen = peers.as_compared(values, space)
     return Cells(seen, values if space.is_counts else None)
 
@@ -139,12 +139,12 @@ class Job:
 
     @property
     def generator(self) -> Generator:
-        """Any of the rows; what they share is the same."""
+        """The first of the rows, for all that the rows share."""
         return GENERATORS[self.names[0]]
 
     @cached_property
     def draws(self) -> dict[str, Draw]:
-        """All that any of the rows is asked for."""
+        """All draws that any of the rows is asked for."""
         return {
             key: draw
             for name in self.names
@@ -153,7 +153,7 @@ class Job:
 
     @cached_property
     def description(self) -> dict[str, Any]:
-        """What decides the outcome beside the plan."""
+        """What decides the outcome, apart from the plan."""
         return {
             "worker": self.generator.worker,
             "variants": {
@@ -179,13 +179,13 @@ class Job:
 
     @cached_property
     def folder(self) -> Path:
-        """Where the made cells are remembered."""
+        """Where the augmented cells are remembered."""
         code = hashlib.sha256(inspect.getsource(makers).encode())
         code.update(inspect.getsource(peers).encode())
         decides = {
             **self.description,
             "inputs": self.trial.dataset.digest,
-            # Scores lie beside the cells, and depend on labels even where making did not.
+            # Scores lie beside the cells, and depend on labels even where the cells do not.
             "labels": hashlib.sha256("\n".join(self.trial.labels).encode()).hexdigest(),
             "versions": self.generator.versions(),
             "code": code.hexdigest(),
@@ -193,7 +193,7 @@ class Job:
         return processes.named_by_hash(self.cache, self.generator.worker, decides)
 
     def run(self) -> Run:
-        """Make the cells, or find them made; scores are left to :func:`scores_of`."""
+        """Make the cells, unless they are remembered; scores are left to :func:`scores_of`."""
         if not (self.folder / "run.json").exists():
             try:
                 self._make()
@@ -210,14 +210,14 @@ class Job:
             processes.call([sys.executable, "-P", "-m", module, str(aside)], timeout=self.timeout)
 
     def made(self, name: str, draw: str) -> Cells:
-        """Cells of one row of the table and one draw."""
+        """Augmented cells of one row of the table and one draw."""
         cells = read_matrix(self.folder / f"{name}.{draw}")
         if GENERATORS[name].makes == "seen":
             return Cells(cells, None)
         return as_cells(cells, self.trial.space)
 
     def filled_types(self, name: str, k: int) -> NDArray[np.str_]:
-        """Types that cells made from k labelled ones of each should have."""
+        """Types that the cells made from ``k`` labelled cells per type should have."""
         if GENERATORS[name].needs_types:
             return np.asarray(read_matrix(self.folder / f"{name}.use_{k}.types"))
         return self.trial.filled_labels(k)

@@ -27,7 +27,7 @@ from scdiffaug.block_files import read_cells
 logger = logging.getLogger("scdiffaug")
 
 _WITHOUT = "scdiffaug_alpha0"
-# Told in numbers alone.
+# Scores that are reported in numbers, but not drawn.
 _BESIDE = (
     Panel("knn_accuracy", "2d", "kNN, 2-D"),
     Panel("knn_accuracy", "80d", "kNN, 80-d"),
@@ -54,25 +54,25 @@ def alpha(
     cache: str | Path | None = None,
     show_progress: bool = True,
 ) -> pd.DataFrame:
-    """Train with generated positives and without, and score the paired differences.
+    """Train with and without generated positives, and score the paired differences.
 
     Parameters
     ----------
     data
         ``.h5ad`` files.
     label_key
-        Column of obs with the types, which score and train nothing. Those of fewer than ten
-        cells are left out.
+        Column of obs with the types, which are used in scores but not in training. Types with
+        fewer than ten cells are left out.
     shares
         Shares of the cells to train on, drawn at random, whatever their types.
     n_seeds
-        Pairs of runs, with seeds 0, 1, ...
+        Number of pairs of runs, with seeds 0, 1, ...
     out
         Folder of ``results.csv``, ``summary.md`` and ``differences.png``.
     max_epochs
-        Epochs; the model's own number by default.
+        Number of epochs; the model's own by default.
     max_cells_svm, timeout, cache, show_progress
-        As of :func:`embedding`.
+        As in :func:`embedding`.
 
     Returns
     -------
@@ -134,7 +134,7 @@ def _pair(
     adata: AnnData, name: str, plan: Plan, *, share: float, seed: int, label_key: str
 ) -> Iterator[dict[str, Any]]:
     """Scores of both runs on one draw of the cells, or one row that says why there are none."""
-    # The components of all cells have the seed of the other benchmarks, whose runs then serve.
+    # On all cells, components have the seed of the other benchmarks so that their runs are reused.
     drawing = 0 if share == 1 else seed
     n_cells = round(share * adata.n_obs)
     try:
@@ -158,7 +158,7 @@ def _check_types(dataset: Dataset) -> None:
 
 
 def differences(results: pd.DataFrame, panel: Panel) -> pd.Series:
-    """Default α less α = 0 in points, by share, dataset and seed."""
+    """Default α minus α = 0 in points, by share, dataset and seed."""
     chosen = of_metric(results, panel.metric, representation=panel.representation)
     scores = chosen.pivot_table(
         index=["share", "dataset", "seed"], columns="method", values="value", sort=False
@@ -214,7 +214,7 @@ def _by_dataset(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def differences_figure(results: pd.DataFrame) -> Figure:
-    """A point for each pair, the mean of each dataset a bar; shares in rows, scores in columns."""
+    """One point per pair, bars at the means of datasets; shares in rows, scores in columns."""
     shares = results["share"].unique()
     names = results["dataset"].unique()
     size = (2.6 * len(PANELS) + 1, (0.22 * len(names) + 0.9) * len(shares))
@@ -231,7 +231,7 @@ def differences_figure(results: pd.DataFrame) -> Figure:
                 ax.plot(own.mean(), place, "|", ms=12, mew=2, color="C1")
             ax.axvline(0, color="0.6", lw=0.8)
             ax.tick_params(labelsize=6)
-    # All panels share their rows: the first dataset stands above.
+    # All panels share this axis. The first dataset comes on top.
     axes[0, 0].invert_yaxis()
     for ax, panel in zip(axes[0], PANELS, strict=True):
         ax.set_title(panel.title, fontsize=7)

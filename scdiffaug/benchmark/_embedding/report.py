@@ -1,4 +1,4 @@
-"""What a benchmark leaves behind: ``results.csv``, ``summary.md`` and two pictures."""
+"""Files that an embedding benchmark writes: ``results.csv``, ``summary.md``, two pictures."""
 
 from __future__ import annotations
 
@@ -50,20 +50,20 @@ Pictures = Mapping[tuple[str, str], NDArray[np.floating[Any]]]
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
-    """What a report says beside its numbers.
+    """What a report says besides its numbers.
 
     Parameters
     ----------
     title, command
-        What it is, and the command that makes it.
+        Heading of the report, and the command that makes it.
     notes
         Paragraphs under the heading.
     names
         Names of methods in tables and pictures, in this order; by default the registry's.
     representations
-        Which embeddings have tables of their own.
+        Embeddings that have tables of their own.
     picture
-        File of the embeddings.
+        Name of the file that shows the embeddings.
     """
 
     title: str
@@ -87,15 +87,15 @@ def write(
     Parameters
     ----------
     out
-        Folder, made where it is missing.
+        Folder, created if it is missing.
     results
-        Long table, one row a score.
+        Long table, one row per score.
     datasets
-        What was embedded.
+        Datasets that were embedded.
     pictures
         2-D embedding of each dataset and method.
     page
-        What the report says beside its numbers.
+        What the report says besides its numbers.
     """
     pages.write(out, results, summary=summary(results, datasets, page=page))
     figure = embeddings_figure(pictures, datasets, names=page.names)
@@ -135,7 +135,7 @@ def score_table(
 ) -> str:
     """Datasets in rows and methods in columns: mean ± deviation over seeds, the best in bold.
 
-    A method that lacks a dataset has no mean over them: it would be one of others.
+    A method that lacks a dataset has no mean, as it could not be compared with the others.
     """
     scores = mean_scores(results, metric, representation=representation)
     spread = of_metric(results, metric, representation=representation).pivot_table(
@@ -173,7 +173,7 @@ def _margins(results: pd.DataFrame, metric: str) -> list[str]:
 def _all_metrics(results: pd.DataFrame) -> str:
     scored = results[results["value"].notna()].copy()
     scored["method"] = scored["method"] + " " + scored["representation"]
-    # Not all datasets have as many seeds, and each counts alike.
+    # Datasets may differ in their number of seeds, but each counts the same.
     each = scored.pivot_table(index=["method", "dataset"], columns="metric", values="value")
     runs = scored.groupby(["method", "dataset", "seed"])[["seconds", "peak_mb"]].first()
     each = each.join(runs.groupby(["method", "dataset"]).mean())
@@ -193,7 +193,7 @@ def embeddings_figure(
     names: Mapping[str, str],
     behind: Pictures = MappingProxyType({}),
 ) -> Figure:
-    """Methods in columns, datasets in rows, one colour a type; grey are the cells ``behind``."""
+    """Methods in columns, datasets in rows, one colour per type; cells ``behind`` are grey."""
     methods = [name for name in names if any(name == method for _, method in pictures)]
     shape = (len(datasets), max(len(methods), 1))
     figure = Figure(figsize=(2 * shape[1], 2 * shape[0]), layout="constrained")

@@ -24,7 +24,7 @@ from scdiffaug.storage import written_aside
 
 logger = logging.getLogger("scdiffaug")
 
-# Raised when a score changes its meaning, so that remembered ones are computed again.
+# Version of the scores: raised when one changes, so that remembered ones are computed again.
 _PROTOCOL = 1
 COLUMNS = [
     "dataset", "method", "representation", "seed", "metric", "value", "seconds", "peak_mb",
@@ -39,17 +39,17 @@ class Job:
     Parameters
     ----------
     dataset, name, seed
-        What is run on what.
+        Dataset, name of the method, and seed.
     settings
-        Settings in place of the row's own.
+        Settings that replace or add to those of the row.
     cache
         Folder of remembered runs.
     timeout
-        Seconds after which a run is given up.
+        Seconds after which a run is stopped.
     new
-        Cells that the method embeds without having learnt from them; they are scored then.
+        Cells that the method embeds without learning from them. If given, they are scored.
     max_cells_svm
-        Score the linear SVM on as many cells drawn at random.
+        Score the linear SVM on at most this many cells, drawn at random.
     """
 
     dataset: Dataset
@@ -131,7 +131,7 @@ def _embed(job: Job) -> None:
 
 
 def _scores(job: Job) -> dict[str, dict[str, float]]:
-    """Remembered by the labels too: an embedding may be scored against several columns."""
+    """Scores, remembered by labels too: an embedding may be scored against several columns."""
     if (new := job.new) is not None:
         name = f"new_cells-{_PROTOCOL}-{_digest(job.dataset.labels, new.labels)}.json"
         return remembered(job.folder / name, lambda: _scores_of_new(job, new))
@@ -155,7 +155,7 @@ def _digest(*labels: NDArray[Any]) -> str:
 
 
 def _scores_of_new(job: Job, new: Dataset) -> dict[str, dict[str, float]]:
-    """Of training cells and, under names that end in ``_new``, of those held back."""
+    """Scores of training cells and, under names that end in ``_new``, of held-back cells."""
     found, labels = embeddings(job), job.dataset.labels
     scores: dict[str, dict[str, float]] = {}
     for name in [name for name in found if not name.endswith("_new")]:
@@ -172,7 +172,7 @@ def _scores_of_new(job: Job, new: Dataset) -> dict[str, dict[str, float]]:
 
 
 def rows(job: Job, found: Run) -> Iterator[dict[str, Any]]:
-    """What came of a job: one row a score, or one that says why there is none."""
+    """Rows of a job: one per score, or one that says why there is none."""
     shared = {
         "dataset": job.dataset.name,
         "method": job.name,

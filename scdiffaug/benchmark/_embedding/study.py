@@ -28,11 +28,11 @@ class Plan:
     Parameters
     ----------
     n_seeds, tuned, max_cells_svm, timeout, show_progress
-        As of :func:`embedding`.
+        As in :func:`embedding`.
     cache
         Folder of remembered runs.
     max_epochs
-        Epochs of ours; its own number by default.
+        Number of epochs of scDiffAug; its own by default.
     """
 
     n_seeds: int
@@ -72,7 +72,7 @@ class Plan:
 
     @property
     def notes(self) -> list[str]:
-        """What a report must say of it."""
+        """What a report must say about the plan."""
         notes = []
         if self.max_cells_svm is not None:
             notes.append(
@@ -101,33 +101,34 @@ def embedding(
 ) -> pd.DataFrame:
     """Embed labelled datasets with every method and score the embeddings.
 
-    2-D, linear SVM over ten stratified folds and k-means with matched labels are the protocol of
-    Zang et al. 2023; other metrics stand beside them. Every run is a process of its own that
-    never sees the labels, and is remembered by the hash of data, settings, seed and versions: an
-    interrupted benchmark goes on where it stopped. After every dataset the files are written.
+    The protocol is that of Zang et al. 2023: 2-D embeddings, scored by a linear SVM over ten
+    stratified folds and by k-means with matched labels. Other metrics are reported too. Every run
+    is a separate process, which sees labels only in the ablation ``scdiffaug_label_condition``.
+    Runs are remembered by a hash of data, settings, seed and versions, so an interrupted
+    benchmark resumes where it stopped. The files are written after every dataset.
 
     Parameters
     ----------
     data
         ``.h5ad`` files.
     label_key
-        Column of obs with the types. Those of fewer than ten cells are left out.
+        Column of obs with the types. Types with fewer than ten cells are left out.
     method_names
         Keys of :data:`METHODS`.
     n_seeds
-        Runs of each method, with seeds 0, 1, ...
+        Number of runs of each method, with seeds 0, 1, ...
     out
         Folder of ``results.csv``, ``summary.md``, ``embeddings.png`` and ``ranks.png``.
     max_cells
-        Draw as many cells at random from larger datasets.
+        Draw this many cells at random from larger datasets.
     max_cells_svm
-        Score the linear SVM, whose time grows with the square of the cells, on as many of them
-        drawn at random. Embeddings and other scores are of all cells.
+        Score the linear SVM on at most this many cells, drawn at random, as its time grows with
+        the square of the cells. Embeddings and other scores do not depend on it.
     tuned
         Try every setting of each method's grid with seed 0 and keep the one whose embedding is
         the most trustworthy, which needs no labels.
     timeout
-        Seconds after which a run is given up.
+        Seconds after which a run is stopped.
     cache
         Folder of remembered runs; by default in the user's cache.
     show_progress
@@ -135,7 +136,7 @@ def embedding(
 
     Returns
     -------
-    One row a score: dataset, method, representation, seed, metric, value, seconds, peak_mb,
+    One row per score: dataset, method, representation, seed, metric, value, seconds, peak_mb,
     settings, versions, note. A run that failed has one row whose note says why.
 
     Raises

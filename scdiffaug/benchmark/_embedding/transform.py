@@ -1,4 +1,4 @@
-"""Embeddings of cells that a method did not learn from, beside those that it did."""
+"""Embeddings of cells that a method did not learn from, beside those of its training cells."""
 
 from __future__ import annotations
 
@@ -49,28 +49,28 @@ def transform(
     """Fit on a part of the cells, embed the others, and score these beside the training cells.
 
     Everything is fitted on the training cells: variable features, scale, principal components and
-    the embedding. Linear SVM and kNN that learnt from the embedding of the training cells, and
-    the matched k-means clusters of these, classify the held-back cells. Runs are remembered as
-    those of :func:`embedding` are.
+    the embedding. Held-back cells are classified by a linear SVM and kNN that learnt from the
+    embedding of the training cells, and by k-means clusters of these, matched with the types.
+    Runs are remembered as in :func:`embedding`.
 
     Parameters
     ----------
     data
         ``.h5ad`` files.
     label_key
-        Column of obs with the types, of which ten cells must be left to learn from. The split is
-        made within each type.
+        Column of obs with the types. Types that would keep fewer than ten training cells are left
+        out. The split is made within each type.
     held_out
-        Share of the cells that is held back, one half at most.
+        Share of the cells to hold back, at most one half.
     method_names
-        Keys of :data:`METHODS` that can embed cells not trained on.
+        Keys of :data:`METHODS`, of methods that can embed cells not trained on.
     n_seeds
-        Splits and runs of each method, with seeds 0, 1, ...
+        Number of splits, and of runs of each method, with seeds 0, 1, ...
     out
         Folder of ``results.csv``, ``summary.md``, ``embeddings.png`` (training cells grey) and
         ``ranks.png`` (of the held-back cells).
     max_cells, timeout, cache, show_progress
-        As of :func:`embedding`.
+        As in :func:`embedding`.
 
     Returns
     -------
@@ -139,7 +139,7 @@ def transform(
 
 
 def _write(out: Path, results: pd.DataFrame, firsts: Sequence[Job], *, command: str) -> None:
-    """Files of the results so far; ``firsts`` are the jobs of the first seed."""
+    """Write the files of the results so far; ``firsts`` are the jobs of the first seed."""
     pages.write(out, results, summary=summary(results, firsts, command=command))
     found = {(job.dataset.name, job.name): runs.embeddings(job) for job in firsts}
     drawn = {key: each for key, each in found.items() if "2d_new" in each}
@@ -156,7 +156,7 @@ def _write(out: Path, results: pd.DataFrame, firsts: Sequence[Job], *, command: 
 
 
 def summary(results: pd.DataFrame, firsts: Sequence[Job], *, command: str) -> str:
-    """The tables in Markdown: both scores, and the change from the one to the other."""
+    """The tables in Markdown: both scores, and the change from one to the other."""
     by_name = {job.dataset.name: job for job in firsts}
     described = describe([job.dataset for job in by_name.values()])
     described = described.rename(columns={"cells": "training cells"})
@@ -179,7 +179,7 @@ def summary(results: pd.DataFrame, firsts: Sequence[Job], *, command: str) -> st
 def both_scores(results: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Scores in percent, columns ``training`` and ``new``, by dataset, method and seed.
 
-    Embeddings other than the plane are methods of their own, such as ``scdiffaug 80d``.
+    Embeddings other than the 2-D one count as separate methods, such as ``scdiffaug 80d``.
     """
     chosen = results[(results["metric"] == metric) & results["value"].notna()]
     of = chosen["representation"].str.removesuffix("_new")
@@ -200,7 +200,7 @@ def _score_table(scores: pd.DataFrame) -> str:
 
 
 def _change_table(scores: pd.DataFrame) -> str:
-    """Held-back less training cells, in points, for each method."""
+    """Scores of held-back minus training cells, in points, for each method."""
     rows = []
     for method, own in (scores["new"] - scores["training"]).groupby(level="method", sort=False):
         low, high = paired_interval(own)

@@ -21,7 +21,7 @@ from scdiffaug.benchmark.margins import of_metric
 from scdiffaug.training import TrainingOptions
 
 GRID = (0.0, 0.05, 0.1, 0.15, 0.2, 0.5, 0.8)
-# Rows of the benchmark are asked for by their names, so that their runs are remembered once.
+# Values of α that are methods of the benchmark: by these names, its remembered runs are reused.
 _KNOWN: Mapping[float, str] = {0.0: "scdiffaug_alpha0", TrainingOptions.alpha: "scdiffaug"}
 
 
@@ -50,7 +50,7 @@ def figure(
 
 
 def at_alpha(plan: Plan, dataset: Dataset, alpha: float, *, seed: int) -> Job:
-    """A run of ours with some α."""
+    """The job of scDiffAug with this α."""
     if alpha in _KNOWN:
         return plan.job(dataset, _KNOWN[alpha], seed)
     return plan.job(dataset, "scdiffaug", seed, settings={"alpha": alpha})

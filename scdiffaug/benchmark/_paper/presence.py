@@ -24,7 +24,7 @@ class Wanted:
     stand_ins
         Smaller datasets of its kind, by their names in the registry.
     note
-        What else to know.
+        What else there is to know.
     """
 
     name: str
@@ -56,7 +56,7 @@ def present(*, max_cells: int, cache: Path) -> tuple[list[Dataset], list[str]]:
     Raises
     ------
     FileNotFoundError
-        If none of them is here, nor what could stand in.
+        If none of them is here, nor any stand-in.
     """
     known = datasets.registry()
     found: dict[str, Entry] = {}

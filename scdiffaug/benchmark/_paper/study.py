@@ -26,13 +26,13 @@ class Table:
     Parameters
     ----------
     title
-        Its heading.
+        Heading of the table.
     names
-        The paper's name of each of our methods.
+        The paper's name for each of our methods.
     notes
-        What these are.
+        What the methods are.
     representations
-        Which embeddings are scored in tables of their own.
+        Embeddings that are scored in tables of their own.
     """
 
     title: str
@@ -89,28 +89,31 @@ def paper(
 ) -> pd.DataFrame:
     """Make a table or figure of the paper on those of its datasets that are here.
 
-    ``"table2"``: our embedding and its peers. ``"table4"``: a generator conditioned on types, on
-    noise, on y. ``"table5"``: InfoNCE without diffusion (SimCLR), the soft contrastive loss
-    without diffusion, InfoNCE with diffusion (no scl), both losses in turn (EM), jointly.
-    ``"figure3"``: t-SNE of latent spaces. ``"figure4"``: scores against α, a box over the seeds.
+    - ``"table2"``: our embedding and its peers.
+    - ``"table4"``: a generator conditioned on types, on noise or on y.
+    - ``"table5"``: InfoNCE without diffusion (SimCLR), the soft contrastive loss without
+      diffusion, InfoNCE with diffusion (no scl), both losses in turn (EM) or jointly.
+    - ``"figure3"``: t-SNE of latent spaces.
+    - ``"figure4"``: scores against α, with a box over the seeds.
 
-    Where HCL, Gast, SAM or MCA is missing, smaller data of its kind stand in and are named so;
-    the report says what is missing. Only "supervised" in table 4 ever trains on types.
+    Where HCL, Gast, SAM or MCA is missing, smaller datasets of its kind stand in and are named as
+    stand-ins. The report says what is missing. Only "supervised" in table 4 ever trains on types.
 
     Parameters
     ----------
     what
-        Which one.
+        Table or figure to make.
     out
         Folder of ``results.csv``, ``summary.md`` and pictures.
     n_seeds
-        Runs of each method; by default three, five of figure 4 and one of figure 3.
+        Number of runs of each method; by default three, but five for figure 4 and one for
+        figure 3.
     max_cells
-        Draw as many cells at random from larger datasets.
+        Draw this many cells at random from larger datasets.
     max_cells_svm, timeout, cache, show_progress
-        As of :func:`embedding`.
+        As in :func:`embedding`.
     max_epochs
-        Epochs of ours; its own number by default.
+        Number of epochs of scDiffAug; its own by default.
 
     Returns
     -------

@@ -1,1 +1,1 @@
-"""How fast ours and its peers are, measured in turn."""
+"""How fast scDiffAug and its peers are, measured in turn."""

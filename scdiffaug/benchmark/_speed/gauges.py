@@ -36,18 +36,18 @@ _COUNTED_STEPS = 40
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """What is measured on.
+    """The size of what is measured.
 
     Parameters
     ----------
     cells, features, density
         Simulated counts: their shape, and the share of them that is not zero.
     epochs
-        Epochs timed after one that warms up.
+        Number of epochs that are timed, after a warm-up.
     made
-        Cells that are made for each number of steps.
+        Number of cells to make, for each number of steps.
     steps
-        Denoising steps.
+        Numbers of denoising steps to measure.
     accelerator
         What trains and samples: ``"cpu"`` or ``"gpu"``.
     """
@@ -64,7 +64,7 @@ class Size:
 def simulated_counts(size: Size, *, seed: int = 0) -> sparse.csr_matrix:
     """Poisson counts of eight types of cells, shape ``(cells, features)``.
 
-    Genes differ by orders of magnitude, as real ones do, and the depth is what makes the density.
+    Genes differ by orders of magnitude, as real ones do. The depth is chosen to give the density.
     """
     rng = np.random.default_rng(seed)
     profiles = rng.lognormal(0, 2, size.features) * rng.lognormal(
@@ -85,7 +85,7 @@ def simulated_counts(size: Size, *, seed: int = 0) -> sparse.csr_matrix:
 
 
 def _depth(shares: np.ndarray, density: float) -> float:
-    """Reads of a cell at which so many of its genes are expected to have one."""
+    """Reads per cell at which this share of its genes is expected to have any."""
     low, high = 1.0, 1e9
     while high / low > 1.01:
         depth = np.sqrt(low * high)
@@ -95,7 +95,7 @@ def _depth(shares: np.ndarray, density: float) -> float:
 
 
 def matrix_product(size: Size) -> Measured:
-    """The most that this machine multiplies, in the precision that training takes by default."""
+    """Peak rate of matrix products on this machine, in the default precision of training."""
     import torch
 
     from scdiffaug.training import best_precision
@@ -120,7 +120,7 @@ def _seconds_each(work: Callable[[], torch.Tensor]) -> float:
     def several() -> None:
         for _ in range(_GEMM_AT_ONCE):
             product = work()
-        # A GPU works on after the calls have returned.
+        # Wait for the result: a GPU works on after the calls have returned.
         product[0, 0].item()
 
     several()
@@ -132,7 +132,7 @@ def _seconds_each(work: Callable[[], torch.Tensor]) -> float:
 
 
 def train_scdiffaug(size: Size) -> Measured:
-    """Encoder and generator by Lightning, batches drawn from memory included."""
+    """Training of encoder and generator by Lightning, including batches drawn from memory."""
     from scdiffaug import training
     from scdiffaug.budget import Budget
     from scdiffaug.diffusion import CountThinning
@@ -168,7 +168,7 @@ def train_scdiffaug(size: Size) -> Measured:
             checkpoints=None,
         )
 
-    # Two epochs, as the generator learns alone in the second only.
+    # Two epochs: only the second one reaches the phase in which the generator learns alone.
     train(2)
     seconds = _timed(lambda: train(size.epochs))
     return {
@@ -200,7 +200,7 @@ def _model(size: Size) -> Any:
 
 
 def _flops_per_cell(module: Any, batches: Any, options: TrainingOptions) -> float:
-    """Of matrix products, forward and backward, mean of steps all along the training."""
+    """FLOPs of matrix products, forward and backward, as a mean over the whole training."""
     from torch.utils.flop_counter import FlopCounterMode
 
     from scdiffaug.training import DiffAugPlan
@@ -217,7 +217,7 @@ def _flops_per_cell(module: Any, batches: Any, options: TrainingOptions) -> floa
 
 
 def train_scvi(size: Size) -> Measured:
-    """SCVI with the settings of its authors' tutorials."""
+    """Training of scVI with the settings of its authors' tutorials."""
     model = _scvi(size)
     train = partial(
         model.train, train_size=1.0, accelerator=size.accelerator, enable_progress_bar=False
@@ -239,7 +239,7 @@ def _scvi(size: Size) -> Any:
 
 
 def sample_scdiffaug(size: Size) -> Measured:
-    """``augment`` from cells in memory to an AnnData, for several numbers of steps."""
+    """Sampling by ``augment``, from cells in memory to an AnnData, for each number of steps."""
     model = _model(size)
     model.train(max_epochs=1, accelerator=size.accelerator, enable_progress_bar=False)
     rows = range(min(size.made, size.cells))
@@ -252,7 +252,7 @@ def sample_scdiffaug(size: Size) -> Measured:
 
 
 def sample_scvi(size: Size) -> Measured:
-    """SCVI's ``posterior_predictive_sample``."""
+    """Sampling by scVI's ``posterior_predictive_sample``."""
     model = _scvi(size)
     model.train(max_epochs=1, accelerator=size.accelerator, enable_progress_bar=False)
     rows = range(min(size.made, size.cells))
@@ -262,21 +262,21 @@ def sample_scvi(size: Size) -> Measured:
 
 
 def load_csr(size: Size) -> Measured:
-    """An epoch of batches of sparse counts in memory."""
+    """Loading of sparse counts in memory: an epoch of batches."""
     from anndata import AnnData
 
     return _loaded(AnnData(simulated_counts(size)))
 
 
 def load_dense(size: Size) -> Measured:
-    """An epoch of batches of dense counts in memory."""
+    """Loading of dense counts in memory: an epoch of batches."""
     from anndata import AnnData
 
     return _loaded(AnnData(simulated_counts(size).toarray()))
 
 
 def load_backed(size: Size) -> Measured:
-    """Sparse counts read from an ``.h5ad`` file, then an epoch of batches of them."""
+    """Loading of sparse counts from an ``.h5ad`` file, then an epoch of batches."""
     import tempfile
 
     import anndata as ad
@@ -297,7 +297,7 @@ def _loaded(adata: AnnData) -> Measured:
     from scdiffaug.repulsion import Repulsion
 
     n, k = adata.n_obs, min(15, adata.n_obs - 1)
-    # Cells in a ring: what a search of neighbours costs is not loading.
+    # Neighbours along a ring, as the cost of a neighbour search is no part of loading.
     walks = NeighborWalks((np.arange(n)[:, None] + 1 + np.arange(k)) % n)
 
     def load() -> None:

@@ -1,4 +1,4 @@
-"""Rounds of measurements in turn, and the tables of what they say."""
+"""Rounds of measurements taken in turn, and the tables of their results."""
 
 from __future__ import annotations
 
@@ -42,24 +42,24 @@ def speed(
     timeout: float = 600,
     show_progress: bool = True,
 ) -> pd.DataFrame:
-    """Measure training, sampling and loading beside scVI, on simulated counts.
+    """Measure training and sampling beside scVI, and loading, on simulated counts.
 
     Parameters
     ----------
     n_cells, n_features, density
         Shape of the counts, and the share of them that is not zero.
     n_rounds
-        How often each measurement is taken.
+        Number of times that each measurement is taken.
     out
         Folder of ``results.csv`` and ``summary.md``.
     max_epochs
-        Epochs of training that are timed.
+        Number of training epochs that are timed.
     n_made
-        Cells that are made, at most ``n_cells``.
+        Number of cells to make, at most ``n_cells``.
     accelerator
         What trains and samples, ours and scVI alike: ``"cpu"`` or ``"gpu"``.
     timeout
-        Seconds after which a measurement is given up.
+        Seconds after which a measurement is stopped.
     show_progress
         Show a progress bar.
 
@@ -133,7 +133,7 @@ def _measured(gauge: str, size: Size, *, timeout: float) -> dict[str, float]:
         job = {"gauge": gauge, "size": asdict(size)}
         (Path(folder) / "job.json").write_text(json.dumps(job))
         command = [sys.executable, "-P", "-m", gauges.__name__, folder]
-        # As users run them: each process has one library that computes.
+        # Threads spin, as for users: each process has one library that computes.
         call(command, timeout=timeout, passive=False)
         found: dict[str, float] = json.loads((Path(folder) / "measured.json").read_text())
     return found
