@@ -409,6 +409,14 @@ def test_overview_says_how_far_ours_is_ahead_and_where():
             _long(auc + f1 + [("use", "macro_f1_10", "a", 0, "scdiffaug_consistent", 0.9)])
         )[-2]
     )
+    # In sample both sides of 0.5 count, and who lacks a dataset has no mean.
+    sampled = [
+        ("in_sample", "two_sample_auc", dataset, 0, method, auc)
+        for method, aucs in {"scdiffaug": (0.4, 0.6), "smote": (0.5,)}.items()
+        for dataset, auc in zip("ab", aucs, strict=False)
+    ]
+    means = overview.overview(_long(sampled))[2].splitlines()
+    assert means[2:] == ["| scdiffaug | 0.500 | 0.100 |", "| smote | – | – |"]
     # What was measured of nobody has no column.
     assert rows["none"] == ["–", "+10.0 (–), 1 of 1 |"]
     assert overview.overview(_long(f1)) == []
