@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn, Self
@@ -23,6 +24,9 @@ from scdiffaug.matrices import Matrix, StoredMatrix
 from scdiffaug.module import DiffAugModule
 from scdiffaug.processes import is_first_process
 
+# Two threads that build models share torch's generator, from which modules draw their weights.
+_SEEDING = threading.Lock()
+
 
 class SavedModel(BaseModelClass):
     """An scvi-tools model whose module is built from a data contract; saved without pickle."""
@@ -30,7 +34,7 @@ class SavedModel(BaseModelClass):
     def _build(self, contract: DataContract, config: dict[str, Any]) -> None:
         """Build the module; its weights depend on the seed alone, and no global state changes."""
         self._contract, self._module_config = contract, config
-        with torch.random.fork_rng(devices=[]):
+        with _SEEDING, torch.random.fork_rng(devices=[]):
             # torch.manual_seed would seed every GPU too.
             torch.default_generator.manual_seed(seed_of(contract.seed, "weights"))
             self.module = _module(contract, config)

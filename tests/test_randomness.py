@@ -1,9 +1,11 @@
 """One seed, several streams that do not meet."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import get_args
 
 import numpy as np
 import pytest
+import torch
 from anndata import AnnData
 
 from scdiffaug import scDiffAug
@@ -42,3 +44,12 @@ def test_what_noise_draws_does_not_move_the_order_of_the_cells(
     assert len(seen[0]) == len(seen[1])
     for one, other in zip(*seen, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_models_built_in_threads_at_once_begin_alike(pbmc: AnnData) -> None:
+    parts = [pbmc[:60, :40].copy() for _ in range(16)]
+    with ThreadPoolExecutor(4) as pool:
+        models = list(pool.map(lambda cells: scDiffAug(cells, n_semantic=8), parts))
+    first, *others = (model.module.state_dict() for model in models)
+    for other in others:
+        assert all(torch.equal(first[name], other[name]) for name in first)
