@@ -35,7 +35,7 @@ for the AUC, where below 0.5 is no better than 0.5, and higher for macro-F1."""
 
 def overview(results: pd.DataFrame) -> list[str]:
     """All datasets together, in Markdown; empty where there is one, or ours was not run."""
-    if results["dataset"].nunique() < 2 or OURS not in set(results["method"]):
+    if results["dataset"].nunique() < 2 or {OURS, CONSISTENT}.isdisjoint(results["method"]):
         return []
     chosen = results[results["type"].eq("") & results["value"].notna()]
     runs = chosen.set_index(["setting", "metric", "dataset", "seed", "method"])["value"].unstack()
