@@ -372,8 +372,10 @@ def test_unknown_settings_are_refused(counts_file, cache, tmp_path, settings, me
 
 
 def test_unknown_methods_are_refused(counts_file, cache, tmp_path):
-    with pytest.raises(ValueError, match="method 'umap' is unknown"):
+    with pytest.raises(ValueError, match="method 'umap' cannot do this"):
         benchmark.augmentation([counts_file], method_names=["umap"], cache=cache, out=tmp_path)
+    with pytest.raises(ValueError, match="method 'typo' is unknown"):
+        benchmark.augmentation([counts_file], method_names=["typo"], cache=cache, out=tmp_path)
 
 
 def _long(values):

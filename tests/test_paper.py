@@ -7,10 +7,10 @@ from small_cells import write_counts
 from typer.testing import CliRunner
 
 from scdiffaug import benchmark, datasets
-from scdiffaug.benchmark import inputs
 from scdiffaug.benchmark._embedding import runs
 from scdiffaug.benchmark._paper import alphas, presence, study
 from scdiffaug.benchmark.processes import Run
+from scdiffaug.block_files import read_cells
 from scdiffaug.cli import app
 
 
@@ -57,7 +57,7 @@ def here(*names):
 
 
 def test_stand_ins_are_named_and_what_is_missing_is_said(tmp_path, monkeypatch):
-    cells = inputs.read(write_counts(tmp_path / "small.h5ad", {"a": 30, "b": 30}))
+    cells = read_cells(write_counts(tmp_path / "small.h5ad", {"a": 30, "b": 30}))
     monkeypatch.setattr(datasets, "whereabouts", here("mca_bladder", "samusik"))
     monkeypatch.setattr(datasets, "load", lambda *_, **__: cells)
     cells.obs["population_id"] = cells.obs["cell_type"]
