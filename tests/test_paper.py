@@ -7,6 +7,7 @@ from small_cells import write_counts
 from typer.testing import CliRunner
 
 from scdiffaug import benchmark, datasets
+from scdiffaug.benchmark import inputs
 from scdiffaug.benchmark._embedding import runs
 from scdiffaug.benchmark._paper import alphas, presence, study
 from scdiffaug.benchmark.processes import Run
