@@ -268,6 +268,8 @@ def consistent(
     if groups is None:
         return _near_source(y_real, y_made, source_of)
     names, codes = np.unique(groups, return_inverse=True)
+    if len(names) == 1:
+        return np.ones(len(y_made), dtype=bool)
     means = np.stack([y_real[codes == code].mean(0) for code in range(len(names))])
     root = _whitening((y_real - means[codes])[:: len(codes) // _MOST_CELLS_FITTED + 1])
     nearest = cdist(y_made @ root, means @ root).argmin(1)
@@ -277,9 +279,10 @@ def consistent(
 def _whitening(deviations: NDArray[np.float32]) -> NDArray[np.floating[Any]]:
     """Coordinates in which cells spread alike about their groups' means (Ledoit and Wolf 2004)."""
     covariance = ledoit_wolf(deviations, assume_centered=True)[0]
-    # Where each group is a single cell nothing spreads.
-    covariance += np.finfo(np.float32).tiny * np.eye(len(covariance))
-    return np.linalg.cholesky(np.linalg.inv(covariance))
+    spread = np.trace(covariance) / len(covariance)
+    # Few cells span few directions, and groups of one cell each none at all.
+    covariance += (1e-6 * spread + np.finfo(np.float32).tiny) * np.eye(len(covariance))
+    return np.linalg.inv(np.linalg.cholesky(covariance)).T
 
 
 def _near_source(

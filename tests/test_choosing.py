@@ -336,6 +336,15 @@ def test_consistent_cells_are_told_as_linear_discriminants_tell_them(
     assert (kept == expected).mean() > 0.99
 
 
+@pytest.mark.parametrize("sizes", [[1], [2], [1, 1], [2, 1], [200]])
+def test_groups_of_any_size_keep_their_own_cells(
+    sizes: list[int], rng: np.random.Generator
+) -> None:
+    groups = np.repeat([f"group {n}" for n in range(len(sizes))], sizes)
+    y = rng.normal(size=(len(groups), 80)).astype(np.float32)
+    assert choosing.consistent(y, y, np.arange(len(y)), groups=groups).all()
+
+
 def test_groups_of_one_cell_can_be_consistent_too() -> None:
     places = np.concatenate([np.zeros(40), np.full(12, 9.0), [20.0]])[:, None].astype(np.float32)
     groups = np.repeat(["many", "few", "one"], [40, 12, 1])
