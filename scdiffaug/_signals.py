@@ -14,6 +14,9 @@ from types import FrameType
 import lightning.pytorch as pl
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+# Presses of Ctrl-C that ended a training.
+_INTERRUPTS: list[int] = []
+
 
 @contextmanager
 def without_chatter() -> Iterator[None]:
@@ -70,10 +73,9 @@ def stop_on_interrupt(trainer: pl.Trainer) -> Iterator[None]:
         yield
         return
 
-    def stop(number: int, frame: FrameType | None) -> None:
+    def stop(number: int, _frame: FrameType | None) -> None:
         trainer.should_stop = True
-        if callable(before) and before is not signal.default_int_handler:
-            before(number, frame)
+        _INTERRUPTS.append(number)
 
     before = signal.signal(signal.SIGINT, stop)
     try:
@@ -85,11 +87,7 @@ def stop_on_interrupt(trainer: pl.Trainer) -> Iterator[None]:
 @contextmanager
 def ending_on_interrupt() -> Iterator[None]:
     """Raise KeyboardInterrupt in the end if training was stopped by Ctrl-C: for commands."""
-    interrupts: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, _: interrupts.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if interrupts:
+    _INTERRUPTS.clear()
+    yield
+    if _INTERRUPTS:
         raise KeyboardInterrupt

@@ -93,7 +93,7 @@ SCALES = {
         "that it is nearly the same as. See the checks of copies.",
         above="A random forest tells new cells from real ones. Do not test genes on a mixture of "
         "both; training for longer or on more cells may help.",
-        excess=lambda value, real: abs(value - 0.5) - max(real - 0.5, 0),
+        excess=lambda value, real: abs(value - 0.5) - abs(real - 0.5),
         limits=(0.1, 0.25),
     ),
     "zero_share": Scale(

@@ -79,7 +79,8 @@ def warn_of_lost_ones(x: Matrix, space: FeatureSpace) -> None:
 
 def _least_values(x: Matrix) -> NDArray[np.floating[Any]]:
     """Smallest non-zero value of each cell that has any; none if most values are not zero."""
-    values = sparse.csr_matrix(x)
+    values = sparse.csr_matrix(x, copy=True)
+    values.eliminate_zeros()
     if values.nnz > x.shape[0] * x.shape[1] / 2:
         return np.empty(0)
     filled = np.flatnonzero(np.diff(values.indptr))

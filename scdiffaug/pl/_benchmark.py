@@ -85,7 +85,10 @@ def benchmark_heatmap(
     scores, goodness = _heatmap_tables(results, metric, setting)
     n_rows, n_columns = scores.shape
     names = list(map(words, scores.columns)) if metric is None else list(scores.columns)
-    below, beside = (_INCHES_PER_LETTER * max(map(len, each)) for each in (names, scores.index))
+    below, beside = (
+        _INCHES_PER_LETTER * max(map(len, each))
+        for each in (map(str, names), map(str, scores.index))
+    )
     size = (
         1.2 + beside + _INCHES_PER_COLUMN * n_columns,
         0.6 + below + _INCHES_PER_ROW * n_rows,
