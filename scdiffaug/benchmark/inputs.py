@@ -277,7 +277,8 @@ def _scorable(
     if (n_types := len(sizes) - len(rare)) < 2:
         raise ValueError(
             f"label_key={label_key!r} has {n_types} types of {min_cells} or more of the "
-            f"{adata.n_obs} cells: name a column that has two or more to be told apart."
+            f"{adata.n_obs} cells: name a column that has two or more to be told apart, "
+            "or draw more cells."
         )
     return adata[kept].copy(), "; ".join(notes)
 

@@ -102,13 +102,9 @@ def type_kept_per_type(
 def _expected(expected: ArrayLike, made: Values, labels: ArrayLike) -> NDArray[Any]:
     wanted = checked_labels(expected, made, name="expected", of="made")
     known = np.asarray(labels)
+    kinds = {wanted.dtype.kind, known.dtype.kind}
     # A type that no real cell has is no mistake; text beside numbers is.
-    if (
-        len(wanted)
-        and len(known)
-        and (wanted.dtype.kind == "U") != (known.dtype.kind == "U")
-        and ("O" not in {wanted.dtype.kind, known.dtype.kind})
-    ):
+    if len(wanted) and len(known) and "U" in kinds and kinds & set("biuf"):
         raise ValueError(
             f"expected holds {wanted[:1].tolist()[0]!r} and others, none of which is among labels "
             f"({known[:1].tolist()[0]!r}, ...): pass both as values of one type."

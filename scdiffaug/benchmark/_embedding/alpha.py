@@ -19,7 +19,7 @@ from scdiffaug.benchmark import environments, pages
 from scdiffaug.benchmark._embedding import runs
 from scdiffaug.benchmark._embedding.report import PANELS, Panel
 from scdiffaug.benchmark._embedding.study import Plan
-from scdiffaug.benchmark.inputs import Dataset, checked_paths, prepare_cells
+from scdiffaug.benchmark.inputs import checked_paths, prepare_cells
 from scdiffaug.benchmark.margins import of_metric, paired_interval
 from scdiffaug.benchmark.methods import OURS
 from scdiffaug.block_files import read_cells
@@ -141,7 +141,6 @@ def _pair(
         dataset = prepare_cells(
             adata, name, label_key=label_key, cache=plan.cache, max_cells=n_cells, seed=drawing
         )
-        _check_types(dataset)
     except ValueError as error:
         why = f"{n_cells} cells: {error}"
         logger.warning("%s, %s", name, why)
@@ -150,11 +149,6 @@ def _pair(
     for method in (_WITHOUT, OURS):
         job = plan.job(dataset, method, seed)
         yield from runs.rows(job, runs.run(job))
-
-
-def _check_types(dataset: Dataset) -> None:
-    if len(np.unique(dataset.labels)) < 2:
-        raise ValueError("fewer than two types have ten cells: draw a larger share.")
 
 
 def differences(results: pd.DataFrame, panel: Panel) -> pd.Series:
