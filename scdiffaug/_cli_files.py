@@ -63,7 +63,7 @@ def embed(
     max_epochs: _MaxEpochs = None,
     model: _Model = None,
     key_added: Annotated[
-        str, typer.Option(help="Key of obsm; that of the plane ends in _2d.")
+        str, typer.Option(help="Key of obsm; that of the projection ends in _2d, or _3d.")
     ] = "X_scdiffaug",
     seed: _Seed = 0,
     backed: _Backed = False,

@@ -92,7 +92,8 @@ def embed(
         the cells and the folder of ``out`` under the same paths. By default this process handles
         one block after another.
     key_added
-        Key of ``.obsm`` for the semantic embedding; the key of the projection ends in ``_2d``.
+        Key of ``.obsm`` for the semantic embedding; the key of the projection ends in ``_2d``, or
+        in ``_3d`` if the model has ``n_projection=3``.
     block_size
         Cells in memory at once, on each worker.
 

@@ -71,9 +71,9 @@ def warn_of_lost_ones(x: Matrix, space: FeatureSpace) -> None:
         )
     else:
         logger.warning(
-            "Most values are 0 and the others are not whole: they are read as intensities, which "
-            "depend on a cell's depth, and so will the embedding. If these are estimated counts "
-            "(as of SoupX, alevin or kallisto), pass np.rint of them."
+            "Most values are 0 and the others are not whole: they are read as intensities. Of "
+            "estimated counts (as of SoupX, alevin or kallisto) pass np.rint; of normalised ones "
+            "(as TPM) their logarithm, by sc.pp.log1p(adata)."
         )
 
 

@@ -203,8 +203,8 @@ def _are_peaks(x: Matrix | StoredMatrix, names: Sequence[str]) -> bool:
     if not _count_like_peaks(x):
         return False
     logger.warning(
-        "The values are read as counts of peaks, since most are 2 or all are 1: pass "
-        "feature_space='counts' if they are of genes."
+        "The values are read as counts of peaks, as 2 is the most frequent, or 1 the only one: "
+        "pass feature_space='counts' if they are of genes."
     )
     return True
 
@@ -221,7 +221,7 @@ def _count_like_peaks(x: Matrix | StoredMatrix) -> bool:
     n_open = np.count_nonzero(values)
     one, two, three = (np.count_nonzero(values == number) for number in (1, 2, 3))
     is_sparse = n_open < _MOST_OPEN * some.shape[0] * some.shape[1]
-    return bool(is_sparse and (two > max(one, three) or one == n_open))
+    return bool(is_sparse and n_open and (two > max(one, three) or one == n_open))
 
 
 def _n_open(x: Matrix) -> NDArray[np.int64]:

@@ -72,7 +72,9 @@ def embed(
             "the model that made them, tl.embed(adata, model), to see them among the real ones."
         )
     with _trained(adata, model, diffusion="none") as model:
-        adata.obsm.update(by_key(key_added, *model._embed(adata)))
+        embeddings = by_key(key_added, *model._embed(adata))
+    for key, values in embeddings.items():
+        adata.obsm[key] = values
 
 
 def augment(

@@ -51,6 +51,13 @@ def test_command_pairs_runs_on_the_same_cells(asked, tmp_path, monkeypatch):
     assert len(pd.read_csv(out / "results.csv")) == 2 * 2 * 2 * 4
 
 
+def test_what_is_wrong_with_a_file_is_said_with_its_name(tmp_path):
+    path = write_counts(tmp_path / "small.h5ad", {"a": 60, "b": 40})
+    options = {"shares": [1], "n_seeds": 1, "cache": tmp_path, "show_progress": False}
+    with pytest.raises(KeyError, match=r"small\.h5ad: label_key='type' not found"):
+        benchmark.alpha([path], label_key="type", out=tmp_path / "out", **options)
+
+
 def test_a_share_too_small_to_score_is_a_row_that_says_why(asked, tmp_path):
     path = write_counts(tmp_path / "small.h5ad", {"a": 60, "b": 40})
     options = {"shares": [1, 0.1, 0.25], "n_seeds": 1, "cache": tmp_path, "show_progress": False}

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scanpy as sc
-from anndata import AnnData
+from anndata import AnnData, ImplicitModificationWarning
 from sklearn.metrics import adjusted_rand_score
 from sklearn.neighbors import NearestNeighbors
 from typer.testing import CliRunner
@@ -46,6 +46,18 @@ def test_cells_embedded_without_a_model_are_let_go_and_registrations_are_kept(
     scDiffAug.setup_anndata(adata, layer="counts")
     scdiffaug.tl.embed(adata)
     assert scDiffAug(adata)._contract.setup["layer"] == "counts"
+
+
+def test_a_view_is_embedded_with_the_one_warning_that_anndata_has_for_it() -> None:
+    adata = scdiffaug.datasets.pbmc68k_reduced()
+    model = scDiffAug(adata, diffusion="none")
+    model.train(1, enable_progress_bar=False)
+    some = adata[:60]
+    with pytest.warns(ImplicitModificationWarning) as warned:
+        scdiffaug.tl.embed(some, model)
+    assert len(warned) == 1
+    assert some.obsm["X_scdiffaug_2d"].shape == (60, 2)
+    assert "X_scdiffaug" not in adata.obsm
 
 
 def test_scanpy_goes_on_from_the_embedding(embedded: AnnData) -> None:

@@ -66,6 +66,8 @@ def test_peaks_are_told_by_the_two_ends_of_a_fragment(
     assert FeatureSpace.decide((peaks.X > 0).astype(np.float32)).kind == "peaks"
     genes = rng.negative_binomial(0.1, 0.2, size=(200, 300)).astype(np.float32)
     assert FeatureSpace.decide(genes).kind == "counts"
+    # All of them none: that no cell has counts is said elsewhere.
+    assert FeatureSpace.decide(np.zeros((20, 30), dtype=np.float32)).kind == "counts"
     # Most often two, but seldom none: a panel of proteins.
     proteins = rng.poisson(2.5, size=(200, 30)).astype(np.float32)
     assert FeatureSpace.decide(proteins).kind == "counts"

@@ -133,7 +133,7 @@ def test_estimated_counts_are_said_to_be_read_as_intensities(
     cells.X = counts * removed if estimated == "ambient removed" else counts / 2
     scDiffAug(cells, diffusion="none")
     assert "read as intensities" in caplog.text
-    assert "pass np.rint of them" in caplog.text
+    assert "pass np.rint; of normalised" in caplog.text
     assert "without their logarithm" not in caplog.text
 
 

@@ -124,7 +124,8 @@ def of_file(path: Path) -> Iterator[None]:
         yield
     except (KeyError, TypeError, ValueError) as error:
         kind = next(kind for kind in (KeyError, TypeError, ValueError) if isinstance(error, kind))
-        raise kind(f"{path}: {error.args[0]}") from error
+        words = error.args[0] if isinstance(error, KeyError) and error.args else str(error)
+        raise kind(f"{path}: {words}") from error
 
 
 def prepare_cells(

@@ -19,7 +19,7 @@ from scdiffaug.benchmark import environments, pages
 from scdiffaug.benchmark._embedding import runs
 from scdiffaug.benchmark._embedding.report import PANELS, Panel
 from scdiffaug.benchmark._embedding.study import Plan
-from scdiffaug.benchmark.inputs import checked_paths, prepare_cells
+from scdiffaug.benchmark.inputs import checked_paths, of_file, prepare_cells
 from scdiffaug.benchmark.margins import of_metric, paired_interval
 from scdiffaug.benchmark.methods import OURS
 from scdiffaug.block_files import read_cells
@@ -124,7 +124,8 @@ def alpha(
         adata = read_cells(path)
         for seed in range(n_seeds):
             found = _pair(adata, path.stem, plan, share=share, seed=seed, label_key=label_key)
-            rows += [{**row, "share": share} for row in found]
+            with of_file(path):
+                rows += [{**row, "share": share} for row in found]
         results = pd.DataFrame(rows, columns=[*runs.COLUMNS, "share"])
         _write(Path(out), results, notes=plan.notes, command=command)
     return results
