@@ -106,7 +106,7 @@ def check_writable_obs(obs: pd.DataFrame) -> None:
     """Raise TypeError, naming the column, if one is of a type that no file can hold."""
     for name in obs:
         # Strings are written as categories, even if some are missing.
-        cells = AnnData(obs=obs[[name]].dropna().iloc[:1])
+        cells = AnnData(obs=_one_of_each_type(obs[[name]].dropna()))
         cells.strings_to_categoricals()
         with h5py.File("nowhere", "w", driver="core", backing_store=False) as store:
             try:
@@ -117,6 +117,14 @@ def check_writable_obs(obs: pd.DataFrame) -> None:
                     f"obs[{name!r}] is of type {obs[name].dtype}, which no file holds: convert "
                     "it, e.g. with .astype(str), or remove it."
                 ) from error
+
+
+def _one_of_each_type(column: pd.DataFrame) -> pd.DataFrame:
+    """The first cell; of a column of objects, one cell for each type of value."""
+    values = column.iloc[:, 0]
+    if values.dtype != object:
+        return column.iloc[:1]
+    return column.loc[values.map(type).drop_duplicates().index]
 
 
 def write_blocks(

@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -89,19 +89,45 @@ class DataContract:
             doubts.warn_of_odd_cells(first, adata.obs_names, space)
             doubts.warn_of_mixed_features(adata)
             doubts.warn_of_lost_ones(first, space)
-        neighbors.check_enough(adata.n_obs, n_neighbors)
-        labels = adata.obs[setup["labels_key"]].astype(str) if needs_labels else []
-        rows, few = subsample(x)
-        batch = None if setup["batch_key"] is None else adata.obs[setup["batch_key"]].iloc[rows]
-        selected = select_features(few, space, n_top=n_top_features, batch=batch)
-        return cls(
+        contract = cls(
             setup=setup,
             space=space,
             var_names=tuple(adata.var_names),
-            selected=tuple(selected.tolist()),
-            label_names=tuple(sorted(set(labels))),
+            selected=(),
+            label_names=(),
             n_neighbors=n_neighbors,
             seed=seed,
+        )
+        return contract._fitted(adata, x, n_top=n_top_features, needs_labels=needs_labels)
+
+    def refit(self, adata: AnnData) -> DataContract:
+        """The same, but with the variable features, depths and labels of other cells."""
+        cells, x = replace(self, depth=None).read(adata)
+        return self._fitted(
+            cells, x, n_top=len(self.selected), needs_labels=bool(self.label_names)
+        )
+
+    def _fitted(
+        self,
+        cells: AnnData,
+        x: Matrix | StoredMatrix,
+        *,
+        n_top: int | None,
+        needs_labels: bool,
+    ) -> DataContract:
+        neighbors.check_enough(cells.n_obs, self.n_neighbors)
+        rows, few = subsample(x)
+        batch_key = self.setup["batch_key"]
+        batch = cells.obs[batch_key].iloc[rows] if batch_key in cells.obs else None
+        selected = select_features(few, self.space, n_top=n_top, batch=batch)
+        labels: Sequence[str] = ()
+        if needs_labels:
+            data.check_key(cells, "labels_key", self.setup["labels_key"])
+            labels = cells.obs[self.setup["labels_key"]].astype(str)
+        return replace(
+            self,
+            selected=tuple(selected.tolist()),
+            label_names=tuple(sorted(set(labels))),
             depth=_usual_depth(x),
         )
 
@@ -126,20 +152,25 @@ class DataContract:
         return cls(**{**values, **as_tuples, "space": FeatureSpace(**values["space"])})
 
     def read(
-        self, adata: AnnData, indices: Sequence[int] | None = None
+        self,
+        adata: AnnData,
+        indices: Sequence[int] | None = None,
+        *,
+        argument: str = "adata",
     ) -> tuple[AnnData, Matrix | StoredMatrix]:
         """Cells with their features in the model's order, and their values, checked."""
-        cells = data.align_features(adata, pd.Index(self.var_names), indices)
+        cells = data.align_features(adata, pd.Index(self.var_names), indices, argument=argument)
         data.check_layer(cells, self.setup["layer"], argument="the model's layer")
         x = data.read_matrix(cells, self.setup["layer"])
-        place = "adata.X" if self.setup["layer"] is None else f"layer {self.setup['layer']!r}"
+        layer = self.setup["layer"]
+        place = f"{argument}.X" if layer is None else f"layer {layer!r}"
         try:
             # Fractions given to a counts model are an error, not an embedding.
             x = self.space.read(x)
         except ValueError as error:
             how = "" if self.space.scale != "log1p" else ", by normalize_total and log1p of scanpy"
             raise ValueError(
-                f"The model learnt from {self.space.said!r} values in {place}: put such values "
+                f"The model reads {self.space.said!r} values from {place}: put such values "
                 f"there{how} ({str(error).split(':')[0]})."
             ) from error
         data.check_depth(x, cells.obs_names, self.space)

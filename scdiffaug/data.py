@@ -25,6 +25,9 @@ from scdiffaug.matrices import (
     to_dense,
 )
 
+# What Ensembl adds to an identifier when a gene's annotation changes.
+_VERSION = r"\.\d+$"
+
 
 def read_matrix(adata: AnnData, layer: str | None) -> Matrix | StoredMatrix:
     """X or a layer as float32, CSR where it is sparse, checked.
@@ -79,6 +82,17 @@ def are_made(obs: pd.DataFrame) -> bool:
     return "is_augmented" in obs and bool(obs["is_augmented"].isin([True]).all())
 
 
+def check_made(new: AnnData) -> None:
+    """Raise as check_frame, and ValueError if only some of the cells say they are augmented."""
+    check_frame(new, "new")
+    if "is_augmented" in new.obs and not are_made(new.obs):
+        n_others = int((~new.obs["is_augmented"].isin([True])).sum())
+        raise ValueError(
+            f"new has {n_others} cells of {new.n_obs} that are not marked as augmented: pass "
+            "new[new.obs['is_augmented'] == True]."
+        )
+
+
 def check_frame(adata: AnnData, argument: str = "adata") -> None:
     """Raise as check_cells does, and ValueError if there are no features or names repeat.
 
@@ -91,6 +105,12 @@ def check_frame(adata: AnnData, argument: str = "adata") -> None:
     if adata.n_vars == 0:
         raise ValueError(f"{argument} is empty: found {adata.n_obs} cells x 0 features.")
     for field, names in (("obs_names", adata.obs_names), ("var_names", adata.var_names)):
+        # anndata makes text of names, but not of an index that is assigned to obs.
+        if (kind := pd.api.types.infer_dtype(names)) != "string":
+            raise TypeError(
+                f"{argument}.{field} holds values of type {kind}, not text: call "
+                f"{argument}.{field} = {argument}.{field}.astype(str)."
+            )
         if not names.is_unique:
             repeated = names[names.duplicated()].unique()
             raise ValueError(
@@ -121,6 +141,8 @@ def check_setup(
     check_key(adata, "batch_key", batch_key)
     check_no_missing(adata, "labels_key", labels_key)
     check_no_missing(adata, "batch_key", batch_key)
+    check_sortable(adata, "labels_key", labels_key)
+    check_sortable(adata, "batch_key", batch_key)
     check_layer(adata, layer)
 
 
@@ -128,7 +150,7 @@ def check_layer(adata: AnnData, layer: str | None, *, argument: str = "layer") -
     """Raise KeyError if a layer is named that is not there."""
     if layer is None:
         return
-    check_name("layer", layer)
+    check_name(argument, layer)
     if layer not in adata.layers:
         raise KeyError(
             f"{argument}={layer!r} not found in adata.layers: it has {list(adata.layers)}."
@@ -170,6 +192,15 @@ def check_no_missing(adata: AnnData, argument: str, key: str | None) -> None:
         )
 
 
+def check_sortable(adata: AnnData, argument: str, key: str | None) -> None:
+    """Raise TypeError if a column of obs mixes text with other values."""
+    if key is not None and pd.api.types.infer_dtype(adata.obs[key].unique()).startswith("mixed"):
+        raise TypeError(
+            f"{argument}={key!r} mixes text with other values in adata.obs: call "
+            f"adata.obs[{key!r}] = adata.obs[{key!r}].astype(str)."
+        )
+
+
 def check_known(names: pd.Series, known: Sequence[str], *, argument: str) -> None:
     """Raise ValueError if cells have labels that training did not see."""
     unknown = sorted(set(names) - set(known))
@@ -206,6 +237,8 @@ def check_indices(indices: Sequence[int], n_cells: int) -> NDArray[np.int64]:
         raise ValueError(
             f"indices has {len(found)} truth values for {n_cells} cells: pass one for each."
         )
+    if found.dtype.kind == "b" and not found.any():
+        raise ValueError("indices is a mask in which no cell is True: choose at least one cell.")
     if found.dtype.kind == "b":
         return check_indices(np.flatnonzero(found).tolist(), n_cells)
     beyond = found[(found < -n_cells) | (found >= n_cells)]
@@ -235,7 +268,11 @@ def check_key(adata: AnnData, argument: str, key: str | None) -> None:
 
 
 def align_features(
-    adata: AnnData, var_names: pd.Index, indices: Sequence[int] | None = None
+    adata: AnnData,
+    var_names: pd.Index,
+    indices: Sequence[int] | None = None,
+    *,
+    argument: str = "adata",
 ) -> AnnData:
     """``adata`` itself, or a view of it with the model's features in the model's order.
 
@@ -246,27 +283,39 @@ def align_features(
     ValueError
         If features of the model are missing, naming how many and the first few.
     """
-    check_frame(adata)
+    check_frame(adata, argument)
     # In one step, as data on disk have no views of views.
     rows = slice(None) if indices is None else check_indices(indices, adata.n_obs)
     if adata.var_names.equals(var_names):
         return adata if indices is None else adata[rows]
     missing = var_names.difference(adata.var_names, sort=False)
+    if len(missing):
+        hint = _hint_at_other_names(missing, adata.var_names)
     if len(missing) == len(var_names):
         raise ValueError(
-            f"adata has none of the model's {len(var_names)} features: its names are like "
-            f"{adata.var_names[0]!r}, the model's like {var_names[0]!r}; rename adata.var_names, "
-            "e.g. from symbols to Ensembl identifiers."
+            f"{argument} has none of the model's {len(var_names)} features: its names are like "
+            f"{adata.var_names[0]!r}, the model's like {var_names[0]!r}; rename "
+            f"{argument}.var_names, e.g. from symbols to Ensembl identifiers.{hint}"
         )
     if len(missing):
-        alike = missing.str.casefold().isin(adata.var_names.str.casefold()).sum()
-        species = f" {alike} are there in other capitals: another species?" if alike else ""
         raise ValueError(
-            f"adata lacks {len(missing)} of the model's {len(var_names)} features, e.g. "
+            f"{argument} lacks {len(missing)} of the model's {len(var_names)} features, e.g. "
             f"{', '.join(map(repr, missing[:5]))}: add them as zeros if they were not measured, "
-            f"or train on features that all cells share.{species}"
+            f"or train on features that all cells share.{hint}"
         )
     return adata[rows, var_names]
+
+
+def _hint_at_other_names(missing: pd.Index, names: pd.Index) -> str:
+    """Under which other names missing features may be there; empty if under none."""
+    in_capitals = missing.str.casefold().isin(names.str.casefold()).sum()
+    if in_capitals:
+        return f" {in_capitals} are there in other capitals: another species?"
+    without_version = (index.str.replace(_VERSION, "", regex=True) for index in (missing, names))
+    of_another = next(without_version).isin(next(without_version)).sum()
+    if of_another:
+        return f" {of_another} are there with another version: remove it from the names of both."
+    return ""
 
 
 def to_tensor(x: Matrix, device: torch.device) -> torch.Tensor:

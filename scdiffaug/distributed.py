@@ -235,7 +235,8 @@ def _job(
         model=str(folder),
         seal=said["description_sha256"],
         cells=str(path),
-        changed=path.stat().st_mtime_ns,
+        # A folder of .zarr does not change when the files within it do.
+        changed=max(part.stat().st_mtime_ns for part in (path, *path.rglob("*"))),
         block_size=block_size,
         seed=seed,
     )

@@ -121,6 +121,8 @@ def _counts_in(values: Any) -> str:
     some = values[:_LOOKED_AT]
     if some.dtype.kind not in "iuf":
         return ""
+    if sparse.issparse(some):
+        some = sparse.csr_matrix(some)
     found = Bounds.of(some)
     if not np.isfinite(found.highest) or found.lowest < 0 or found.highest <= 0:
         return ""

@@ -366,17 +366,18 @@ class GeneratingModel(SavedModel):
         'good'
         """
         self._check_if_trained(warn=False)
-        data.check_frame(new, "new")
+        data.check_made(new)
         check_whole("max_cells", max_cells)
         seed = check_seed(self._seed(seed))
         if path is not None:
             check_path("path", path)
             if Path(path).is_dir():
                 raise IsADirectoryError(f"path={str(path)!r} is a folder: name a file.")
+        read = self._contract.read
         sides = report.split(
             self._read(adata, None),
-            self._contract.read(new),
-            held_out=None if held_out is None else self._contract.read(held_out),
+            read(new, argument="new"),
+            held_out=None if held_out is None else read(held_out, argument="held_out"),
             space=self._contract.space,
             groupby=groupby,
             max_cells=max_cells,

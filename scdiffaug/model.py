@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 from anndata import AnnData
@@ -15,24 +14,21 @@ from numpy.typing import NDArray
 from scdiffaug import augmentation, data, doubts
 from scdiffaug._checks import check_choice, check_flag, check_number, check_seed, check_whole
 from scdiffaug.budget import Budget, n_trained_on
-from scdiffaug.checkpoint import Checkpoints, check_place, described
+from scdiffaug.checkpoint import check_place
 from scdiffaug.contract import DataContract
-from scdiffaug.matrices import SUBSAMPLED, subsample
+from scdiffaug.fitting import FittingModel
 from scdiffaug.module import Condition, choose_diffusion
 from scdiffaug.objectives import ObjectiveName
-from scdiffaug.pairs import PairBatches
-from scdiffaug.preparing import training_cells
 from scdiffaug.processes import Hardware, Strategy
-from scdiffaug.registering import RegisteringModel
 from scdiffaug.repulsion import USUAL_BALANCE, USUAL_RELATEDNESS
-from scdiffaug.training import Precision, Schedule, TrainingOptions, best_precision, fit
+from scdiffaug.training import Precision, Schedule, TrainingOptions, best_precision
 
 logger = logging.getLogger("scdiffaug")
 
 Representation = Literal["semantic", "projection"]
 
 
-class scDiffAug(RegisteringModel):
+class scDiffAug(FittingModel):
     """Label-free embedding and augmentation of single-cell omics.
 
     A semantic encoder and a conditional diffusion generator are trained together (DiffAug, Zang
@@ -153,14 +149,8 @@ class scDiffAug(RegisteringModel):
             "condition": condition,
             "diffusion": process,
         }
+        self._has_contract_of_adata = True
         self._build_anew(contract, config)
-
-    def _build_anew(self, contract: DataContract, config: dict[str, Any]) -> None:
-        """Build an untrained module for the cells at hand; a loaded model may know others."""
-        n_cells, self.is_trained_ = self.adata.n_obs, False
-        n_components = min(config["n_components"], n_cells - 1)
-        fitted = {"n_components": n_components, "n_references": min(n_cells, SUBSAMPLED)}
-        self._build(contract, config | fitted)
 
     def train(
         self,
@@ -189,9 +179,9 @@ class scDiffAug(RegisteringModel):
         Parameters
         ----------
         max_epochs
-            Passes over the cells; by default enough for 800 steps, or 500 without a generator.
-            Beyond 10,000 cells the 800 grow with the square root of the number of cells. The
-            encoder learns for the first 500 steps, or for that share of another number of epochs.
+            Passes over the cells; by default enough for 800 steps, or 500 without a generator,
+            divided among processes. Beyond 10,000 cells the 800 grow as the square root of their
+            number. The encoder learns for 500 steps, or that share of another number of epochs.
         batch_size
             Cells per step, in each process if there are several.
         max_cells
@@ -262,7 +252,6 @@ class scDiffAug(RegisteringModel):
         if max_epochs is not None:
             max_epochs = check_whole("max_epochs", max_epochs)
         has_graph = self._contract.setup["neighbors_key"] is not None
-        n_trained = n_trained_on(self.adata.n_obs, max_cells, has_graph=has_graph)
         check_choice("precision", precision, get_args(Precision))
         balance = check_number("balance", balance, at_least=0, at_most=1)
         relatedness = check_number("relatedness", relatedness, at_least=0, at_most=1)
@@ -273,10 +262,10 @@ class scDiffAug(RegisteringModel):
             devices,
             strategy=strategy,
             num_nodes=num_nodes,
-            alternates=schedule == "alternating",
+            alternates=schedule == "alternating" and self.module.process is not None,
         )
         budget = Budget.chosen(
-            n_trained,
+            n_trained_on(self.adata.n_obs, max_cells, has_graph=has_graph),
             n_processes=hardware.n_processes,
             batch_size=batch_size,
             max_epochs=max_epochs,
@@ -294,47 +283,16 @@ class scDiffAug(RegisteringModel):
             seed=self._contract.seed,
         )
         budget.warn_of_little()
-        self._build_anew(self._contract, self._module_config)
-        batches = self._training_cells(budget, balance=balance, relatedness=relatedness)
-        precision = best_precision(hardware.accelerator) if precision == "auto" else precision
-        checkpoints = None
-        if checkpoint_dir is not None:
-            settings = {**self._module_config, **asdict(options), "max_epochs": budget.max_epochs}
-            settings |= {"accelerator": hardware.accelerator, "n_processes": hardware.n_processes}
-            settings |= {"precision": precision, "balance": balance, "relatedness": relatedness}
-            run = described(self._contract, batches, settings)
-            checkpoints = Checkpoints(Path(checkpoint_dir), run)
-        self.history_ = fit(
-            self.module,
-            batches,
+        self._fit(
             options,
-            max_epochs=budget.max_epochs,
+            budget=budget,
             hardware=hardware,
-            precision=precision,
-            enable_progress_bar=enable_progress_bar,
-            checkpoints=checkpoints,
-        )
-        hardware.share(self.module)
-        self.is_trained_ = True
-
-    def _training_cells(
-        self, budget: Budget, *, balance: float, relatedness: float
-    ) -> PairBatches:
-        """Batches of the training cells; fits to them what training does not change."""
-        batches, axes = training_cells(
-            self._contract,
-            self.adata,
-            n_components=self._module_config["n_components"],
-            batch_size=budget.batch_size,
-            n_cells=budget.n_cells,
+            precision=best_precision(hardware.accelerator) if precision == "auto" else precision,
             balance=balance,
             relatedness=relatedness,
-            n_projection=self._module_config["n_projection"],
-            generator_batch=budget.generator_batch,
-            n_processes=budget.n_processes,
+            enable_progress_bar=enable_progress_bar,
+            checkpoint_dir=checkpoint_dir,
         )
-        self.module.fit_cells(subsample(batches.x)[1], batches.inputs, axes)
-        return batches
 
     def get_latent_representation(
         self,

@@ -332,7 +332,7 @@ def _warn_of_rejected(
         missing = pd.Series(np.delete(groups_asked, rows)).value_counts()
         of = ": " + ", ".join(f"{n} of {name!r}" for name, n in missing.items())
     logger.warning(
-        "%d of %d cells were rejected %d times and are left out%s.",
+        "%d of %d cells were rejected %d times and are left out%s. A lower strength keeps more.",
         n_asked - len(rows),
         n_asked,
         MOST_TRIES,

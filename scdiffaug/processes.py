@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar, get_args
 
 import lightning.pytorch as pl
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from scvi.model._utils import parse_device_args
 from torch import distributed as dist
 from torch import nn
@@ -14,6 +16,24 @@ from scdiffaug._checks import check_choice, check_whole
 
 Strategy = Literal["auto", "ddp", "ddp_find_unused_parameters_true"]
 _T = TypeVar("_T")
+
+
+def placed(
+    accelerator: str, devices: int | list[int] | str
+) -> tuple[str, int | list[int], torch.device]:
+    """Accelerator, devices and the first device, with automatic choices made.
+
+    Raises
+    ------
+    ValueError
+        If there is no such device.
+    """
+    try:
+        return parse_device_args(accelerator, devices, return_device="torch")
+    except (MisconfigurationException, TypeError, ValueError) as error:
+        raise ValueError(
+            f"accelerator={accelerator!r} and devices={devices!r} do not go together here: {error}"
+        ) from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +84,7 @@ class Hardware:
                 "strategy='ddp' needs all parameters in each step, schedule='alternating' trains "
                 "a part of them: pass strategy='auto'."
             )
-        kind, found, _ = parse_device_args(accelerator, devices, return_device="torch")
+        kind, found, _ = placed(accelerator, devices)
         chosen = cls(accelerator=kind, devices=found, strategy=strategy, num_nodes=num_nodes)
         if strategy != "auto" or chosen.n_processes == 1:
             return chosen

@@ -11,7 +11,6 @@ import anndata
 import pandas as pd
 import torch
 from anndata import AnnData
-from scvi.model._utils import parse_device_args
 from scvi.model.base import BaseModelClass
 from torch import Tensor
 
@@ -22,7 +21,7 @@ from scdiffaug._saved_fields import SavedFields
 from scdiffaug.contract import DataContract
 from scdiffaug.matrices import Matrix, StoredMatrix
 from scdiffaug.module import DiffAugModule
-from scdiffaug.processes import is_first_process
+from scdiffaug.processes import is_first_process, placed
 
 # Two threads that build models share torch's generator, from which modules draw their weights.
 _SEEDING = threading.Lock()
@@ -43,6 +42,21 @@ class SavedModel(BaseModelClass):
             f"sees {len(contract.selected)}, objective {config['objective']}, diffusion "
             f"{config['diffusion']}, condition {config['condition']}"
         )
+
+    @property
+    def adata(self) -> AnnData | None:
+        """Cells attached to the model; others can be assigned, features in any order."""
+        return self._adata
+
+    @adata.setter
+    def adata(self, adata: AnnData) -> None:
+        if self.adata_manager is None:
+            adata = data.align_features(adata, pd.Index(self._contract.var_names))
+            self.setup_anndata(adata, **_setup_of(adata, self._contract))
+            manager = self._get_most_recent_anndata_manager(adata, required=True)
+            self._register_manager_for_instance(manager)
+        BaseModelClass.adata.fset(self, adata)
+        self._has_contract_of_adata = False
 
     def save(
         self, dir_path: str | Path, *, overwrite: bool = False, save_anndata: bool = False
@@ -143,7 +157,7 @@ class SavedModel(BaseModelClass):
         (700, 80)
         """
         check_path("dir_path", dir_path)
-        _, _, target = parse_device_args(accelerator, device, return_device="torch")
+        _, _, target = placed(accelerator, device)
         folder = storage.standing(Path(dir_path))
         saved, weights = _fields_and_weights(folder)
         cells = _cells_beside(folder, saved.adata_sha256) if adata is None else adata
@@ -152,7 +166,7 @@ class SavedModel(BaseModelClass):
     @classmethod
     def _load_without_cells(cls, folder: Path) -> Self:
         """Load a model for cells that come in blocks; cells saved beside it are ignored."""
-        _, _, target = parse_device_args("auto", "auto", return_device="torch")
+        _, _, target = placed("auto", "auto")
         saved, weights = _fields_and_weights(storage.standing(folder))
         return cls._restored(saved, weights, None, device=target)
 
@@ -194,6 +208,7 @@ class SavedModel(BaseModelClass):
         raise _no_pickle("convert_legacy_save")
 
     def _attach(self, adata: AnnData | None, contract: DataContract) -> None:
+        self._has_contract_of_adata = False
         if adata is None:
             registry = {"setup_args": dict(contract.setup), "field_registries": {}}
             super().__init__(registry=registry)
@@ -223,7 +238,9 @@ def _setup_of(cells: AnnData, contract: DataContract) -> dict[str, Any]:
         is_needed = argument == "labels_key" and contract.label_names
         if not is_needed and not _is_whole(cells.obs, setup[argument]):
             setup[argument] = None
-    if setup["neighbors_key"] not in cells.uns:
+    try:
+        data.check_graph(cells, setup["neighbors_key"])
+    except KeyError:
         setup["neighbors_key"] = None
     return setup
 

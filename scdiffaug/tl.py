@@ -11,7 +11,7 @@ from typing import Any, Literal
 from anndata import AnnData
 
 from scdiffaug import data
-from scdiffaug._checks import check_is, check_key_added
+from scdiffaug._checks import check_cells, check_is, check_key_added
 from scdiffaug.augmentation import by_key
 from scdiffaug.choosing import Depth, Keep, Target
 from scdiffaug.diffusion import Sampler
@@ -64,6 +64,7 @@ def embed(
     >>> adata.obsm["X_scdiffaug_2d"].shape
     (700, 2)
     """
+    check_cells("adata", adata)
     check_key_added(key_added)
     data.check_no_view_on_disk(adata)
     if model is None and data.are_made(adata.obs):
@@ -238,6 +239,7 @@ def _trained(
         check_is("model", model, scDiffAug, advice="pass a trained scdiffaug.scDiffAug")
         yield model
         return
+    check_cells("adata", adata)
     was_set_up = scDiffAug._manager_in(adata) is not None
     fresh = scDiffAug(adata, diffusion=diffusion)
     try:

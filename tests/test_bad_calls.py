@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
@@ -36,6 +37,24 @@ def _halved(bench: Bench) -> AnnData:
     half = bench.adata.copy()
     half.X = half.X * np.float32(0.5)
     return half
+
+
+def _named(bench: Bench, **names: Any) -> AnnData:
+    cells = bench.raw(var=bench.adata.var.copy())
+    for table, index in names.items():
+        getattr(cells, table).index = pd.Index(index)
+    return cells
+
+
+def _ensembl(bench: Bench, version: int) -> scDiffAug:
+    cells = bench.raw(var=pd.DataFrame(index=[f"ENSG{k}.{version}" for k in range(40)]))
+    model = scDiffAug(cells, n_semantic=8, diffusion="none")
+    model.is_trained_ = True
+    return model
+
+
+def _together(bench: Bench) -> AnnData:
+    return ad.concat([bench.adata, bench.model.augment()], join="outer", index_unique="-")
 
 
 def _both(bench: Bench) -> None:
@@ -180,7 +199,7 @@ CASES: list[Case] = [
         V,
         "1 truth values for 60 cells",
     ),
-    ("a mask of no cell", lambda b: b.model.augment(indices=[False] * 60), V, "indices is empty"),
+    ("a mask of no cell", lambda b: b.model.augment(indices=[False] * 60), V, "no cell is True"),
     ("a target and copies", _both, V, "target='max' decides .* n_per_cell=2"),
     (
         "a depth of logarithms",
@@ -225,6 +244,49 @@ CASES: list[Case] = [
         lambda b: pl.augmentation(b.adata, b.adata[:0], model=b.model),
         V,
         "new is empty: found 0 cells",
+    ),
+    (
+        "swapped arguments",
+        lambda b: tl.embed(b.model, b.adata),
+        T,
+        "adata must be of .* scDiffAug",
+    ),
+    ("a matrix to tl", lambda b: tl.augment(b.z), T, "adata must be of type AnnData, found nd"),
+    (
+        "names that are numbers",
+        lambda b: scDiffAug(_named(b, obs=range(60))),
+        T,
+        "adata.obs_names holds values of type integer, not text: call adata.obs_names = ",
+    ),
+    (
+        "features that are numbers",
+        lambda b: b.model.augment(_named(b, var=range(40))),
+        T,
+        "adata.var_names holds values of type integer, not text",
+    ),
+    (
+        "batches of text and numbers",
+        lambda b: scDiffAug.setup_anndata(b.raw(obs={"b": [1, "a"] * 30}), batch_key="b"),
+        T,
+        "batch_key='b' mixes text with other values",
+    ),
+    (
+        "features of other versions",
+        lambda b: _ensembl(b, 1).get_latent_representation(_ensembl(b, 2).adata),
+        V,
+        "none of the model's 40 features.* 40 are there with another version: remove it",
+    ),
+    (
+        "new cells without the features",
+        lambda b: b.model.augmentation_report(b.model.augment()[:, :9]),
+        V,
+        "new lacks 31 of the model's 40 features",
+    ),
+    (
+        "a report of real and new cells",
+        lambda b: b.model.augmentation_report(_together(b)),
+        V,
+        "new has 60 cells of 120 that are not marked as augmented: pass",
     ),
     ("a model of text", lambda b: tl.embed(b.adata, "x"), T, "model must be .* found str"),
     ("a class for a model", lambda b: tl.augment(b.adata, scDiffAug), T, "model must be of type"),

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 from refusals import (
     CHOICE,
@@ -96,6 +97,7 @@ CASES: list[Case] = [
             "batch_size": FROM_TWO,
             "max_cells": {**OPTIONAL_WHOLE, 19_999: V},
             "accelerator": {"abacus": V},
+            "devices": {0: V, "two": V},
             "strategy": {**CHOICE, "fsdp": V},
             "num_nodes": WHOLE,
             "precision": {**CHOICE, "16-true": V},
@@ -230,5 +232,9 @@ def test_a_refused_training_leaves_the_model_as_it_was(bench: Bench) -> None:
 
 
 def test_a_copy_that_is_set_up_leaves_its_original_usable(bench: Bench) -> None:
-    scDiffAug.setup_anndata(bench.adata.copy())
+    before = bench.model.get_latent_representation()
+    copy = bench.adata.copy()
+    scDiffAug.setup_anndata(copy)
     scDiffAug(bench.adata)
+    assert scDiffAug._manager_in(copy) is not scDiffAug._manager_in(bench.adata)
+    np.testing.assert_array_equal(bench.model.get_latent_representation(), before)

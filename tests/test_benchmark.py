@@ -141,7 +141,6 @@ def test_a_run_is_scored_and_remembered(counts_file, tmp_path):
     this = job(prepared(counts_file, tmp_path), tmp_path)
     first = runs.run(this)
     assert first.scores["2d"]["linear_svm_accuracy"] > 0.9
-    assert first.seconds >= 0
     assert first.versions["scikit-learn"]
     described = this.folder / "run.json"
     described.write_text(json.dumps({"seconds": 1e6, "peak_mb": 1, "versions": {}}))

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import safetensors
 import safetensors.torch
+import scanpy as sc
 import torch
 from anndata import AnnData
 
@@ -183,6 +184,25 @@ def test_other_cells_are_not_taken_for_those_of_the_run(adata: AnnData, left: Pa
     renamed.var_names = [f"{name}-other" for name in adata.var_names]
     with pytest.raises(ValueError, match="is of a run with other features:"):
         _train(_model(renamed), checkpoint_dir=left, resume=True)
+
+
+def test_another_graph_is_not_taken_for_that_of_the_run(adata: AnnData, tmp_path: Path) -> None:
+    cells = adata.copy()
+    sc.pp.neighbors(cells, use_rep="X", n_neighbors=16)
+    scDiffAug.setup_anndata(cells, neighbors_key="neighbors")
+    _train(_model(cells), checkpoint_dir=tmp_path / "run")
+    sc.pp.neighbors(cells, use_rep="X", n_neighbors=16, metric="cosine")
+    with pytest.raises(ValueError, match="is of a run with other cells:"):
+        _train(_model(cells), checkpoint_dir=tmp_path / "run", resume=True)
+
+
+def test_a_run_that_is_not_resumed_leaves_a_trained_model(adata: AnnData, left: Path) -> None:
+    model = _train(_model(adata))
+    before = _outcome(model)
+    with pytest.raises(ValueError, match="is of a run with other max_epochs, n_steps:"):
+        _train(model, max_epochs=5, checkpoint_dir=left, resume=True)
+    assert _outcome(model) == before
+    assert model.get_latent_representation().shape == (90, 8)
 
 
 def test_a_checkpoint_is_not_replaced_unasked(adata: AnnData, left: Path) -> None:

@@ -162,6 +162,16 @@ def test_every_container_gives_the_same_embedding(
     np.testing.assert_array_equal(_embedding(adata), reference)
 
 
+@pytest.mark.parametrize("kind", [sparse.csc_matrix, sparse.csr_array, sparse.csc_array, np.array])
+def test_counts_in_a_layer_of_any_kind_are_seen(
+    pbmc: AnnData, kind: type, caplog: pytest.LogCaptureFixture
+) -> None:
+    counts = pbmc.X[:80, :50].toarray()
+    scaled = AnnData(counts - counts.mean(0), layers={"counts": kind(counts)})
+    scDiffAug(scaled)
+    assert "Layer 'counts' holds counts: call setup_anndata" in caplog.text
+
+
 def test_constant_genes_are_harmless(pbmc: AnnData) -> None:
     x = pbmc.X[:80, :50].toarray()
     x[:, :3], x[:, 3] = 0, 2

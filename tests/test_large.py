@@ -246,7 +246,7 @@ def test_a_backed_model_does_what_one_in_memory_does(folder: Path) -> None:
 @pytest.fixture
 def small_subsample(monkeypatch: pytest.MonkeyPatch) -> None:
     """A hundred cells are enough to be embedded among."""
-    for module in (scdiffaug.budget, scdiffaug.model):
+    for module in (scdiffaug.budget, scdiffaug.fitting):
         monkeypatch.setattr(module, "SUBSAMPLED", 100)
 
 
@@ -316,7 +316,7 @@ def test_how_many_cells_are_trained_on(
         numbers.append(len(found[0].inputs))
         return found
 
-    monkeypatch.setattr(scdiffaug.model, "training_cells", watched)
+    monkeypatch.setattr(scdiffaug.fitting, "training_cells", watched)
     if neighbors_key is not None:
         sc.pp.neighbors(adata, n_neighbors=6, use_rep="X", key_added=neighbors_key)
         scDiffAug.setup_anndata(adata, neighbors_key=neighbors_key)
@@ -387,6 +387,16 @@ def test_new_cells_are_written_by_blocks(model: scDiffAug, tmp_path: Path) -> No
     np.testing.assert_array_equal(new.X[:70].toarray(), first.X.toarray())
     # Reads are those of the sources, to the last block.
     np.testing.assert_array_equal(_dense(new.X[:].sum(1)), _dense(held.X.sum(1)))
+
+
+def test_a_column_of_mixed_types_is_refused_before_cells_are_made(
+    folder: Path, model: scDiffAug, tmp_path: Path
+) -> None:
+    cells = _in_memory(folder)
+    cells.obs["note"] = pd.Series(["text"] * 290 + [1] * 10, index=cells.obs_names, dtype=object)
+    with pytest.raises(TypeError, match=r"obs\['note'\] is of type object, which no file holds"):
+        model.augment(cells, path=tmp_path / "new.h5ad")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.usefixtures("small_blocks")

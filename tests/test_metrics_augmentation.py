@@ -2,6 +2,7 @@ import itertools
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import sparse, stats
 from sklearn.decomposition import PCA
@@ -361,10 +362,10 @@ def test_type_kept_names_what_is_wrong(rng: np.random.Generator, score: Any) -> 
         score(real, labels, real, expected=labels[1:])
     with pytest.raises(ValueError, match="real has 12 features, but made has 11"):
         score(real, labels, real[:, 1:], expected=labels)
-    with pytest.raises(
-        ValueError, match=r"expected holds '1' and others, none of which is among labels \(1, "
-    ):
-        score(real, np.repeat([1, 2], 30), real, expected=np.repeat(["1", "2"], 30))
+    text = np.repeat(["1", "2"], 30)
+    for column in (text, text.astype(object), pd.Categorical(text)):
+        with pytest.raises(ValueError, match="expected holds values like '1', labels like 1: pa"):
+            score(real, np.repeat([1, 2], 30), real, expected=column)
     with pytest.raises(ValueError, match="real has 60 cells, but a vote of 61 neighbours"):
         score(real, labels, real, expected=labels, n_neighbors=61)
     with pytest.raises(

@@ -340,6 +340,31 @@ def test_a_loaded_model_is_trained_on_other_cells(
     assert len(model.module.neighborhood.references) == n_cells
 
 
+@pytest.mark.parametrize("how", ["load", "assign", "assign to none"])
+def test_training_on_other_cells_sees_the_features_that_vary_in_them(
+    pbmc: AnnData, tmp_path: Path, how: str
+) -> None:
+    types = pbmc.obs["cell_type"]
+    first, other = pbmc[types == types.iloc[0]].copy(), pbmc[types != types.iloc[0]].copy()
+    options = {"n_top_features": 40, "diffusion": "none"}
+    model = scDiffAug(first, **options)
+    seen = model._contract.selected
+    model.save(tmp_path / "model")
+    if how == "load":
+        model = scDiffAug.load(tmp_path / "model", other)
+    elif how == "assign to none":
+        model = scDiffAug.load(tmp_path / "model")
+    model.adata = other
+    model.train(**QUICK)
+    built = scDiffAug(other, **options)
+    built.train(**QUICK)
+    assert model._contract == built._contract
+    assert model._contract.selected != seen
+    np.testing.assert_array_equal(
+        model.get_latent_representation(), built.get_latent_representation()
+    )
+
+
 def test_numbers_of_numpy_are_numbers(pbmc: AnnData, tmp_path: Path) -> None:
     model = scDiffAug(pbmc, n_neighbors=np.int64(10), seed=np.int64(1))
     model.train(
@@ -373,8 +398,8 @@ def test_new_cells_need_not_have_what_training_asked_for(pbmc: AnnData, tmp_path
         "layer": None,
         **keys,
     }
-    bare = scDiffAug.load(tmp_path / "model", AnnData(pbmc.X[:9], var=pbmc.var[[]]))
-    assert bare.get_latent_representation().shape == (9, 80)
+    bare = scDiffAug.load(tmp_path / "model", AnnData(pbmc.X[:20], var=pbmc.var[[]]))
+    assert bare.get_latent_representation().shape == (20, 80)
     with pytest.raises(KeyError, match="neighbors_key='mine' not found"):
         bare.train(**QUICK)
 

@@ -67,7 +67,8 @@ def test_approximate_neighbours_are_almost_the_exact_ones(
     found = neighbors.knn_indices(points, 15)
     assert found.dtype == np.int64
     assert found.shape == (600, 15)
-    assert found.min() >= 0
+    # pynndescent has -1 where it finds fewer.
+    assert ((found >= 0) & (found < 600)).all()
     assert not has_itself(found)
     recall = np.mean([np.isin(a, b).mean() for a, b in zip(found, exact, strict=True)])
     assert recall >= 0.95

@@ -322,7 +322,7 @@ def test_another_scale_is_refused(pbmc: AnnData, tmp_path: Path) -> None:
     loaded = scDiffAug.load(tmp_path / "model")
     known = model.get_latent_representation()
     np.testing.assert_array_equal(loaded.get_latent_representation(logs), known)
-    learnt = r"learnt from 'counts normalised as log1p' values in adata\.X: put such values there"
+    learnt = r"reads 'counts normalised as log1p' values from adata\.X: put such values there"
     for other in (pbmc, _normalized(pbmc, base=2), AnnData(pbmc.X * -0.5, var=pbmc.var)):
         with pytest.raises(ValueError, match=learnt):
             loaded.get_latent_representation(other)

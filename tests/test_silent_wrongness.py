@@ -58,7 +58,7 @@ def test_depth_is_remembered(bench: Bench) -> None:
 
 def test_counts_do_not_go_into_a_model_of_logarithms(bench: Bench) -> None:
     counts = bench.raw(X=bench.adata.X.toarray() * 20)
-    learnt = r"learnt from 'log' values in adata\.X: put such values there \(.*found \d+\)\.$"
+    learnt = r"reads 'log' values from adata\.X: put such values there \(.*found \d+\)\.$"
     with pytest.raises(ValueError, match=learnt):
         bench.log.get_latent_representation(AnnData(counts.X))
     with pytest.raises(ValueError, match="feature_space='log' needs logarithms, found"):

@@ -373,14 +373,14 @@ def test_training_in_a_thread_leaves_signals_alone(pbmc: AnnData) -> None:
 def test_a_loss_that_is_not_finite_says_what_to_do(
     pbmc: AnnData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fit = scdiffaug.model.fit
+    fit = scdiffaug.fitting.fit
 
     def spoiled(module: DiffAugModule, *args: Any, **options: Any) -> Any:
         with torch.no_grad():
             module.encoder.semantic[0].weight[0, 0] = torch.nan
         return fit(module, *args, **options)
 
-    monkeypatch.setattr(scdiffaug.model, "fit", spoiled)
+    monkeypatch.setattr(scdiffaug.fitting, "fit", spoiled)
     model = scDiffAug(pbmc)
     with pytest.raises(FloatingPointError, match="lower learning_rate"):
         model.train(max_epochs=3, enable_progress_bar=False)

@@ -6,6 +6,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from pandas.api.types import infer_dtype
 from sklearn.base import ClassifierMixin
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
@@ -102,12 +103,12 @@ def type_kept_per_type(
 def _expected(expected: ArrayLike, made: Values, labels: ArrayLike) -> NDArray[Any]:
     wanted = checked_labels(expected, made, name="expected", of="made")
     known = np.asarray(labels)
-    kinds = {wanted.dtype.kind, known.dtype.kind}
+    is_text = [infer_dtype(values) == "string" for values in (wanted, known)]
     # A type that no real cell has is no mistake; text beside numbers is.
-    if len(wanted) and len(known) and "U" in kinds and kinds & set("biuf"):
+    if len(wanted) and len(known) and is_text[0] != is_text[1]:
         raise ValueError(
-            f"expected holds {wanted[:1].tolist()[0]!r} and others, none of which is among labels "
-            f"({known[:1].tolist()[0]!r}, ...): pass both as values of one type."
+            f"expected holds values like {wanted[:1].tolist()[0]!r}, labels like "
+            f"{known[:1].tolist()[0]!r}: pass both as text, or both as numbers."
         )
     return wanted
 

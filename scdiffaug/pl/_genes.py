@@ -127,7 +127,7 @@ def _as_seen(adata: AnnData, new: AnnData, layer: str | None) -> tuple[Matrix, M
     """Values of the same genes of both, as the encoder sees them."""
     for name, cells in (("adata", adata), ("new", new)):
         check_cells(name, cells)
-    aligned = data.align_features(new, adata.var_names)
+    aligned = data.align_features(new, adata.var_names, argument="new")
     real, made = (subsample(data.read_matrix(cells, layer))[1] for cells in (adata, aligned))
     space, other = FeatureSpace.decide(real), FeatureSpace.decide(made)
     if (space.scale or other.scale) and not (space.is_counts and other.is_counts):

@@ -1,0 +1,118 @@
+"""The part of the model that fits it to the cells at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+from scdiffaug.budget import Budget
+from scdiffaug.checkpoint import Checkpoints, described
+from scdiffaug.contract import DataContract
+from scdiffaug.matrices import SUBSAMPLED, subsample
+from scdiffaug.pairs import PairBatches
+from scdiffaug.preparing import training_cells
+from scdiffaug.processes import Hardware
+from scdiffaug.registering import RegisteringModel
+from scdiffaug.training import TrainingOptions, fit
+
+# All that a training changes.
+_CHANGED = (
+    "_contract",
+    "_module_config",
+    "_model_summary_string",
+    "_has_contract_of_adata",
+    "module",
+    "is_trained_",
+    "history_",
+)
+
+
+class FittingModel(RegisteringModel):
+    """A registered model that builds its module anew for its cells, and trains it."""
+
+    def _build_anew(self, contract: DataContract, config: dict[str, Any]) -> None:
+        """Build an untrained module for the cells at hand; a loaded model may know others."""
+        assert self.adata is not None
+        n_cells, self.is_trained_ = self.adata.n_obs, False
+        n_components = min(config["n_components"], n_cells - 1, len(contract.selected))
+        fitted = {"n_components": n_components, "n_references": min(n_cells, SUBSAMPLED)}
+        self._build(contract, config | fitted)
+
+    def _fit(
+        self,
+        options: TrainingOptions,
+        *,
+        budget: Budget,
+        hardware: Hardware,
+        precision: Literal["bf16-mixed", "32-true"],
+        balance: float,
+        relatedness: float,
+        enable_progress_bar: bool,
+        checkpoint_dir: str | Path | None,
+    ) -> None:
+        """Train from the beginning; if that fails, the model stays as it was."""
+        with self._unchanged_on_error():
+            self._build_anew(self._contract_of_adata(), self._module_config)
+            batches = self._training_cells(budget, balance=balance, relatedness=relatedness)
+            checkpoints = None
+            if checkpoint_dir is not None:
+                settings = {**self._module_config, **asdict(options)}
+                settings |= {"accelerator": hardware.accelerator, "precision": precision}
+                settings |= {"balance": balance, "relatedness": relatedness}
+                settings |= {
+                    "max_epochs": budget.max_epochs,
+                    "n_processes": hardware.n_processes,
+                }
+                run = described(self._contract, batches, settings)
+                checkpoints = Checkpoints(Path(checkpoint_dir), run)
+            self.history_ = fit(
+                self.module,
+                batches,
+                options,
+                max_epochs=budget.max_epochs,
+                hardware=hardware,
+                precision=precision,
+                enable_progress_bar=enable_progress_bar,
+                checkpoints=checkpoints,
+            )
+            hardware.share(self.module)
+            self.is_trained_ = True
+
+    def _contract_of_adata(self) -> DataContract:
+        """The contract to train by; the encoder sees what varies in the cells at hand."""
+        if not self._has_contract_of_adata:
+            self._contract = self._contract.refit(self.adata)
+            self._has_contract_of_adata = True
+        return self._contract
+
+    def _training_cells(
+        self, budget: Budget, *, balance: float, relatedness: float
+    ) -> PairBatches:
+        """Batches of the training cells; fits to them what training does not change."""
+        batches, axes = training_cells(
+            self._contract,
+            self.adata,
+            n_components=self._module_config["n_components"],
+            batch_size=budget.batch_size,
+            n_cells=budget.n_cells,
+            balance=balance,
+            relatedness=relatedness,
+            n_projection=self._module_config["n_projection"],
+            generator_batch=budget.generator_batch,
+            n_processes=budget.n_processes,
+        )
+        self.module.fit_cells(subsample(batches.x)[1], batches.inputs, axes)
+        return batches
+
+    @contextmanager
+    def _unchanged_on_error(self) -> Iterator[None]:
+        before = {name: getattr(self, name) for name in _CHANGED}
+        try:
+            yield
+        except Exception:
+            for name, value in before.items():
+                setattr(self, name, value)
+            raise
