@@ -340,7 +340,9 @@ def test_command_writes_all_files_and_reports_failures(counts_file, tmp_path, mo
     done = CliRunner().invoke(app, ["benchmark", "embedding", *words, "--out", str(out)])
     assert done.exit_code == 0, done.output
     results = pd.read_csv(out / "results.csv")
-    assert results.query("method == 'pca'").groupby("metric").size().eq(2).all()
+    of_pca = results.query("method == 'pca'").groupby(["representation", "metric"]).size()
+    assert set(of_pca.index.unique(0)) == {"2d", "components"}
+    assert of_pca.eq(2).all()
     assert results.query("method == 'pumap'")["note"].str.contains("is not made").all()
     summary = (out / "summary.md").read_text()
     assert "Runs without a result" in summary

@@ -155,7 +155,7 @@ def test_command_writes_all_files(counts_file, tmp_path, monkeypatch):
     assert done.exit_code == 0, done.output
     results = pd.read_csv(out / "results.csv")
     of_pca = results[results["method"] == "pca"]
-    assert set(of_pca["representation"]) == {"2d", "2d_new"}
+    assert set(of_pca["representation"]) == {"2d", "2d_new", "components", "components_new"}
     assert of_pca.groupby(["representation", "metric"]).size().eq(2).all()
     summary = (out / "summary.md").read_text()
     assert "| small | 72 | 18 | 2 | counts |" in summary

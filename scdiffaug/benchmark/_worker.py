@@ -90,10 +90,14 @@ def _fitted(model: Any, inputs: Inputs, points: Callable[[Inputs], np.ndarray]) 
     return found
 
 
-def pca(inputs: Inputs, _seed: int) -> Embeddings:
-    """The first two of the components the other methods start from."""
-    found = {"2d": inputs.pca()[:, :2]}
-    return found if inputs.new is None else found | {"2d_new": inputs.new.pca()[:, :2]}
+def pca(inputs: Inputs, _seed: int, *, scale: str = "log") -> Embeddings:
+    """The components that other methods start from, and the first two of them."""
+    points = inputs.pca(scale)
+    found = {"2d": points[:, :2], "components": points}
+    if inputs.new is None:
+        return found
+    new = inputs.new.pca(scale)
+    return found | {"2d_new": new[:, :2], "components_new": new}
 
 
 def umap(

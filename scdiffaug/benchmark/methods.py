@@ -99,6 +99,7 @@ _DECIDE_NOTHING = {
 
 # Peers that also run on the components our encoder sees: how much of a margin is the input?
 _ON_OUR_COMPONENTS = {
+    "pca": "scikit-learn",
     "umap": "umap-learn",
     "tsne": "openTSNE",
     "pacmap": "pacmap",
@@ -143,7 +144,7 @@ METHODS: Mapping[str, Method] = {
             worker=name,
             packages=(package,),
             settings={"scale": "standardised"},
-            embeds_new=name in ("umap", "pacmap"),
+            embeds_new=name in ("pca", "umap", "pacmap"),
         )
         for name, package in _ON_OUR_COMPONENTS.items()
     },
