@@ -150,7 +150,8 @@ def group_names(cells: AnnData, groupby: str | None) -> Names | None:
     data.check_key(cells, "groupby", groupby)
     data.check_no_missing(cells, "groupby", groupby)
     column = cells.obs[groupby]
-    if pd.api.types.is_float_dtype(column.dtype) and (column % 1 != 0).any():
+    values = column.cat.categories if isinstance(column.dtype, pd.CategoricalDtype) else column
+    if pd.api.types.is_float_dtype(values.dtype) and (values % 1 != 0).any():
         raise ValueError(
             f"groupby={groupby!r} holds fractions, not groups: name a column of categories."
         )

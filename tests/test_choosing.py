@@ -98,9 +98,10 @@ def test_whole_numbers_are_groups_whatever_their_type(trained: scDiffAug) -> Non
     assert trained.augment(cells, groupby="cluster", target=sizes, **FAST).n_obs == len(sizes)
     ends = {"start": cells.obs["cluster"].iloc[0], "end": 2}
     assert trained.interpolate(cells, groupby="cluster", n_cells=3, **ends, **FAST).n_obs == 3
-    cells.obs["cluster"] += 0.5
-    with pytest.raises(ValueError, match="groupby='cluster' holds fractions, not groups"):
-        trained.augment(cells, groupby="cluster", target=30, **FAST)
+    fractions = cells.obs["cluster"] + 0.5
+    for cells.obs["cluster"] in (fractions, fractions.astype("category")):
+        with pytest.raises(ValueError, match="groupby='cluster' holds fractions, not groups"):
+            trained.augment(cells, groupby="cluster", target=30, **FAST)
 
 
 def test_each_source_is_drawn_before_any_is_drawn_again(trained: scDiffAug) -> None:

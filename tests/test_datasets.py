@@ -187,8 +187,8 @@ def test_subset_by_column(
 @pytest.mark.parametrize(
     ("subset", "message"),
     [
-        (5, "subset is 5: choose 1 to 4 cells"),
-        (0, "subset is 0: choose 1 to 4 cells"),
+        (5, "subset=5 must be at least 1 and at most 4"),
+        (0, "subset=0 must be at least 1 and at most 4"),
         ({"organ": "x"}, "subset has column 'organ': choose one of cell_type, tissue"),
         ({"tissue": "z"}, "which no cell is"),
     ],
@@ -198,6 +198,15 @@ def test_subset_that_is_not_there_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         datasets.load(tiny, subset=subset)
+
+
+def test_arguments_of_another_type_are_refused(tiny: datasets.Entry) -> None:
+    with pytest.raises(
+        TypeError, match=r"subset=1\.5 must be a whole number, at least 1 and at mo"
+    ):
+        datasets.load(tiny, subset=1.5)
+    with pytest.raises(TypeError, match="dataset=3 must be one name, a str, not int"):
+        datasets.load(3)
 
 
 def test_file_that_is_not_what_the_registry_says(tiny: datasets.Entry, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from scdiffaug._cache import cache_folder
+from scdiffaug._checks import check_name
 from scdiffaug.datasets._registry import Entry, File, registry
 
 _RETRIES = 5
@@ -129,6 +130,7 @@ def resolve(dataset: str | Entry) -> Entry:
     """The entry of a dataset."""
     if isinstance(dataset, Entry):
         return dataset
+    check_name("dataset", dataset)
     entries = registry()
     if dataset not in entries:
         near = get_close_matches(dataset, entries) or list(entries)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from scdiffaug._checks import check_whole
 from scdiffaug.datasets._fetch import fetch, resolve
 from scdiffaug.datasets._loaders import LOADERS
 from scdiffaug.datasets._registry import Entry
@@ -44,6 +45,8 @@ def load(
 
     Raises
     ------
+    TypeError
+        If the dataset is no name, or the subset no whole number.
     ValueError
         If there is no such dataset, the subset asks for what is not there, or a file is not what
         the registry says.
@@ -70,8 +73,7 @@ def _rows(obs: "pd.DataFrame", *, subset: Subset, seed: int) -> NDArray[np.intp]
         return np.arange(len(obs))
     if isinstance(subset, Mapping):
         return _matching_rows(obs, subset)
-    if not 0 < subset <= len(obs):
-        raise ValueError(f"subset is {subset}: choose 1 to {len(obs)} cells")
+    check_whole("subset", subset, at_most=len(obs))
     return np.sort(np.random.default_rng(seed).choice(len(obs), subset, replace=False))
 
 
