@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, get_args
 
 from scdiffaug._checks import check_choice, check_flag, check_number, check_seed, check_whole
@@ -71,13 +71,13 @@ class SavedFields:
             at_least=saved["contract"]["n_neighbors"] + 1,
         )
         _check_history(saved["history"])
-        fields = {name: saved[name] for name in names}
-        return cls(**{**fields, "contract": DataContract.from_dict(fields["contract"])})
+        found = {name: saved[name] for name in names}
+        return cls(**{**found, "contract": DataContract.from_dict(found["contract"])})
 
 
 def _check_contract(contract: Any) -> None:
-    names = ("setup", "space", "var_names", "selected", "label_names", "n_neighbors", "seed")
-    _check_fields("contract", contract, (*names, "depth", "var_names_sha256"))
+    names = [part.name for part in fields(DataContract)]
+    _check_fields("contract", contract, (*names, "var_names_sha256"))
     _check_fields("setup", contract["setup"], _SETUP)
     for name, value in contract["setup"].items():
         if not isinstance(value, str | None):
@@ -91,6 +91,9 @@ def _check_contract(contract: Any) -> None:
     for name, kind in (("var_names", str), ("selected", int), ("label_names", str)):
         _check_list(name, contract[name], kind)
     _check_selected(contract["selected"], len(contract["var_names"]))
+    if contract["n_top_features"] is not None:
+        check_whole("n_top_features", contract["n_top_features"])
+    check_whole("n_components", contract["n_components"])
     check_whole("n_neighbors", contract["n_neighbors"])
     check_seed(contract["seed"])
     if contract["depth"] is not None:

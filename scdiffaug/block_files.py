@@ -122,6 +122,8 @@ def check_writable_obs(obs: pd.DataFrame) -> None:
 def _one_of_each_type(column: pd.DataFrame) -> pd.DataFrame:
     """The first cell; of a column of objects, one cell for each type of value."""
     values = column.iloc[:, 0]
+    if isinstance(values.dtype, pd.StringDtype):
+        return column.iloc[:1].astype(object)
     if values.dtype != object:
         return column.iloc[:1]
     return column.loc[values.map(type).drop_duplicates().index]

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors
 import safetensors.torch
 from torch import Tensor
@@ -20,7 +21,7 @@ from scdiffaug.pairs import PairBatches
 from scdiffaug.storage import check_writable, difference, write_whole
 
 _FILE = "checkpoint.safetensors"
-_SCHEMA_VERSION = 5
+_SCHEMA_VERSION = 6
 # Writing takes a fraction of a second, an epoch of few cells a hundredth.
 _SECONDS_BETWEEN = 60.0
 
@@ -65,10 +66,18 @@ def described(
         "variable features": list(contract.selected),
         "feature_space": asdict(contract.space),
         "neighbors_key": contract.setup["neighbors_key"],
+        "neighbors": _own_neighbors(contract, batches),
         "n_neighbors": contract.n_neighbors,
         "batch_size": batches.batch_size,
         **settings,
     }
+
+
+def _own_neighbors(contract: DataContract, batches: PairBatches) -> str | None:
+    """sha256 of the user's neighbours; those searched for depend on cells and rounding alone."""
+    if contract.setup["neighbors_key"] is None:
+        return None
+    return hashlib.sha256(np.ascontiguousarray(batches.walks.neighbors).data).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)

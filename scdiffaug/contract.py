@@ -44,6 +44,8 @@ class DataContract:
         Positions of the features that the encoder sees.
     label_names
         Categories of the labels; empty unless training sees labels.
+    n_top_features, n_components
+        How many features the encoder may see, None for the default, and how many components.
     n_neighbors, seed
         Neighbours of a cell in the graph; seed of their search and of the batches.
     depth
@@ -55,6 +57,8 @@ class DataContract:
     var_names: tuple[str, ...]
     selected: tuple[int, ...]
     label_names: tuple[str, ...]
+    n_top_features: int | None
+    n_components: int
     n_neighbors: int
     seed: int
     depth: tuple[float, float] | None = None
@@ -67,6 +71,7 @@ class DataContract:
         *,
         feature_space: str,
         n_top_features: int | None,
+        n_components: int = 50,
         n_neighbors: int,
         needs_labels: bool,
         seed: int,
@@ -95,31 +100,26 @@ class DataContract:
             var_names=tuple(adata.var_names),
             selected=(),
             label_names=(),
+            n_top_features=n_top_features,
+            n_components=n_components,
             n_neighbors=n_neighbors,
             seed=seed,
         )
-        return contract._fitted(adata, x, n_top=n_top_features, needs_labels=needs_labels)
+        return contract._fitted(adata, x, needs_labels=needs_labels)
 
     def refit(self, adata: AnnData) -> DataContract:
         """The same, but with the variable features, depths and labels of other cells."""
         cells, x = replace(self, depth=None).read(adata)
-        return self._fitted(
-            cells, x, n_top=len(self.selected), needs_labels=bool(self.label_names)
-        )
+        return self._fitted(cells, x, needs_labels=bool(self.label_names))
 
     def _fitted(
-        self,
-        cells: AnnData,
-        x: Matrix | StoredMatrix,
-        *,
-        n_top: int | None,
-        needs_labels: bool,
+        self, cells: AnnData, x: Matrix | StoredMatrix, *, needs_labels: bool
     ) -> DataContract:
         neighbors.check_enough(cells.n_obs, self.n_neighbors)
         rows, few = subsample(x)
-        batch_key = self.setup["batch_key"]
-        batch = cells.obs[batch_key].iloc[rows] if batch_key in cells.obs else None
-        selected = select_features(few, self.space, n_top=n_top, batch=batch)
+        key = self.setup["batch_key"]
+        batch = cells.obs[key].iloc[rows] if data.is_whole(cells.obs, key) else None
+        selected = select_features(few, self.space, n_top=self.n_top_features, batch=batch)
         labels: Sequence[str] = ()
         if needs_labels:
             data.check_key(cells, "labels_key", self.setup["labels_key"])

@@ -25,8 +25,8 @@ from scdiffaug.matrices import (
     to_dense,
 )
 
-# What Ensembl adds to an identifier when a gene's annotation changes.
-_VERSION = r"\.\d+$"
+# An Ensembl identifier, and what is added to it when a gene's annotation changes.
+_VERSIONED = r"^(ENS[A-Z]*\d+)\.\d+$"
 
 
 def read_matrix(adata: AnnData, layer: str | None) -> Matrix | StoredMatrix:
@@ -83,13 +83,15 @@ def are_made(obs: pd.DataFrame) -> bool:
 
 
 def check_made(new: AnnData) -> None:
-    """Raise as check_frame, and ValueError if only some of the cells say they are augmented."""
+    """Raise as check_frame, and ValueError if only a part of the cells is augmented."""
     check_frame(new, "new")
-    if "is_augmented" in new.obs and not are_made(new.obs):
-        n_others = int((~new.obs["is_augmented"].isin([True])).sum())
+    if "is_augmented" not in new.obs:
+        return
+    n_made = int(new.obs["is_augmented"].isin([True]).sum())
+    if 0 < n_made < new.n_obs:
         raise ValueError(
-            f"new has {n_others} cells of {new.n_obs} that are not marked as augmented: pass "
-            "new[new.obs['is_augmented'] == True]."
+            f"new has {new.n_obs - n_made} cells of {new.n_obs} that are not marked as augmented: "
+            "pass new[new.obs['is_augmented'].isin([True])]."
         )
 
 
@@ -106,7 +108,8 @@ def check_frame(adata: AnnData, argument: str = "adata") -> None:
         raise ValueError(f"{argument} is empty: found {adata.n_obs} cells x 0 features.")
     for field, names in (("obs_names", adata.obs_names), ("var_names", adata.var_names)):
         # anndata makes text of names, but not of an index that is assigned to obs.
-        if (kind := pd.api.types.infer_dtype(names)) != "string":
+        text = names.categories if isinstance(names, pd.CategoricalIndex) else names
+        if (kind := pd.api.types.infer_dtype(text, skipna=False)) != "string":
             raise TypeError(
                 f"{argument}.{field} holds values of type {kind}, not text: call "
                 f"{argument}.{field} = {argument}.{field}.astype(str)."
@@ -193,12 +196,21 @@ def check_no_missing(adata: AnnData, argument: str, key: str | None) -> None:
 
 
 def check_sortable(adata: AnnData, argument: str, key: str | None) -> None:
-    """Raise TypeError if a column of obs mixes text with other values."""
-    if key is not None and pd.api.types.infer_dtype(adata.obs[key].unique()).startswith("mixed"):
+    """Raise TypeError if the values of a column of obs cannot be sorted, as text and numbers."""
+    if key is None:
+        return
+    try:
+        sorted(pd.unique(adata.obs[key].astype(object)))
+    except TypeError as error:
         raise TypeError(
-            f"{argument}={key!r} mixes text with other values in adata.obs: call "
+            f"{argument}={key!r} holds values of several types in adata.obs: call "
             f"adata.obs[{key!r}] = adata.obs[{key!r}].astype(str)."
-        )
+        ) from error
+
+
+def is_whole(obs: pd.DataFrame, key: str | None) -> bool:
+    """Whether there is such a column, with no missing value."""
+    return key in obs and not obs[key].isna().any()
 
 
 def check_known(names: pd.Series, known: Sequence[str], *, argument: str) -> None:
@@ -307,15 +319,13 @@ def align_features(
 
 
 def _hint_at_other_names(missing: pd.Index, names: pd.Index) -> str:
-    """Under which other names missing features may be there; empty if under none."""
+    """Under which other names most missing features are there; empty if under none."""
     in_capitals = missing.str.casefold().isin(names.str.casefold()).sum()
-    if in_capitals:
-        return f" {in_capitals} are there in other capitals: another species?"
-    without_version = (index.str.replace(_VERSION, "", regex=True) for index in (missing, names))
-    of_another = next(without_version).isin(next(without_version)).sum()
-    if of_another:
-        return f" {of_another} are there with another version: remove it from the names of both."
-    return ""
+    stems = [index.str.replace(_VERSIONED, r"\1", regex=True) for index in (missing, names)]
+    of_other_version = stems[0].isin(stems[1]).sum()
+    if of_other_version > in_capitals:
+        return f" {of_other_version} are there with another version: remove it from both."
+    return f" {in_capitals} are there in other capitals: another species?" if in_capitals else ""
 
 
 def to_tensor(x: Matrix, device: torch.device) -> torch.Tensor:

@@ -37,7 +37,7 @@ class FittingModel(RegisteringModel):
         """Build an untrained module for the cells at hand; a loaded model may know others."""
         assert self.adata is not None
         n_cells, self.is_trained_ = self.adata.n_obs, False
-        n_components = min(config["n_components"], n_cells - 1, len(contract.selected))
+        n_components = min(contract.n_components, n_cells - 1, len(contract.selected))
         fitted = {"n_components": n_components, "n_references": min(n_cells, SUBSAMPLED)}
         self._build(contract, config | fitted)
 
@@ -112,7 +112,8 @@ class FittingModel(RegisteringModel):
         before = {name: getattr(self, name) for name in _CHANGED}
         try:
             yield
-        except Exception:
+        # Ctrl-C, too, while cells are prepared.
+        except BaseException:
             for name, value in before.items():
                 setattr(self, name, value)
             raise

@@ -133,6 +133,7 @@ class scDiffAug(FittingModel):
             self.registry["setup_args"],
             feature_space=feature_space,
             n_top_features=n_top_features,
+            n_components=n_components,
             n_neighbors=n_neighbors,
             needs_labels=needs_labels,
             seed=seed,
@@ -142,7 +143,6 @@ class scDiffAug(FittingModel):
         if process == "gaussian" and contract.space.kind == "log":
             doubts.warn_of_sparse_values(data.read_matrix(adata[:1000], contract.setup["layer"]))
         config = {
-            "n_components": min(n_components, len(contract.selected)),
             "n_semantic": n_semantic,
             "n_projection": n_projection,
             "objective": objective,

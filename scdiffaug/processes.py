@@ -19,7 +19,7 @@ _T = TypeVar("_T")
 
 
 def placed(
-    accelerator: str, devices: int | list[int] | str
+    accelerator: str, devices: int | list[int] | str, *, argument: str = "devices"
 ) -> tuple[str, int | list[int], torch.device]:
     """Accelerator, devices and the first device, with automatic choices made.
 
@@ -30,9 +30,9 @@ def placed(
     """
     try:
         return parse_device_args(accelerator, devices, return_device="torch")
-    except (MisconfigurationException, TypeError, ValueError) as error:
+    except (MisconfigurationException, ImportError, TypeError, ValueError) as error:
         raise ValueError(
-            f"accelerator={accelerator!r} and devices={devices!r} do not go together here: {error}"
+            f"accelerator={accelerator!r} and {argument}={devices!r} are not possible: {error}"
         ) from error
 
 

@@ -50,12 +50,11 @@ class SavedModel(BaseModelClass):
 
     @adata.setter
     def adata(self, adata: AnnData) -> None:
-        if self.adata_manager is None:
-            adata = data.align_features(adata, pd.Index(self._contract.var_names))
-            self.setup_anndata(adata, **_setup_of(adata, self._contract))
-            manager = self._get_most_recent_anndata_manager(adata, required=True)
-            self._register_manager_for_instance(manager)
-        BaseModelClass.adata.fset(self, adata)
+        cells = data.align_features(adata, pd.Index(self._contract.var_names))
+        self.setup_anndata(cells, **_setup_of(cells, self._contract))
+        manager = self._get_most_recent_anndata_manager(cells, required=True)
+        self._register_manager_for_instance(manager)
+        BaseModelClass.adata.fset(self, cells)
         self._has_contract_of_adata = False
 
     def save(
@@ -157,7 +156,7 @@ class SavedModel(BaseModelClass):
         (700, 80)
         """
         check_path("dir_path", dir_path)
-        _, _, target = placed(accelerator, device)
+        _, _, target = placed(accelerator, device, argument="device")
         folder = storage.standing(Path(dir_path))
         saved, weights = _fields_and_weights(folder)
         cells = _cells_beside(folder, saved.adata_sha256) if adata is None else adata
@@ -236,17 +235,13 @@ def _setup_of(cells: AnnData, contract: DataContract) -> dict[str, Any]:
     setup = dict(contract.setup)
     for argument in ("labels_key", "batch_key"):
         is_needed = argument == "labels_key" and contract.label_names
-        if not is_needed and not _is_whole(cells.obs, setup[argument]):
+        if not is_needed and not data.is_whole(cells.obs, setup[argument]):
             setup[argument] = None
     try:
         data.check_graph(cells, setup["neighbors_key"])
     except KeyError:
         setup["neighbors_key"] = None
     return setup
-
-
-def _is_whole(obs: pd.DataFrame, column: str | None) -> bool:
-    return column in obs and not obs[column].isna().any()
 
 
 def _no_pickle(method: str) -> NotImplementedError:

@@ -268,7 +268,7 @@ CASES: list[Case] = [
         "batches of text and numbers",
         lambda b: scDiffAug.setup_anndata(b.raw(obs={"b": [1, "a"] * 30}), batch_key="b"),
         T,
-        "batch_key='b' mixes text with other values",
+        "batch_key='b' holds values of several types",
     ),
     (
         "features of other versions",
@@ -470,3 +470,16 @@ def test_bad_call_is_refused_in_words(
     with pytest.raises(error, match=message) as caught:
         call(bench)
     assert caught.type is error
+
+
+def test_new_cells_are_taken_from_a_mixture_as_the_message_says(bench: Bench) -> None:
+    both = _together(bench)
+    new = both[both.obs["is_augmented"].isin([True])].copy()
+    # As many as the real cells that are kept apart from their sources.
+    assert bench.model.augmentation_report(new)["n_cells"] == 30
+
+
+def test_names_that_are_categories_of_text_are_names(bench: Bench) -> None:
+    cells = bench.adata.copy()
+    cells.obs.index = pd.CategoricalIndex(cells.obs_names)
+    assert bench.model.get_latent_representation(cells).shape == (60, 8)

@@ -192,7 +192,7 @@ def test_another_graph_is_not_taken_for_that_of_the_run(adata: AnnData, tmp_path
     scDiffAug.setup_anndata(cells, neighbors_key="neighbors")
     _train(_model(cells), checkpoint_dir=tmp_path / "run")
     sc.pp.neighbors(cells, use_rep="X", n_neighbors=16, metric="cosine")
-    with pytest.raises(ValueError, match="is of a run with other cells:"):
+    with pytest.raises(ValueError, match="is of a run with other neighbors:"):
         _train(_model(cells), checkpoint_dir=tmp_path / "run", resume=True)
 
 

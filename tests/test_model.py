@@ -13,7 +13,7 @@ from sklearn.neighbors import NearestNeighbors
 from small_cells import logs_of_no_counts
 
 import scdiffaug
-from scdiffaug import augmentation, metrics, scDiffAug
+from scdiffaug import augmentation, fitting, metrics, scDiffAug
 from scdiffaug.preparing import training_cells
 
 QUICK = {"max_epochs": 3, "enable_progress_bar": False}
@@ -346,8 +346,10 @@ def test_training_on_other_cells_sees_the_features_that_vary_in_them(
 ) -> None:
     types = pbmc.obs["cell_type"]
     first, other = pbmc[types == types.iloc[0]].copy(), pbmc[types != types.iloc[0]].copy()
+    # Of the first cells fewer features vary than may be seen.
+    first.X = sparse.csr_matrix(first.X.multiply(np.arange(765) < 30))
     options = {"n_top_features": 40, "diffusion": "none"}
-    model = scDiffAug(first, **options)
+    model = scDiffAug(first[np.asarray(first.X.sum(1)).ravel() > 0].copy(), **options)
     seen = model._contract.selected
     model.save(tmp_path / "model")
     if how == "load":
@@ -363,6 +365,29 @@ def test_training_on_other_cells_sees_the_features_that_vary_in_them(
     np.testing.assert_array_equal(
         model.get_latent_representation(), built.get_latent_representation()
     )
+
+
+def test_labels_of_other_cells_are_learnt_from(pbmc: AnnData) -> None:
+    scDiffAug.setup_anndata(pbmc, labels_key="cell_type")
+    model = scDiffAug(pbmc, condition="labels")
+    other = pbmc.copy()
+    other.obs["cell_type"] = other.obs["cell_type"].astype(str) + " of another donor"
+    model.adata = other
+    model.train(**QUICK)
+    assert set(model._contract.label_names) == set(other.obs["cell_type"])
+
+
+def test_an_interruption_before_the_first_step_leaves_a_trained_model(
+    trained: scDiffAug, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    before = trained.get_latent_representation()
+    monkeypatch.setattr(fitting, "training_cells", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        trained.train(**QUICK)
+    np.testing.assert_array_equal(trained.get_latent_representation(), before)
 
 
 def test_numbers_of_numpy_are_numbers(pbmc: AnnData, tmp_path: Path) -> None:

@@ -106,9 +106,13 @@ def _expected(expected: ArrayLike, made: Values, labels: ArrayLike) -> NDArray[A
     is_text = [infer_dtype(values) == "string" for values in (wanted, known)]
     # A type that no real cell has is no mistake; text beside numbers is.
     if len(wanted) and len(known) and is_text[0] != is_text[1]:
+        shown = [
+            next(value for value in values.tolist() if isinstance(value, str) == text)
+            for values, text in zip((wanted, known), is_text, strict=True)
+        ]
         raise ValueError(
-            f"expected holds values like {wanted[:1].tolist()[0]!r}, labels like "
-            f"{known[:1].tolist()[0]!r}: pass both as text, or both as numbers."
+            f"expected holds values like {shown[0]!r}, labels like {shown[1]!r}: pass both as "
+            "text, or both as numbers."
         )
     return wanted
 
