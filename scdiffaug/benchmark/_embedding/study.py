@@ -158,7 +158,7 @@ def embedding(
     ... )
     >>> accuracy = results[results["metric"] == "linear_svm_accuracy"]
     >>> accuracy["representation"].tolist()
-    ['2d']
+    ['2d', 'components']
     """
     methods.check(method_names, METHODS)
     check_whole("n_seeds", n_seeds)

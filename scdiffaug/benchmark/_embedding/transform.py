@@ -94,7 +94,7 @@ def transform(
     ...     ["pbmc.h5ad"], method_names=["pca"], n_seeds=1, cache="cache", show_progress=False
     ... )
     >>> results["representation"].unique().tolist()
-    ['2d', '2d_new']
+    ['2d', '2d_new', 'components', 'components_new']
     """
     methods.check(method_names, {n: each for n, each in METHODS.items() if each.embeds_new})
     check_whole("n_seeds", n_seeds)
