@@ -10,13 +10,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import safetensors
 import safetensors.torch
 from torch import Tensor
 
 from scdiffaug._checks import check_flag, check_path
 from scdiffaug.contract import DataContract
+from scdiffaug.matrices import digest
 from scdiffaug.pairs import PairBatches
 from scdiffaug.storage import check_writable, difference, write_whole
 
@@ -60,24 +60,19 @@ def described(
     contract: DataContract, batches: PairBatches, settings: Mapping[str, Any]
 ) -> dict[str, Any]:
     """All that decides the outcome of a run: cells, features, and how it is trained."""
+    has_graph = contract.setup["neighbors_key"] is not None
     return {
         "cells": batches.digest(),
         "features": contract.to_dict()["var_names_sha256"],
         "variable features": list(contract.selected),
         "feature_space": asdict(contract.space),
         "neighbors_key": contract.setup["neighbors_key"],
-        "neighbors": _own_neighbors(contract, batches),
+        # Those that the package searches for depend on the cells and on rounding alone.
+        "neighbors": digest(batches.walks.neighbors) if has_graph else None,
         "n_neighbors": contract.n_neighbors,
         "batch_size": batches.batch_size,
         **settings,
     }
-
-
-def _own_neighbors(contract: DataContract, batches: PairBatches) -> str | None:
-    """sha256 of the user's neighbours; those searched for depend on cells and rounding alone."""
-    if contract.setup["neighbors_key"] is None:
-        return None
-    return hashlib.sha256(np.ascontiguousarray(batches.walks.neighbors).data).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)

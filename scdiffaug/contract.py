@@ -94,6 +94,7 @@ class DataContract:
             doubts.warn_of_odd_cells(first, adata.obs_names, space)
             doubts.warn_of_mixed_features(adata)
             doubts.warn_of_lost_ones(first, space)
+        neighbors.check_enough(adata.n_obs, n_neighbors)
         contract = cls(
             setup=setup,
             space=space,
@@ -115,7 +116,6 @@ class DataContract:
     def _fitted(
         self, cells: AnnData, x: Matrix | StoredMatrix, *, needs_labels: bool
     ) -> DataContract:
-        neighbors.check_enough(cells.n_obs, self.n_neighbors)
         rows, few = subsample(x)
         key = self.setup["batch_key"]
         batch = cells.obs[key].iloc[rows] if data.is_whole(cells.obs, key) else None

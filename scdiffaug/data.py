@@ -301,21 +301,20 @@ def align_features(
     if adata.var_names.equals(var_names):
         return adata if indices is None else adata[rows]
     missing = var_names.difference(adata.var_names, sort=False)
-    if len(missing):
-        hint = _hint_at_other_names(missing, adata.var_names)
+    if not len(missing):
+        return adata[rows, var_names]
+    hint = _hint_at_other_names(missing, adata.var_names)
     if len(missing) == len(var_names):
         raise ValueError(
             f"{argument} has none of the model's {len(var_names)} features: its names are like "
             f"{adata.var_names[0]!r}, the model's like {var_names[0]!r}; rename "
             f"{argument}.var_names, e.g. from symbols to Ensembl identifiers.{hint}"
         )
-    if len(missing):
-        raise ValueError(
-            f"{argument} lacks {len(missing)} of the model's {len(var_names)} features, e.g. "
-            f"{', '.join(map(repr, missing[:5]))}: add them as zeros if they were not measured, "
-            f"or train on features that all cells share.{hint}"
-        )
-    return adata[rows, var_names]
+    raise ValueError(
+        f"{argument} lacks {len(missing)} of the model's {len(var_names)} features, e.g. "
+        f"{', '.join(map(repr, missing[:5]))}: add them as zeros if they were not measured, "
+        f"or train on features that all cells share.{hint}"
+    )
 
 
 def _hint_at_other_names(missing: pd.Index, names: pd.Index) -> str:

@@ -18,17 +18,6 @@ from scdiffaug.processes import Hardware
 from scdiffaug.registering import RegisteringModel
 from scdiffaug.training import TrainingOptions, fit
 
-# All that a training changes.
-_CHANGED = (
-    "_contract",
-    "_module_config",
-    "_model_summary_string",
-    "_has_contract_of_adata",
-    "module",
-    "is_trained_",
-    "history_",
-)
-
 
 class FittingModel(RegisteringModel):
     """A registered model that builds its module anew for its cells, and trains it."""
@@ -59,12 +48,15 @@ class FittingModel(RegisteringModel):
             batches = self._training_cells(budget, balance=balance, relatedness=relatedness)
             checkpoints = None
             if checkpoint_dir is not None:
-                settings = {**self._module_config, **asdict(options)}
-                settings |= {"accelerator": hardware.accelerator, "precision": precision}
-                settings |= {"balance": balance, "relatedness": relatedness}
-                settings |= {
+                settings = {
+                    **self._module_config,
+                    **asdict(options),
                     "max_epochs": budget.max_epochs,
+                    "accelerator": hardware.accelerator,
                     "n_processes": hardware.n_processes,
+                    "precision": precision,
+                    "balance": balance,
+                    "relatedness": relatedness,
                 }
                 run = described(self._contract, batches, settings)
                 checkpoints = Checkpoints(Path(checkpoint_dir), run)
@@ -109,11 +101,10 @@ class FittingModel(RegisteringModel):
 
     @contextmanager
     def _unchanged_on_error(self) -> Iterator[None]:
-        before = {name: getattr(self, name) for name in _CHANGED}
+        before = dict(self.__dict__)
         try:
             yield
         # Ctrl-C, too, while cells are prepared.
         except BaseException:
-            for name, value in before.items():
-                setattr(self, name, value)
+            self.__dict__.update(before)
             raise

@@ -218,7 +218,7 @@ def stacked(parts: Sequence[Matrix]) -> Matrix:
     return sparse.vstack(parts, "csr") if sparse.issparse(parts[0]) else np.concatenate(parts)
 
 
-def digest(x: Matrix | StoredMatrix) -> str:
+def digest(x: Matrix | StoredMatrix | Rows) -> str:
     """sha256 of all values in their order."""
     blocks = (x[rows] for rows in row_blocks(x)) if isinstance(x, StoredMatrix) else (x,)
     found = hashlib.sha256()

@@ -50,8 +50,7 @@ class SavedModel(BaseModelClass):
 
     @adata.setter
     def adata(self, adata: AnnData) -> None:
-        cells = data.align_features(adata, pd.Index(self._contract.var_names))
-        self.setup_anndata(cells, **_setup_of(cells, self._contract))
+        cells = self._set_up(adata, self._contract)
         manager = self._get_most_recent_anndata_manager(cells, required=True)
         self._register_manager_for_instance(manager)
         BaseModelClass.adata.fset(self, cells)
@@ -212,9 +211,13 @@ class SavedModel(BaseModelClass):
             registry = {"setup_args": dict(contract.setup), "field_registries": {}}
             super().__init__(registry=registry)
             return
+        super().__init__(self._set_up(adata, contract))
+
+    def _set_up(self, adata: AnnData, contract: DataContract) -> AnnData:
+        """The cells with the model's features in its order, registered as the contract says."""
         cells = data.align_features(adata, pd.Index(contract.var_names))
         self.setup_anndata(cells, **_setup_of(cells, contract))
-        super().__init__(cells)
+        return cells
 
     @property
     def feature_space(self) -> str:

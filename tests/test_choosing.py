@@ -99,7 +99,8 @@ def test_whole_numbers_are_groups_whatever_their_type(trained: scDiffAug) -> Non
     ends = {"start": cells.obs["cluster"].iloc[0], "end": 2}
     assert trained.interpolate(cells, groupby="cluster", n_cells=3, **ends, **FAST).n_obs == 3
     fractions = cells.obs["cluster"] + 0.5
-    for cells.obs["cluster"] in (fractions, fractions.astype("category")):
+    for column in (fractions, fractions.astype("category")):
+        cells.obs["cluster"] = column
         with pytest.raises(ValueError, match="groupby='cluster' holds fractions, not groups"):
             trained.augment(cells, groupby="cluster", target=30, **FAST)
 
