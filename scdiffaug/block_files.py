@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,24 @@ def _one_of_each_type(column: pd.DataFrame) -> pd.DataFrame:
     if values.dtype != object:
         return column.iloc[:1]
     return column.loc[values.map(type).drop_duplicates().index]
+
+
+@contextmanager
+def waiting_beside(out: Path, digest: str, n_blocks: int) -> Iterator[list[Path]]:
+    """Yield the places of blocks that are to be joined in ``out``, in a folder beside it.
+
+    The folder is named by the digest of all that decides the blocks: where a call was
+    interrupted, what it had finished is there when it is repeated. It is removed at the end.
+    """
+    folder = out.with_name(f".{out.name}.{digest[:16]}")
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield [folder / f"{number}.h5ad" for number in range(n_blocks)]
+        shutil.rmtree(folder)
+    finally:
+        # Fails, as it should, if blocks are left for the next call.
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def write_blocks(

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -61,10 +57,9 @@ class _Job:
     def rows(self, block: int) -> slice:
         return slice(block * self.block_size, (block + 1) * self.block_size)
 
-    def waiting_beside(self, out: Path) -> Path:
-        """Folder in which finished blocks wait; each job has its own."""
+    def digest(self) -> str:
         said = json.dumps(asdict(self), sort_keys=True, default=str)
-        return out.with_name(f".{out.name}.{hashlib.sha256(said.encode()).hexdigest()[:16]}")
+        return hashlib.sha256(said.encode()).hexdigest()
 
 
 def embed(
@@ -247,18 +242,10 @@ def _run(job: _Job, out: str | Path, client: Client | str | None) -> None:
     block_files.check_new("out", out)
     out = Path(out).resolve()
     obs = _checked_obs(Path(job.cells))
-    waiting = job.waiting_beside(out)
-    waiting.mkdir(parents=True, exist_ok=True)
-    numbers = range(-(-len(obs) // job.block_size))
-    try:
-        _each(partial(_make, job, waiting), numbers, client)
-        places = [waiting / f"{number}.h5ad" for number in numbers]
+    n_blocks = -(-len(obs) // job.block_size)
+    with block_files.waiting_beside(out, job.digest(), n_blocks) as places:
+        _each(partial(_make, job), places, client)
         storage.write_whole(out, lambda aside: _gather(job, places, aside, obs=obs))
-        shutil.rmtree(waiting)
-    finally:
-        # Fails, as it should, if blocks are left for the next call.
-        with suppress(OSError):
-            waiting.rmdir()
 
 
 def _checked_obs(path: Path) -> pd.DataFrame:
@@ -270,10 +257,12 @@ def _checked_obs(path: Path) -> pd.DataFrame:
     return obs
 
 
-def _each(make: Callable[[int], None], numbers: range, client: Client | str | None) -> None:
+def _each(
+    make: Callable[[int, Path], None], places: list[Path], client: Client | str | None
+) -> None:
     if client is None:
-        for number in numbers:
-            make(number)
+        for block, place in enumerate(places):
+            make(block, place)
         return
     try:
         from distributed import Client
@@ -283,22 +272,17 @@ def _each(make: Callable[[int], None], numbers: range, client: Client | str | No
         ) from error
     if isinstance(client, str):
         with Client(client) as connected:
-            return _each(make, numbers, connected)
+            return _each(make, places, connected)
     check_is("client", client, Client, advice="pass a dask.distributed.Client or an address")
     # A block is a file, so that what a lost worker had finished is still there.
-    client.gather(client.map(make, numbers, pure=False))
+    client.gather(client.map(make, range(len(places)), places, pure=False))
 
 
-def _make(job: _Job, waiting: Path, block: int) -> None:
+def _make(job: _Job, block: int, place: Path) -> None:
     """Make one block, unless its file is there."""
-    place = waiting / f"{block}.h5ad"
-    if place.exists():
-        return
-    made = _MAKERS[job.verb](job, block)
-    # A worker that Dask gave up on may still write the same block.
-    with tempfile.TemporaryDirectory(dir=waiting) as aside:
-        made.write_h5ad(Path(aside) / place.name)
-        os.replace(Path(aside) / place.name, place)
+    if not place.exists():
+        # A worker that Dask gave up on may still write the same block, in a folder of its own.
+        storage.write_whole(place, _MAKERS[job.verb](job, block).write_h5ad)
 
 
 @lru_cache(maxsize=1)

@@ -228,14 +228,10 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     PermissionError
         If the folder may not be written to.
     """
-    # The suffix stays at the end: savefig chooses the format by it.
-    aside = path.with_name(f".partial-{path.name}")
-    with _said_of(path.parent):
-        try:
-            write(aside)
-            aside.replace(path)
-        finally:
-            aside.unlink(missing_ok=True)
+    with _workshop(path) as aside:
+        # The name stays: savefig chooses the format by its suffix.
+        write(aside / path.name)
+        os.replace(aside / path.name, path)
 
 
 def check_writable(folder: Path) -> None:
@@ -260,19 +256,27 @@ def _said_of(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def written_aside(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder that takes the place of ``folder`` once it is written whole.
-
-    Folders that killed processes left aside are swept up first.
-    """
+    """Yield an empty folder that takes the place of ``folder`` once it is written whole."""
     with _said_of(folder.parent):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        for left in _beside(folder, "new"):
+    with _workshop(folder) as aside:
+        yield aside
+        _put_in_place(aside, folder)
+
+
+@contextmanager
+def _workshop(place: Path) -> Iterator[Path]:
+    """Yield an empty folder beside a place, which is removed in the end.
+
+    Those that killed processes left there are swept up first.
+    """
+    with _said_of(place.parent):
+        for left in _beside(place, "new"):
             _sweep(left)
-        aside = _made_beside(folder, "new")
+        aside = _made_beside(place, "new")
     lock = _lock(aside)
     try:
         yield aside
-        _put_in_place(aside, folder)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
         _unlock(lock)
@@ -315,17 +319,17 @@ def _waiting(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: path.stat().st_mtime)
 
 
-def _made_beside(folder: Path, role: _Role) -> Path:
+def _made_beside(place: Path, role: _Role) -> Path:
     # mkdtemp would keep the model from all but its owner.
-    made = folder.with_name(f".{folder.name}.{role}-{secrets.token_hex(4)}")
+    made = place.with_name(f".{place.name}.{role}-{secrets.token_hex(4)}")
     made.mkdir()
     return made
 
 
-def _beside(folder: Path, role: _Role) -> list[Path]:
-    """What :func:`_made_beside` made for this folder, and for none whose name begins like it."""
-    name = re.compile(rf"\.{re.escape(folder.name)}\.{role}-\w{{8}}")
-    siblings = folder.parent.iterdir() if folder.parent.is_dir() else ()
+def _beside(place: Path, role: _Role) -> list[Path]:
+    """What :func:`_made_beside` made for this place, and for none whose name begins like it."""
+    name = re.compile(rf"\.{re.escape(place.name)}\.{role}-\w{{8}}")
+    siblings = place.parent.iterdir() if place.parent.is_dir() else ()
     return [path for path in siblings if name.fullmatch(path.name)]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import shutil
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -44,11 +43,15 @@ def write_new_cells(path: Path, plan: Plan) -> AnnData:
         If a file cannot hold a column of obs.
     """
     block_files.check_writable_obs(plan.cells.obs)
-    waiting = path.with_name(f".{path.name}.{_digest(plan)[:16]}")
-    waiting.mkdir(parents=True, exist_ok=True)
-    made = [_made(waiting, plan, number) for number in range(len(_blocks(plan)))]
-    write_whole(path, lambda aside: _join(made, plan, aside))
-    shutil.rmtree(waiting)
+    blocks = _blocks(plan)
+    with block_files.waiting_beside(path, _digest(plan), len(blocks)) as places:
+        for number, (rows, place) in enumerate(zip(blocks, places, strict=True)):
+            if place.exists():
+                continue
+            part = plan.part(rows, seed=seed_of(plan.sampling.seed, "blocks", number))
+            _make(part, place)
+            logger.info("Made block %d of %d.", number + 1, len(blocks))
+        write_whole(path, lambda aside: _join(places, plan, aside))
     return anndata.read_h5ad(path, backed="r")
 
 
@@ -57,18 +60,11 @@ def _blocks(plan: Plan) -> list[slice]:
     return list(gen_batches(len(plan.source_of), _CELLS_OF_A_BLOCK))
 
 
-def _made(waiting: Path, plan: Plan, number: int) -> Path:
-    """The file of a block, which is made unless it is there."""
-    place = waiting / f"{number}.h5ad"
-    if not place.exists():
-        blocks = _blocks(plan)
-        part = plan.part(blocks[number], seed=seed_of(plan.sampling.seed, "blocks", number))
-        new = part.make(as_learnt=True)
-        # Layers of a backed AnnData would be in memory; the sources' annotations are known.
-        new = AnnData(new.X, obs=new.obs[MADE], var=new.var, uns=new.uns)
-        write_whole(place, new.write_h5ad)
-        logger.info("Made block %d of %d.", number + 1, len(blocks))
-    return place
+def _make(part: Plan, place: Path) -> None:
+    new = part.make(as_learnt=True)
+    # Layers of a backed AnnData would be in memory; the sources' annotations are known.
+    new = AnnData(new.X, obs=new.obs[MADE], var=new.var, uns=new.uns)
+    write_whole(place, new.write_h5ad)
 
 
 def _join(made: list[Path], plan: Plan, out: Path) -> None:

@@ -455,9 +455,13 @@ def test_what_was_made_before_a_kill_is_not_made_again(
     with pytest.raises(KeyboardInterrupt):
         model.augment(n_per_cell=2, steps=2, path=tmp_path / "new.h5ad")
     assert not (tmp_path / "new.h5ad").exists()
-    (waiting,) = (path for path in tmp_path.iterdir() if path.name.startswith(".new.h5ad."))
-    # What a kill leaves of the block at hand.
-    (waiting / ".partial-8.h5ad").write_bytes(b"half")
+    left = [path for path in tmp_path.iterdir() if path.name.startswith(".new.h5ad.")]
+    # Of a call that had made nothing, nothing is left.
+    assert len(left) == (n_calls > 1)
+    for waiting in left:
+        # What a kill leaves of the block at hand.
+        (waiting / ".8.h5ad.new-01234567").mkdir()
+        (waiting / ".8.h5ad.new-01234567" / "8.h5ad").write_bytes(b"half")
     model.augment(n_per_cell=2, steps=2, path=tmp_path / "new.h5ad")
     # Nine blocks, one of them tried twice.
     assert len(calls) == 10

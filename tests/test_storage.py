@@ -73,6 +73,18 @@ def test_nothing_is_swept_where_locks_cannot_be_had(
     assert _names(tmp_path) == [left, "model"]
 
 
+def test_two_that_write_one_file_do_not_mix(tmp_path: Path) -> None:
+    def write(aside: Path) -> None:
+        aside.write_text("mine, at first")
+        storage.write_whole(tmp_path / "file", lambda other: other.write_text("another's"))
+        assert aside.read_text() == "mine, at first"
+        aside.write_text("mine")
+
+    storage.write_whole(tmp_path / "file", write)
+    assert (tmp_path / "file").read_text() == "mine"
+    assert _names(tmp_path) == ["file"]
+
+
 @pytest.mark.parametrize("role", ["old", "new"])
 def test_folders_of_names_that_begin_alike_are_left_alone(tmp_path: Path, role: str) -> None:
     others = [
