@@ -130,6 +130,9 @@ def read_values(cells: AnnData, field: str, *, name: str = "adata") -> pd.Series
         values = cells.obs[field]
     elif field in cells.var_names:
         values = pd.Series(cells.obs_vector(field), index=cells.obs_names)
+    elif cells.raw is not None and field in cells.raw.var_names:
+        # Where scanpy looks for a gene that is not among those kept.
+        values = pd.Series(cells.raw.obs_vector(field), index=cells.obs_names)
     else:
         raise KeyError(
             f"color={field!r} not found in {name}: its obs has {list(cells.obs.columns)} and no "

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from scdiffaug import tl
 from scdiffaug._checks import check_key_added
-from scdiffaug._signals import ending_on_interrupt
 from scdiffaug.augmentation import by_key
 from scdiffaug.block_files import read_cells
 from scdiffaug.choosing import Depth, Keep, Target, group_names
@@ -83,7 +82,7 @@ class Training:
     def model(self, adata: AnnData, *, diffusion: Literal["auto", "none"] = "auto") -> scDiffAug:
         """The model, not yet trained if none is saved."""
         if self.is_saved and self.folder is not None:
-            return scDiffAug._load_without_cells(self.folder)
+            return scDiffAug.load(self.folder, adata=False)
         scDiffAug.setup_anndata(adata, layer=self.layer, batch_key=self.batch_key)
         space: Any = self.feature_space or "auto"
         return scDiffAug(adata, feature_space=space, diffusion=diffusion, seed=self.seed)
@@ -97,8 +96,9 @@ class Training:
             If Ctrl-C stopped the training; nothing is saved then.
         """
         if not model.is_trained:
-            with ending_on_interrupt():
-                model.train(self.max_epochs, enable_progress_bar=self.progress)
+            model.train(self.max_epochs, enable_progress_bar=self.progress)
+            if model.was_interrupted_:
+                raise KeyboardInterrupt
             if self.folder is not None:
                 model.save(self.folder, overwrite=True)
         return model

@@ -174,7 +174,9 @@ def _picture(drawn: Drawn) -> str:
 
 def _draw_projection(ax: Axes, projection: tuple[Array, Array]) -> None:
     for points, colour, label in zip(projection, (GREY, HIGHLIGHT), ("real", "new"), strict=True):
-        ax.scatter(points[:, 0], points[:, 1], s=5, color=colour, linewidths=0, label=label)
+        # A projection of one dimension is drawn on a line.
+        x, y = np.pad(points, ((0, 0), (0, 1)))[:, :2].T
+        ax.scatter(x, y, s=5, color=colour, linewidths=0, label=label)
     ax.set(xticks=[], yticks=[], title="embedding")
     ax.legend(frameon=False, markerscale=3)
 

@@ -14,9 +14,6 @@ from types import FrameType
 import lightning.pytorch as pl
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-# Presses of Ctrl-C that ended a training.
-_INTERRUPTS: list[int] = []
-
 
 @contextmanager
 def without_chatter() -> Iterator[None]:
@@ -69,25 +66,17 @@ def stop_on_interrupt(trainer: pl.Trainer) -> Iterator[None]:
     Several processes would not stop after the same batch, and would wait for each other, so
     Lightning ends them.
     """
-    if trainer.world_size > 1 or threading.current_thread() is not threading.main_thread():
+    in_main = threading.current_thread() is threading.main_thread()
+    # A handler that is not Python's, as R's, could not be put back.
+    if trainer.world_size > 1 or not in_main or signal.getsignal(signal.SIGINT) is None:
         yield
         return
 
-    def stop(number: int, _frame: FrameType | None) -> None:
+    def stop(_number: int, _frame: FrameType | None) -> None:
         trainer.should_stop = True
-        _INTERRUPTS.append(number)
 
     before = signal.signal(signal.SIGINT, stop)
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-@contextmanager
-def ending_on_interrupt() -> Iterator[None]:
-    """Raise KeyboardInterrupt in the end if training was stopped by Ctrl-C: for commands."""
-    _INTERRUPTS.clear()
-    yield
-    if _INTERRUPTS:
-        raise KeyboardInterrupt

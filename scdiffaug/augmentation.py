@@ -258,7 +258,7 @@ def as_anndata(
         seen = contract.space.transform(x) if new.n_obs else x.copy()
         new.layers.setdefault("log1p_norm", seen)
     if held.learnt is not None:
-        new.layers.setdefault("counts", x)
+        new.layers.setdefault("counts", x.copy())
     return new
 
 
@@ -271,7 +271,8 @@ def made_uns(
 ) -> dict[str, Any]:
     """How new cells were made, scanpy's record of log1p of X, and the colours of real groups."""
     colours = {}
-    for name in cells.obs.select_dtypes("category").columns.intersection(obs.columns):
+    grouped = obs.select_dtypes("category").columns
+    for name in cells.obs.select_dtypes("category").columns.intersection(grouped):
         key, groups = f"{name}_colors", cells.obs[name].cat.categories
         if key in cells.uns and len(cells.uns[key]) == len(groups):
             kept = groups.isin(obs[name].cat.categories)

@@ -149,31 +149,30 @@ def waiting_beside(out: Path, digest: str, n_blocks: int) -> Iterator[list[Path]
 
 
 def write_blocks(
-    path: Path, blocks: Iterator[AnnData], *, obs: pd.DataFrame, uns: dict[str, Any]
+    path: Path, places: Sequence[Path], *, obs: pd.DataFrame, uns: dict[str, Any]
 ) -> None:
-    """Write blocks below one another in an .h5ad file, with one in memory at a time.
+    """Write files of blocks below one another in one, with one block in memory at a time.
 
     Parameters
     ----------
     path
         The file.
-    blocks
-        Cells with the same features, layers and embeddings; their other fields are left out.
+    places
+        Files of cells with the same features, layers and embeddings; their other fields are left
+        out.
     obs, uns
         Those of all cells.
     """
     with h5py.File(path, "w") as store:
-        first = next(blocks)
-        cells = AnnData(obs=obs, var=first.var, uns=uns)
+        cells = AnnData(obs=obs, var=read_names(places[0])[1], uns=uns)
         # As AnnData.write_h5ad does: strings cannot be written if some are missing.
         cells.strings_to_categoricals()
         write_elem(store, "/", cells)
         # A null raw, which AnnData takes for a real one when it reads a file backed.
         if "raw" in store:
             del store["raw"]
-        _append(store, first)
-        for block in blocks:
-            _append(store, block)
+        for place in places:
+            _append(store, anndata.read_h5ad(place))
         for matrix in (store.get("X"), *store["layers"].values()):
             _narrow(matrix)
 

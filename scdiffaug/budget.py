@@ -29,8 +29,8 @@ class Budget:
         Processes among which they are shared.
     batch_size
         Cells per step, in each process.
-    max_epochs, usual_epochs
-        Epochs to train, and the default number of epochs.
+    max_epochs
+        Epochs to train.
     n_passes
         How often a generator may see a cell; 0 if there is none to train.
     """
@@ -39,7 +39,6 @@ class Budget:
     n_processes: int
     batch_size: int
     max_epochs: int
-    usual_epochs: int
     n_passes: int
 
     @classmethod
@@ -60,9 +59,13 @@ class Budget:
             n_processes=n_processes,
             batch_size=batch_size,
             max_epochs=max_epochs or usual_epochs,
-            usual_epochs=usual_epochs,
             n_passes=n_passes,
         )
+
+    @property
+    def usual_epochs(self) -> int:
+        """Default number of epochs."""
+        return default_epochs(self.n_cells, self.batch_size, generates=self.n_passes > 0)
 
     @property
     def n_steps(self) -> int:

@@ -74,6 +74,8 @@ class Choice:
                 f"target={self.target!r} decides how many cells are made, but n_per_cell="
                 f"{self.n_per_cell} does too: leave one of them out."
             )
+        if isinstance(self.target, pd.Series):
+            raise TypeError("target is a Series: pass target.to_dict().")
         if isinstance(self.target, Mapping):
             fits = bool(self.target) and all(map(_is_size, self.target.values()))
         else:
@@ -100,9 +102,7 @@ class Choice:
         """Source of each new cell, one of ``rows``."""
         if self.target is None or groups is None:
             return np.repeat(rows, self.n_per_cell)
-        sources = balancing_sources(rows, groups, target=self.target, rng=rng)
-        _warn_of_few(sources, groups)
-        return sources
+        return balancing_sources(rows, groups, target=self.target, rng=rng)
 
     def wanted_depths(
         self,
@@ -121,7 +121,7 @@ class Choice:
         return sampled_depths(depths(x), source_of, pools, rng=rng)
 
 
-def _warn_of_few(sources: Rows, groups: Names) -> None:
+def warn_of_few(sources: Rows, groups: Names) -> None:
     """Warn of groups with so few sources that the new cells are only variants of these."""
     table = pd.Series(sources).groupby(groups[sources]).agg(["nunique", "size"])
     few = table[(table["nunique"] < _FEW_SOURCES) & (table["size"] > table["nunique"])]
@@ -303,8 +303,10 @@ def drawn_in_turn(rows: Rows, n: int, rng: np.random.Generator) -> Rows:
     return np.concatenate([rng.permutation(rows) for _ in range(n_rounds)])[:n]
 
 
-def end_rows(cells: AnnData, end: str | int, *, groups: Names | None, argument: str) -> Rows:
-    """Rows of one end of an interpolation: a cell by name or position, or a group's cells.
+def both_ends(
+    cells: AnnData, start: str | int, end: str | int, *, groups: Names | None
+) -> tuple[Rows, Rows]:
+    """Rows of the ends of an interpolation: of a cell by name or position, or of a group's cells.
 
     Raises
     ------
@@ -313,6 +315,13 @@ def end_rows(cells: AnnData, end: str | int, *, groups: Names | None, argument: 
     TypeError
         If it is neither a name nor a position.
     """
+    return (
+        _end_rows(cells, start, groups=groups, argument="start"),
+        _end_rows(cells, end, groups=groups, argument="end"),
+    )
+
+
+def _end_rows(cells: AnnData, end: str | int, *, groups: Names | None, argument: str) -> Rows:
     if groups is not None:
         rows = np.flatnonzero(groups == _group_name(end))
         known = f"the groups are {', '.join(map(repr, np.unique(groups)[:20].tolist()))}"

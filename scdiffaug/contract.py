@@ -15,7 +15,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from scdiffaug import data, doubts, neighbors
-from scdiffaug.features import FeatureSpace, select_features
+from scdiffaug.features import N_COMPONENTS, FeatureSpace, select_features
 from scdiffaug.matrices import (
     Matrix,
     StoredMatrix,
@@ -26,6 +26,9 @@ from scdiffaug.matrices import (
 )
 
 logger = logging.getLogger("scdiffaug")
+
+# Where files of new cells record that X holds what real cells hold in a layer.
+X_HOLDS = "x_holds_layer"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +74,7 @@ class DataContract:
         *,
         feature_space: str,
         n_top_features: int | None,
-        n_components: int = 50,
+        n_components: int = N_COMPONENTS,
         n_neighbors: int,
         needs_labels: bool,
         seed: int,
@@ -87,6 +90,8 @@ class DataContract:
         space = FeatureSpace.decide(x, feature_space, names=adata.var_names)
         x = space.read(x)
         data.check_depth(x, adata.obs_names, space)
+        if not data.are_made(adata.obs):
+            doubts.warn_of_made(adata.obs, "are learnt from")
         if feature_space == "auto" and not space.is_counts:
             doubts.warn_of_counts_beside(adata)
         if feature_space == "auto":
@@ -160,9 +165,9 @@ class DataContract:
     ) -> tuple[AnnData, Matrix | StoredMatrix]:
         """Cells with their features in the model's order, and their values, checked."""
         cells = data.align_features(adata, pd.Index(self.var_names), indices, argument=argument)
-        data.check_layer(cells, self.setup["layer"], argument="the model's layer")
-        x = data.read_matrix(cells, self.setup["layer"])
-        layer = self.setup["layer"]
+        layer = self.layer_of(cells)
+        data.check_layer(cells, layer, argument="the model's layer")
+        x = data.read_matrix(cells, layer)
         place = f"{argument}.X" if layer is None else f"layer {layer!r}"
         try:
             # Fractions given to a counts model are an error, not an embedding.
@@ -176,6 +181,12 @@ class DataContract:
         data.check_depth(x, cells.obs_names, self.space)
         self._warn_of_depth(x)
         return cells, x
+
+    def layer_of(self, cells: AnnData) -> str | None:
+        """The layer to read; None for X, which is where files of new cells have what it holds."""
+        layer, said = self.setup["layer"], cells.uns.get("scdiffaug")
+        is_in_x = isinstance(said, Mapping) and said.get(X_HOLDS) == layer
+        return None if is_in_x and layer not in cells.layers else layer
 
     def _warn_of_depth(self, x: Matrix | StoredMatrix) -> None:
         """Warn if cells differ from the training cells in depth or, if not counts, in scale."""

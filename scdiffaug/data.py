@@ -245,14 +245,8 @@ def check_indices(indices: Sequence[int], n_cells: int) -> NDArray[np.int64]:
             f"indices holds values of type {found.dtype}: pass positions of cells, e.g. those of "
             "adata.obs_names.get_indexer(names)."
         )
-    if found.dtype.kind == "b" and len(found) != n_cells:
-        raise ValueError(
-            f"indices has {len(found)} truth values for {n_cells} cells: pass one for each."
-        )
-    if found.dtype.kind == "b" and not found.any():
-        raise ValueError("indices is a mask in which no cell is True: choose at least one cell.")
     if found.dtype.kind == "b":
-        return check_indices(np.flatnonzero(found).tolist(), n_cells)
+        return _checked_mask(found, n_cells)
     beyond = found[(found < -n_cells) | (found >= n_cells)]
     if beyond.size:
         raise IndexError(
@@ -262,10 +256,20 @@ def check_indices(indices: Sequence[int], n_cells: int) -> NDArray[np.int64]:
     positions = np.arange(n_cells)[found]
     if len(np.unique(positions)) < len(positions):
         raise ValueError(
-            "indices names cells more than once: name each once; augment makes several of each "
-            "by n_per_cell."
+            "indices names cells more than once: name each once; for several new cells of each, "
+            "pass n_per_cell to augment."
         )
     return positions
+
+
+def _checked_mask(mask: NDArray[np.bool_], n_cells: int) -> NDArray[np.int64]:
+    if len(mask) != n_cells:
+        raise ValueError(
+            f"indices has {len(mask)} truth values for {n_cells} cells: pass one for each."
+        )
+    if not mask.any():
+        raise ValueError("indices is a mask in which no cell is True: choose at least one cell.")
+    return np.flatnonzero(mask)
 
 
 def check_key(adata: AnnData, argument: str, key: str | None) -> None:
@@ -296,13 +300,12 @@ def align_features(
         If features of the model are missing, naming how many and the first few.
     """
     check_frame(adata, argument)
-    # In one step, as data on disk have no views of views.
     rows = slice(None) if indices is None else check_indices(indices, adata.n_obs)
     if adata.var_names.equals(var_names):
-        return adata if indices is None else adata[rows]
+        return adata if indices is None else _subset(adata, rows, None)
     missing = var_names.difference(adata.var_names, sort=False)
     if not len(missing):
-        return adata[rows, var_names]
+        return _subset(adata, rows, var_names)
     hint = _hint_at_other_names(missing, adata.var_names)
     if len(missing) == len(var_names):
         raise ValueError(
@@ -315,6 +318,15 @@ def align_features(
         f"{', '.join(map(repr, missing[:5]))}: add them as zeros if they were not measured, "
         f"or train on features that all cells share.{hint}"
     )
+
+
+def _subset(adata: AnnData, rows: slice | NDArray[np.int64], names: pd.Index | None) -> AnnData:
+    """A view of these rows and features, of the file itself: on disk, views have no views."""
+    if not (adata.is_view and adata.isbacked):
+        return adata[rows] if names is None else adata[rows, names]
+    base = adata._adata_ref
+    kept = np.arange(base.n_obs)[adata._oidx][rows]
+    return base[kept, adata.var_names if names is None else names]
 
 
 def _hint_at_other_names(missing: pd.Index, names: pd.Index) -> str:

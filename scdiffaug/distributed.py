@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import anndata
 import pandas as pd
 from anndata import AnnData
 
@@ -19,9 +18,10 @@ from scdiffaug import block_files, data, storage
 from scdiffaug._checks import check_is, check_key_added, check_path, check_seed, check_whole
 from scdiffaug._randomness import seed_of
 from scdiffaug.augmentation import by_key
+from scdiffaug.contract import X_HOLDS
 from scdiffaug.diffusion import Sampler
 from scdiffaug.model import scDiffAug
-from scdiffaug.planning import MADE, source_obs
+from scdiffaug.planning import bare, source_obs
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -293,7 +293,7 @@ def _model(folder: str, seal: str) -> scDiffAug:
             f"{folder} holds another model than when the call began: let it stand until the call "
             "ends, under the same path on all workers."
         )
-    return scDiffAug._load_without_cells(Path(folder))
+    return scDiffAug.load(folder, adata=False)
 
 
 def _cells(job: _Job, block: int) -> tuple[scDiffAug, AnnData]:
@@ -313,7 +313,7 @@ def _embedded(job: _Job, block: int) -> AnnData:
 def _augmented(job: _Job, block: int) -> AnnData:
     model, cells = _cells(job, block)
     new = model.augment(cells, **job.options, seed=seed_of(job.seed, "blocks", block))
-    return AnnData(new.X, obs=new.obs[MADE], var=new.var, uns=new.uns)
+    return bare(new)
 
 
 _MAKERS = {"embed": _embedded, "augment": _augmented}
@@ -327,5 +327,6 @@ def _gather(job: _Job, places: list[Path], out: Path, *, obs: pd.DataFrame) -> N
         obs = source_obs(obs, pd.concat(tables))
         uns = block_files.read_field(places[0], "uns")
         uns["scdiffaug"] |= {"seed": job.seed, "block_size": job.block_size}
-    parts: Iterator[AnnData] = (anndata.read_h5ad(place) for place in places)
-    block_files.write_blocks(out, parts, obs=obs, uns=uns)
+        if (layer := _model(job.model, job.seal)._contract.setup["layer"]) is not None:
+            uns["scdiffaug"][X_HOLDS] = layer
+    block_files.write_blocks(out, places, obs=obs, uns=uns)

@@ -23,14 +23,28 @@ _LOOKED_AT = 100
 
 def warn_of_counts_beside(adata: AnnData) -> None:
     """Warn if counts stand beside values that are none: the generator does better with counts."""
-    if adata.isbacked:
-        return
     for name, values in adata.layers.items():
         if found := _counts_in(values):
             advice = f"call setup_anndata(adata, layer={name!r})"
             logger.warning("Layer %r holds %s: %s to learn from them.", name, found, advice)
-    if adata.raw is not None and (found := _counts_in(adata.raw.X)):
+    # On disk, anndata reads all of raw at once.
+    if adata.isbacked or adata.raw is None:
+        return
+    if found := _counts_in(adata.raw.X):
         logger.warning("adata.raw holds %s: pass adata.raw.to_adata() to learn from them.", found)
+
+
+def warn_of_made(obs: pd.DataFrame, what: str) -> None:
+    """Warn if some of the cells that are taken for real ones say that they are augmented."""
+    made = obs["is_augmented"].isin([True]) if "is_augmented" in obs else ()
+    if n_made := int(np.sum(made)):
+        logger.warning(
+            "%d of %d cells are augmented themselves, and %s like real ones: pass "
+            "adata[~adata.obs['is_augmented'].isin([True])] to leave them out.",
+            n_made,
+            len(obs),
+            what,
+        )
 
 
 def warn_of_mixed_features(adata: AnnData) -> None:
@@ -54,7 +68,8 @@ def warn_of_lost_ones(x: Matrix, space: FeatureSpace) -> None:
     if not len(least):
         return
     usual = float(np.median(least))
-    if space.kind == "counts" and usual > 1:
+    is_sparse = np.count_nonzero(stored_values(x)) <= x.shape[0] * x.shape[1] / 2
+    if space.kind == "counts" and usual > 1 and is_sparse:
         logger.warning(
             "The smallest value of most cells is %d, not 1: if these are normalised values that "
             "were rounded, pass the counts themselves, or the values unrounded and after "
@@ -69,7 +84,7 @@ def warn_of_lost_ones(x: Matrix, space: FeatureSpace) -> None:
             "These are normalised counts without their logarithm: call sc.pp.log1p(adata) before, "
             "and the counts are recovered and learnt from."
         )
-    else:
+    elif is_sparse:
         logger.warning(
             "Most values are 0 and the others are not whole: they are read as intensities. Of "
             "estimated counts (as of SoupX, alevin or kallisto) pass np.rint; of normalised ones "
@@ -78,11 +93,9 @@ def warn_of_lost_ones(x: Matrix, space: FeatureSpace) -> None:
 
 
 def _least_values(x: Matrix) -> NDArray[np.floating[Any]]:
-    """Smallest non-zero value of each cell that has any; none if most values are not zero."""
+    """Smallest non-zero value of each cell that has any."""
     values = sparse.csr_matrix(x, copy=True)
     values.eliminate_zeros()
-    if values.nnz > x.shape[0] * x.shape[1] / 2:
-        return np.empty(0)
     filled = np.flatnonzero(np.diff(values.indptr))
     return np.minimum.reduceat(values.data, values.indptr[filled]) if len(filled) else np.empty(0)
 

@@ -33,6 +33,8 @@ logger = logging.getLogger("scdiffaug")
 Kind = Literal["counts", "peaks", "log", "raw"]
 
 # The cofactor cytometrists use for mass cytometry.
+# Components that the encoder sees, by default.
+N_COMPONENTS = 50
 _ARCSINH_COFACTOR = 5.0
 _MOST_CELLS_FITTED = 20_000
 # A few variable genes say what a cell is, but it takes many open peaks.
@@ -328,7 +330,7 @@ class PrincipalAxes:
 
     @classmethod
     def fit(
-        cls, features: Matrix, *, n_components: int = 50, seed: int, tf_idf: bool = False
+        cls, features: Matrix, *, n_components: int = N_COMPONENTS, seed: int, tf_idf: bool = False
     ) -> PrincipalAxes:
         r"""Axes of standardised features, of at most 20,000 cells drawn at random.
 

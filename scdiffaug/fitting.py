@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from scdiffaug.budget import Budget
 from scdiffaug.checkpoint import Checkpoints, described
@@ -22,6 +22,9 @@ from scdiffaug.training import TrainingOptions, fit
 class FittingModel(RegisteringModel):
     """A registered model that builds its module anew for its cells, and trains it."""
 
+    # Whether Ctrl-C ended the last training.
+    was_interrupted_ = False
+
     def _build_anew(self, contract: DataContract, config: dict[str, Any]) -> None:
         """Build an untrained module for the cells at hand; a loaded model may know others."""
         assert self.adata is not None
@@ -36,37 +39,28 @@ class FittingModel(RegisteringModel):
         *,
         budget: Budget,
         hardware: Hardware,
-        precision: Literal["bf16-mixed", "32-true"],
-        balance: float,
-        relatedness: float,
         enable_progress_bar: bool,
         checkpoint_dir: str | Path | None,
     ) -> None:
         """Train from the beginning; if that fails, the model stays as it was."""
         with self._unchanged_on_error():
             self._build_anew(self._contract_of_adata(), self._module_config)
-            batches = self._training_cells(budget, balance=balance, relatedness=relatedness)
+            batches = self._training_cells(budget, options)
             checkpoints = None
             if checkpoint_dir is not None:
                 settings = {
                     **self._module_config,
                     **asdict(options),
-                    "max_epochs": budget.max_epochs,
                     "accelerator": hardware.accelerator,
                     "n_processes": hardware.n_processes,
-                    "precision": precision,
-                    "balance": balance,
-                    "relatedness": relatedness,
                 }
                 run = described(self._contract, batches, settings)
                 checkpoints = Checkpoints(Path(checkpoint_dir), run)
-            self.history_ = fit(
+            self.history_, self.was_interrupted_ = fit(
                 self.module,
                 batches,
                 options,
-                max_epochs=budget.max_epochs,
                 hardware=hardware,
-                precision=precision,
                 enable_progress_bar=enable_progress_bar,
                 checkpoints=checkpoints,
             )
@@ -80,9 +74,7 @@ class FittingModel(RegisteringModel):
             self._has_contract_of_adata = True
         return self._contract
 
-    def _training_cells(
-        self, budget: Budget, *, balance: float, relatedness: float
-    ) -> PairBatches:
+    def _training_cells(self, budget: Budget, options: TrainingOptions) -> PairBatches:
         """Batches of the training cells; fits to them what training does not change."""
         batches, axes = training_cells(
             self._contract,
@@ -90,8 +82,8 @@ class FittingModel(RegisteringModel):
             n_components=self._module_config["n_components"],
             batch_size=budget.batch_size,
             n_cells=budget.n_cells,
-            balance=balance,
-            relatedness=relatedness,
+            balance=options.balance,
+            relatedness=options.relatedness,
             n_projection=self._module_config["n_projection"],
             generator_batch=budget.generator_batch,
             n_processes=budget.n_processes,

@@ -139,6 +139,7 @@ class GeneratingModel(SavedModel):
             seed=seed,
             path=path,
         )
+        plan.warn()
         return plan.make() if path is None else streaming.write_new_cells(Path(path), plan)
 
     def _plan(
@@ -217,7 +218,8 @@ class GeneratingModel(SavedModel):
         Returns
         -------
         AnnData of the new cells, as from :meth:`augment`. ``.obs`` has ``start_obs_name``,
-        ``end_obs_name``, ``interpolation`` (s) and ``is_augmented``.
+        ``end_obs_name``, ``start_group`` and ``end_group`` (with ``groupby``), ``interpolation``
+        (s) and ``is_augmented``.
 
         Raises
         ------
@@ -286,10 +288,8 @@ class GeneratingModel(SavedModel):
             cells=cells,
             x=x,
             scales=Scales(self._contract, cells, x),
-            ends=(
-                choosing.end_rows(cells, start, groups=groups, argument="start"),
-                choosing.end_rows(cells, end, groups=groups, argument="end"),
-            ),
+            ends=choosing.both_ends(cells, start, end, groups=groups),
+            groups=groups,
             n_cells=n_cells,
             sampling=sampling,
             batch_size=batch_size,

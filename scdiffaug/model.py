@@ -12,10 +12,11 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from scdiffaug import augmentation, data, doubts
-from scdiffaug._checks import check_choice, check_flag, check_number, check_seed, check_whole
+from scdiffaug._checks import check_choice, check_flag, check_seed, check_whole
 from scdiffaug.budget import Budget, n_trained_on
 from scdiffaug.checkpoint import check_place
 from scdiffaug.contract import DataContract
+from scdiffaug.features import N_COMPONENTS
 from scdiffaug.fitting import FittingModel
 from scdiffaug.module import Condition, choose_diffusion
 from scdiffaug.objectives import ObjectiveName
@@ -104,7 +105,7 @@ class scDiffAug(FittingModel):
         *,
         feature_space: Literal["auto", "counts", "peaks", "log", "raw"] = "auto",
         n_top_features: int | None = None,
-        n_components: int = 50,
+        n_components: int = N_COMPONENTS,
         n_neighbors: int = 15,
         n_semantic: int = 80,
         n_projection: int = 2,
@@ -118,7 +119,7 @@ class scDiffAug(FittingModel):
         n_semantic = check_whole("n_semantic", n_semantic)
         n_projection = check_whole("n_projection", n_projection)
         if n_top_features is not None:
-            check_whole("n_top_features", n_top_features)
+            n_top_features = check_whole("n_top_features", n_top_features)
         check_choice("objective", objective, get_args(ObjectiveName))
         check_choice("condition", condition, get_args(Condition))
         seed = check_seed(seed)
@@ -226,6 +227,8 @@ class scDiffAug(FittingModel):
             If there is a checkpoint and ``resume`` is false.
         FloatingPointError
             If loss or gradient become NaN or infinite.
+        KeyError
+            If the layer, labels or neighbour graph are missing in cells that were assigned later.
         MemoryError
             If memory runs out.
         PermissionError
@@ -253,8 +256,6 @@ class scDiffAug(FittingModel):
             max_epochs = check_whole("max_epochs", max_epochs)
         has_graph = self._contract.setup["neighbors_key"] is not None
         check_choice("precision", precision, get_args(Precision))
-        balance = check_number("balance", balance, at_least=0, at_most=1)
-        relatedness = check_number("relatedness", relatedness, at_least=0, at_most=1)
         check_flag("enable_progress_bar", enable_progress_bar)
         check_place(checkpoint_dir, resume=resume)
         hardware = Hardware.chosen(
@@ -272,6 +273,7 @@ class scDiffAug(FittingModel):
             n_passes=0 if self.module.process is None else self.module.process.n_passes,
         )
         options = TrainingOptions(
+            max_epochs=budget.max_epochs,
             n_steps=budget.n_steps,
             alpha=alpha,
             encoder_share=budget.encoder_share,
@@ -280,6 +282,9 @@ class scDiffAug(FittingModel):
             learning_rate=learning_rate,
             weight_decay=weight_decay,
             generator_epsilon=budget.generator_epsilon,
+            balance=balance,
+            relatedness=relatedness,
+            precision=best_precision(hardware.accelerator) if precision == "auto" else precision,
             seed=self._contract.seed,
         )
         budget.warn_of_little()
@@ -287,9 +292,6 @@ class scDiffAug(FittingModel):
             options,
             budget=budget,
             hardware=hardware,
-            precision=best_precision(hardware.accelerator) if precision == "auto" else precision,
-            balance=balance,
-            relatedness=relatedness,
             enable_progress_bar=enable_progress_bar,
             checkpoint_dir=checkpoint_dir,
         )

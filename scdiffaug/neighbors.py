@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -221,22 +222,23 @@ class NeighborWalks:
         return self.neighbors[cells, passed.sum(1)]
 
 
+# All threads share igraph's generator.
+_SEEDING = threading.Lock()
+
+
 @contextmanager
 def _igraph_seeded(seed: int) -> Iterator[None]:
     """Give igraph its own random numbers, and afterwards Python's global ones again."""
-    igraph.set_random_number_generator(random.Random(seed))
-    try:
-        yield
-    finally:
-        igraph.set_random_number_generator(random)
+    with _SEEDING:
+        igraph.set_random_number_generator(random.Random(seed))
+        try:
+            yield
+        finally:
+            igraph.set_random_number_generator(random)
 
 
 def _exact(points: NDArray[Any], k: int, _seed: int) -> NDArray[np.int64]:
-    return (
-        NearestNeighbors(n_neighbors=k, algorithm="brute")
-        .fit(points)
-        .kneighbors(points, return_distance=False)
-    )
+    return nearest(points, points, k)[1]
 
 
 def _approximate(points: NDArray[Any], k: int, seed: int) -> NDArray[np.int64]:

@@ -8,12 +8,13 @@ from dataclasses import asdict, dataclass, replace
 from functools import cache
 from typing import Any
 
+import anndata
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from scdiffaug import choosing
+from scdiffaug import choosing, doubts
 from scdiffaug._randomness import seed_of
 from scdiffaug.augmentation import (
     Request,
@@ -121,6 +122,19 @@ class Plan(_NewCells):
         """What is recorded as provenance."""
         return {**asdict(self.sampling), **self.choice.to_dict()}
 
+    def warn(self) -> None:
+        """Warn of choices that may not do what is expected of them."""
+        groups = self.groups
+        doubts.warn_of_made(self.cells.obs.iloc[np.unique(self.source_of)], "serve as sources")
+        if self.choice.target is not None and groups is not None:
+            choosing.warn_of_few(self.source_of, groups)
+        if self.choice.keep == "consistent" and groups is not None and len(set(groups)) == 1:
+            logger.warning(
+                "All cells are %r, so that keep='consistent' rejects none: pass the other cells "
+                "too, and name the sources by indices.",
+                str(groups[0]),
+            )
+
     def part(self, rows: slice, *, seed: int) -> Plan:
         """Plan of some of the new cells, with a seed of its own."""
         return replace(
@@ -198,12 +212,6 @@ def planned(
     ``rows``: the real cells that may be sources; for the rest see :class:`Plan`.
     """
     groups = choosing.group_names(cells, choice.groupby)
-    if choice.keep == "consistent" and groups is not None and len(np.unique(groups)) == 1:
-        logger.warning(
-            "All cells are %r, so that keep='consistent' rejects none: pass the other cells too, "
-            "and name the sources by indices.",
-            str(groups[0]),
-        )
     rng = np.random.default_rng(seed_of(sampling.seed, "sources"))
     source_of = choice.sources(rows, groups, rng=rng)
     return Plan(
@@ -233,6 +241,8 @@ class Interpolation(_NewCells):
         The model, the real cells, and how new ones are drawn; see ``_NewCells``.
     ends
         Rows of the cells at either end; each new cell lies between one pair of them.
+    groups
+        Group of each real cell, if a column is named.
     n_cells
         How many new cells.
     said
@@ -240,6 +250,7 @@ class Interpolation(_NewCells):
     """
 
     ends: tuple[Rows, Rows]
+    groups: Names | None
     n_cells: int
     said: Mapping[str, Any]
 
@@ -261,12 +272,23 @@ class Interpolation(_NewCells):
         made = self._generate(x_start, request, self.sampling.seed)
         return self._as_anndata(
             made,
-            _between_obs(self.cells, start, end, share=share),
+            self._obs(start, end, share),
             {**asdict(self.sampling), **self.said},
             held=self._held(np.concatenate([start, end])).of_other_cells(
                 lambda totals: _between(totals[: self.n_cells], totals[self.n_cells :], share)
             ),
         )
+
+    def _obs(self, start: Rows, end: Rows, share: NDArray[np.float32]) -> pd.DataFrame:
+        names = self.cells.obs_names.astype(str)
+        columns = {"start_obs_name": names[start], "end_obs_name": names[end]}
+        if self.groups is not None:
+            columns |= {"start_group": self.groups[start], "end_group": self.groups[end]}
+        index = [
+            f"{a}-{b}-between{place}"
+            for place, (a, b) in enumerate(zip(names[start], names[end], strict=True))
+        ]
+        return pd.DataFrame({**columns, "interpolation": share, "is_augmented": True}, index=index)
 
 
 def _depths_between(
@@ -283,19 +305,6 @@ def _between(
     return start + share * (end - start)
 
 
-def _between_obs(
-    cells: AnnData, start: Rows, end: Rows, *, share: NDArray[np.float32]
-) -> pd.DataFrame:
-    columns = {
-        "start_obs_name": cells.obs_names[start].astype(str),
-        "end_obs_name": cells.obs_names[end].astype(str),
-        "interpolation": share,
-        "is_augmented": True,
-    }
-    names = [f"interpolated-{place}" for place in range(len(share))]
-    return pd.DataFrame(columns, index=names)
-
-
 def source_obs(obs: pd.DataFrame, made: pd.DataFrame) -> pd.DataFrame:
     """Annotations of the source cells, under the names of the new ones.
 
@@ -308,11 +317,19 @@ def source_obs(obs: pd.DataFrame, made: pd.DataFrame) -> pd.DataFrame:
     """
     sources = obs.drop(columns=["_scvi_batch", "_scvi_labels"], errors="ignore")
     sources = sources.loc[made["source_obs_name"].astype(str)]
-    sources = sources.set_index(made.index.rename(obs.index.name))
-    # As anndata does for a subset of cells: scanpy fails on groups without cells.
-    for name in sources.select_dtypes("category"):
-        sources[name] = sources[name].cat.remove_unused_categories()
+    # No file holds an index that is named like a column with other values.
+    name = None if obs.index.name in obs.columns else obs.index.name
+    sources = sources.set_index(made.index.rename(name))
+    # As for a subset of cells: scanpy fails on groups without cells.
+    if anndata.settings.remove_unused_categories:
+        for name in sources.select_dtypes("category"):
+            sources[name] = sources[name].cat.remove_unused_categories()
     return sources.assign(**{name: made[name] for name in MADE})
+
+
+def bare(new: AnnData) -> AnnData:
+    """New cells with what a block holds; layers of a backed AnnData would be in memory."""
+    return AnnData(new.X, obs=new.obs[MADE], var=new.var, uns=new.uns)
 
 
 def _made_table(sources: pd.Index, copy_of: Rows, *, strength: float) -> pd.DataFrame:

@@ -107,6 +107,7 @@ def _neighbors(
     key = contract.setup["neighbors_key"]
     if key is not None:
         data.check_graph(cells, key)
+        neighbors.check_enough(cells.n_obs, contract.n_neighbors)
         graph = cells.obsp[cells.uns[key]["distances_key"]]
         return neighbors.knn_from_graph(graph, contract.n_neighbors)
     seed = seed_of(contract.seed, "neighbors")

@@ -78,7 +78,7 @@ class Hardware:
             If an argument is out of range or unknown, or the strategy cannot train a part.
         """
         check_choice("strategy", strategy, get_args(Strategy))
-        check_whole("num_nodes", num_nodes)
+        num_nodes = check_whole("num_nodes", num_nodes)
         if strategy == "ddp" and alternates:
             raise ValueError(
                 "strategy='ddp' needs all parameters in each step, schedule='alternating' trains "

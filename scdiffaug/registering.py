@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Mapping
 
 # scvi-tools uses rich.pretty in view_anndata_setup without importing it.
 import rich.pretty  # noqa: F401
@@ -35,15 +36,29 @@ class RegisteringModel(GeneratingModel):
             logger.info("Registering adata with defaults: X, no labels, no batches.")
             cls.setup_anndata(adata)
         elif manager.adata is not adata:
-            setup = manager.registry["setup_args"]
+            setup = _still_there(adata, manager.registry["setup_args"])
             logger.info("Registering adata as what it is a copy of: %s.", setup)
             cls.setup_anndata(adata, **setup)
 
     @classmethod
+    def _is_registered(cls, adata: AnnData) -> bool:
+        """Whether adata itself is registered, not just what it is a copy or view of."""
+        manager = cls._manager_in(adata)
+        return manager is not None and manager.adata is adata
+
+    @classmethod
+    def _forget(cls, adata: AnnData) -> None:
+        """Drop adata's registration, which scvi-tools would keep until the process ends."""
+        if cls._is_registered(adata):
+            uuid = adata.uns[_SCVI_UUID_KEY]
+            of_instances = cls._per_instance_manager_store.values()
+            for store in (cls._setup_adata_manager_store, *of_instances):
+                store.pop(uuid, None)
+
+    @classmethod
     def _part_from_original(cls, adata: AnnData) -> None:
         # A copy carries its original's identity, and would take over its registration.
-        manager = cls._manager_in(adata)
-        if manager is not None and manager.adata is not adata:
+        if cls._manager_in(adata) is not None and not cls._is_registered(adata):
             del adata.uns[_SCVI_UUID_KEY]
 
     @classmethod
@@ -105,5 +120,30 @@ class RegisteringModel(GeneratingModel):
         with warnings.catch_warnings():
             # Advice on memory layout, which our reader does not depend on.
             warnings.filterwarnings("ignore", message="Training will be faster when")
+            # Of a label or batch, from which training does not learn.
+            warnings.filterwarnings("ignore", message="Category .* has fewer than 3 cells")
             manager.register_fields(adata)
         cls.register_manager(manager)
+
+
+def _still_there(adata: AnnData, setup: Mapping[str, str | None]) -> dict[str, str | None]:
+    """A registration without what this copy lacks, of which a warning tells."""
+    checks = {
+        "layer": lambda key: data.check_layer(adata, key),
+        "labels_key": lambda key: data.check_key(adata, "labels_key", key),
+        "batch_key": lambda key: data.check_key(adata, "batch_key", key),
+        "neighbors_key": lambda key: data.check_graph(adata, key),
+    }
+    kept = dict(setup)
+    for argument, key in setup.items():
+        try:
+            checks[argument](key)
+        except KeyError:
+            logger.warning(
+                "adata is a copy of cells that were registered with %s=%r, which it lacks: it is "
+                "registered without; to choose yourself, call setup_anndata.",
+                argument,
+                key,
+            )
+            kept[argument] = None
+    return kept

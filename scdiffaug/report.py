@@ -31,6 +31,7 @@ from scdiffaug.neighbors import nearest
 
 Cells = tuple[AnnData, Matrix | StoredMatrix]
 Scores = dict[str, Callable[[], tuple[float, float]]]
+Groups = dict[str, dict[str, Any]]
 
 logger = logging.getLogger("scdiffaug")
 
@@ -79,6 +80,9 @@ class Sides:
         Cells that they were made from.
     others
         Real cells that they were not made from.
+    judges
+        Real cells, none of the ``sources``, whose groups decide in which group a cell is: the
+        ``others``, and cells of which nothing was made.
     own
         Row in ``sources`` of each new cell's source, if known.
     repeats
@@ -93,6 +97,7 @@ class Sides:
     made: Side
     sources: Side
     others: Side
+    judges: Side
     own: Rows | None
     repeats: tuple[float, float]
     seed: int
@@ -142,10 +147,16 @@ def split(
     n = min(max_cells, *map(len, (sources, others, made)))
     _require_enough(n, made=made, sources=sources, others=others)
     side = partial(Side.of, space=space, groupby=groupby)
+    judges = others[:n]
+    if held_out is None:
+        # Those into whose groups new cells may stray, of which none may have been made.
+        rest = np.setdiff1d(np.arange(real[0].n_obs), candidates)
+        judges = np.concatenate([judges, rng.permutation(rest)[:max_cells]])
     return Sides(
         made=side(new, made[:n]),
         sources=side(real, sources[:n]),
         others=side(place, others[:n]),
+        judges=side(place, judges),
         own=np.arange(n) if is_linked else None,
         repeats=(_repeats(new[1]), _repeats(real[1])),
         seed=seed,
@@ -167,14 +178,15 @@ def write(
     path
         Where to write the page, whole or not at all; None writes no file.
     """
-    checks, skipped = _judged(_scores(sides, contract.space))
+    groups = _groups(sides)
+    checks, skipped = _judged(_scores(sides, contract.space, groups))
     if sides.own is None:
         skipped["own_source"] = "new.obs['source_obs_name'] is missing or names no cells of adata."
     report = {
         "checks": {name: asdict(check) for name, check in checks.items()},
         "worries": [check.words for check in checks.values() if check.verdict != "good"],
         "skipped": skipped,
-        "groups": _groups(sides),
+        "groups": groups,
         "n_cells": sides.made.x.shape[0],
         "made_with": {name: _plain(value) for name, value in sides.said.items()},
     }
@@ -238,7 +250,7 @@ def _require_enough(n: int, *, made: Rows, sources: Rows, others: Rows) -> None:
         )
 
 
-def _scores(sides: Sides, space: FeatureSpace) -> Scores:
+def _scores(sides: Sides, space: FeatureSpace, groups: Groups) -> Scores:
     """Every check that makes sense for these cells: the score of new cells and of real ones."""
     made, sources, others = (side.seen for side in (sides.made, sides.sources, sides.others))
     seed = sides.seed
@@ -253,12 +265,16 @@ def _scores(sides: Sides, space: FeatureSpace) -> Scores:
         **_novelty_scores(sides),
     }
     if len(sides.made.groups):
-        kept = partial(metrics.type_kept, others, sides.others.groups, seed=seed)
-        scores["group_kept"] = lambda: (
-            kept(made, expected=sides.made.groups),
-            kept(sources, expected=sides.sources.groups),
-        )
+        scores["group_kept"] = lambda: _kept_in_all(sides, groups)
     return scores
+
+
+def _kept_in_all(sides: Sides, groups: Groups) -> tuple[float, float]:
+    if len(np.unique(sides.judges.groups)) < 2:
+        raise ValueError("All cells are of one group, into which no other could stray.")
+    parts = (("value", sides.made), ("real", sides.sources))
+    made, real = (np.mean([groups[name][key] for name in side.groups]) for key, side in parts)
+    return float(made), float(real)
 
 
 def _same_means(others: Matrix, made: Matrix, sources: Matrix) -> tuple[float, float]:
@@ -320,12 +336,12 @@ def _judged(scores: Scores) -> tuple[dict[str, Check], dict[str, str]]:
     return checks, skipped
 
 
-def _groups(sides: Sides) -> dict[str, dict[str, float | None]]:
+def _groups(sides: Sides) -> Groups:
     """Share of new and of real cells kept in each group, and how many new cells it has."""
     if not len(sides.made.groups):
         return {}
-    others = sides.others
-    kept = partial(metrics.type_kept_per_type, others.seen, others.groups, seed=sides.seed)
+    judges = sides.judges
+    kept = partial(metrics.type_kept_per_type, judges.seen, judges.groups, seed=sides.seed)
     made, real = (kept(side.seen, expected=side.groups) for side in (sides.made, sides.sources))
     return {
         name: {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn, Self
+from typing import Any, Literal, NoReturn, Self
 
 import anndata
 import pandas as pd
@@ -29,6 +29,9 @@ _SEEDING = threading.Lock()
 
 class SavedModel(BaseModelClass):
     """An scvi-tools model whose module is built from a data contract; saved without pickle."""
+
+    # False where the contract's variable features are those of other cells.
+    _has_contract_of_adata = False
 
     def _build(self, contract: DataContract, config: dict[str, Any]) -> None:
         """Build the module; its weights depend on the seed alone, and no global state changes."""
@@ -116,7 +119,7 @@ class SavedModel(BaseModelClass):
     def load(
         cls,
         dir_path: str | Path,
-        adata: AnnData | None = None,
+        adata: AnnData | Literal[False] | None = None,
         *,
         accelerator: str = "auto",
         device: int | str = "auto",
@@ -129,7 +132,7 @@ class SavedModel(BaseModelClass):
             Folder that :meth:`save` made.
         adata
             Cells to attach, features in any order; by default those saved with the model, if any.
-            If there are none, pass ``adata`` to each method.
+            With False, or if there are none, pass ``adata`` to each method.
         accelerator, device
             Where to put the model.
 
@@ -158,15 +161,9 @@ class SavedModel(BaseModelClass):
         _, _, target = placed(accelerator, device, argument="device")
         folder = storage.standing(Path(dir_path))
         saved, weights = _fields_and_weights(folder)
-        cells = _cells_beside(folder, saved.adata_sha256) if adata is None else adata
-        return cls._restored(saved, weights, cells, device=target)
-
-    @classmethod
-    def _load_without_cells(cls, folder: Path) -> Self:
-        """Load a model for cells that come in blocks; cells saved beside it are ignored."""
-        _, _, target = placed("auto", "auto")
-        saved, weights = _fields_and_weights(storage.standing(folder))
-        return cls._restored(saved, weights, None, device=target)
+        if adata is None:
+            adata = _cells_beside(folder, saved.adata_sha256)
+        return cls._restored(saved, weights, None if adata is False else adata, device=target)
 
     @classmethod
     def _restored(
@@ -205,8 +202,28 @@ class SavedModel(BaseModelClass):
         """Refuse what scvi-tools would unpickle."""
         raise _no_pickle("convert_legacy_save")
 
+    def view_anndata_setup(
+        self, adata: AnnData | None = None, hide_state_registries: bool = False
+    ) -> None:
+        """Print how cells were registered, as in scvi-tools.
+
+        Parameters
+        ----------
+        adata
+            Cells that were registered; by default the model's own.
+        hide_state_registries
+            Leave out what the fields hold.
+
+        Raises
+        ------
+        ValueError
+            If the model was loaded without cells.
+        """
+        if self.adata is None:
+            raise ValueError("The model was loaded without cells: pass adata=... to load.")
+        super().view_anndata_setup(adata, hide_state_registries)
+
     def _attach(self, adata: AnnData | None, contract: DataContract) -> None:
-        self._has_contract_of_adata = False
         if adata is None:
             registry = {"setup_args": dict(contract.setup), "field_registries": {}}
             super().__init__(registry=registry)

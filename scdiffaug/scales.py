@@ -50,7 +50,7 @@ class Scales:
 
         If X holds something else than the values of the layer, a warning says so.
         """
-        as_read, layer = self.learnt_as(rows), self.contract.setup["layer"]
+        as_read, layer = self.learnt_as(rows), self.contract.layer_of(self.cells)
         if layer is None or not data.has_x(self.cells):
             return as_read
         values, x = self._in_x, self.x
@@ -69,7 +69,7 @@ class Scales:
 
     @cached_property
     def _learnt(self) -> Matrix | StoredMatrix:
-        return data.read_matrix(self.cells, self.contract.setup["layer"])
+        return data.read_matrix(self.cells, self.contract.layer_of(self.cells))
 
     @cached_property
     def _usual(self) -> Normalization:

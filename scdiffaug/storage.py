@@ -273,8 +273,7 @@ def _workshop(place: Path) -> Iterator[Path]:
     with _said_of(place.parent):
         for left in _beside(place, "new"):
             _sweep(left)
-        aside = _made_beside(place, "new")
-    lock = _lock(aside)
+        aside, lock = _locked_beside(place)
     try:
         yield aside
     finally:
@@ -300,7 +299,7 @@ def standing(folder: Path) -> Path:
 def _put_in_place(aside: Path, folder: Path) -> None:
     if folder.exists():
         # A full folder cannot be renamed over another: the old one waits until the new one stands.
-        old = _made_beside(folder, "old")
+        old = _beside_as(folder, "old", secrets.token_hex(4))
         os.rename(folder, old)
         try:
             os.rename(aside, folder)
@@ -319,15 +318,22 @@ def _waiting(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: path.stat().st_mtime)
 
 
-def _made_beside(place: Path, role: _Role) -> Path:
+def _locked_beside(place: Path) -> tuple[Path, int | None]:
+    token = secrets.token_hex(4)
+    made = place.with_name(f".{place.name}.{token}")
     # mkdtemp would keep the model from all but its owner.
-    made = place.with_name(f".{place.name}.{role}-{secrets.token_hex(4)}")
     made.mkdir()
-    return made
+    lock = _lock(made)
+    # Only now has it the name by which others sweep up what they can lock.
+    return made.rename(_beside_as(place, "new", token)), lock
+
+
+def _beside_as(place: Path, role: _Role, token: str) -> Path:
+    return place.with_name(f".{place.name}.{role}-{token}")
 
 
 def _beside(place: Path, role: _Role) -> list[Path]:
-    """What :func:`_made_beside` made for this place, and for none whose name begins like it."""
+    """Folders with names of :func:`_beside_as` for this place, and none that begins like it."""
     name = re.compile(rf"\.{re.escape(place.name)}\.{role}-\w{{8}}")
     siblings = place.parent.iterdir() if place.parent.is_dir() else ()
     return [path for path in siblings if name.fullmatch(path.name)]

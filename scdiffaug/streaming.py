@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,8 @@ from sklearn.utils import gen_batches
 from scdiffaug import block_files, matrices
 from scdiffaug._randomness import seed_of
 from scdiffaug.augmentation import made_uns
-from scdiffaug.planning import MADE, MOST_TRIES, Plan, source_obs
+from scdiffaug.contract import X_HOLDS
+from scdiffaug.planning import MOST_TRIES, Plan, bare, source_obs
 from scdiffaug.storage import write_whole
 
 logger = logging.getLogger("scdiffaug")
@@ -61,10 +61,7 @@ def _blocks(plan: Plan) -> list[slice]:
 
 
 def _make(part: Plan, place: Path) -> None:
-    new = part.make(as_learnt=True)
-    # Layers of a backed AnnData would be in memory; the sources' annotations are known.
-    new = AnnData(new.X, obs=new.obs[MADE], var=new.var, uns=new.uns)
-    write_whole(place, new.write_h5ad)
+    write_whole(place, bare(part.make(as_learnt=True)).write_h5ad)
 
 
 def _join(made: list[Path], plan: Plan, out: Path) -> None:
@@ -78,9 +75,10 @@ def _join(made: list[Path], plan: Plan, out: Path) -> None:
         n_asked = [rows.stop - rows.start for rows in _blocks(plan)]
         n_drawn = sum(map(_n_drawn, made, map(len, tables), n_asked))
         said = {**said, "kept_share": len(obs) / n_drawn}
-    parts: Iterator[AnnData] = (anndata.read_h5ad(place) for place in made)
+    if plan.contract.setup["layer"] is not None:
+        said = {**said, X_HOLDS: plan.contract.setup["layer"]}
     uns = made_uns(plan.cells, obs, said=said, scale=plan.contract.space.scale)
-    block_files.write_blocks(out, parts, obs=obs, uns=uns)
+    block_files.write_blocks(out, made, obs=obs, uns=uns)
 
 
 def _n_drawn(place: Path, n_kept: int, n_asked: int) -> float:

@@ -240,13 +240,12 @@ def _trained(
         yield model
         return
     check_cells("adata", adata)
-    was_set_up = scDiffAug._manager_in(adata) is not None
-    fresh = scDiffAug(adata, diffusion=diffusion)
+    was_set_up = scDiffAug._is_registered(adata)
     try:
+        fresh = scDiffAug(adata, diffusion=diffusion)
         check(fresh)
         fresh.train()
         yield fresh
     finally:
-        # scvi-tools keeps what it has registered, and so the cells, until the process ends.
         if not was_set_up:
-            fresh.deregister_manager(adata)
+            scDiffAug._forget(adata)

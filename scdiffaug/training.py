@@ -30,6 +30,7 @@ from scdiffaug.module import DiffAugModule, Tensors
 from scdiffaug.nn import multiplies_bfloat16
 from scdiffaug.pairs import PairBatches
 from scdiffaug.processes import Hardware, SameCells, averaged
+from scdiffaug.repulsion import USUAL_BALANCE, USUAL_RELATEDNESS
 from scdiffaug.schedules import layout_weight, one_cycle
 
 Schedule = Literal["joint", "alternating"]
@@ -48,8 +49,8 @@ class TrainingOptions:
 
     Parameters
     ----------
-    n_steps
-        Optimiser steps in all.
+    max_epochs, n_steps
+        Epochs, and optimiser steps in all.
     alpha
         Probability that the positives of a step are mixed with generated cells, once startup is
         over.
@@ -64,10 +65,15 @@ class TrainingOptions:
         Peak learning rate of the one-cycle schedule; weight decay of AdamW.
     generator_epsilon
         AdamW's epsilon for the generator's profiles.
+    balance, relatedness
+        How communities share the embedding; see :class:`~scdiffaug.repulsion.Repulsion`.
+    precision
+        Of matrix products: bfloat16 autocast, or float32.
     seed
         Seed of mixing, noise and substitution.
     """
 
+    max_epochs: int
     n_steps: int
     alpha: float = 0.5
     encoder_share: float = 1.0
@@ -76,6 +82,9 @@ class TrainingOptions:
     learning_rate: float = 3e-3
     weight_decay: float = 1e-2
     generator_epsilon: float
+    balance: float = USUAL_BALANCE
+    relatedness: float = USUAL_RELATEDNESS
+    precision: Literal["32-true", "bf16-mixed"]
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -84,6 +93,8 @@ class TrainingOptions:
         checked = {
             "alpha": check_number("alpha", self.alpha, at_least=0, at_most=1),
             "startup": check_number("startup", self.startup, at_least=0, at_most=1),
+            "balance": check_number("balance", self.balance, at_least=0, at_most=1),
+            "relatedness": check_number("relatedness", self.relatedness, at_least=0, at_most=1),
             "learning_rate": check_number("learning_rate", self.learning_rate, above=0),
             "weight_decay": check_number("weight_decay", self.weight_decay, at_least=0),
         }
@@ -256,6 +267,9 @@ class DiffAugPlan(pl.LightningModule):
         FloatingPointError
             If loss or gradient became NaN or infinite.
         """
+        # Ctrl-C may end training before the first step of an epoch.
+        if not self._epoch:
+            return
         # Not all steps train the same terms.
         names = dict.fromkeys(name for step in self._epoch for name in step)
         means = {name: _mean([s[name] for s in self._epoch if name in s]) for name in names}
@@ -322,15 +336,15 @@ def fit(
     batches: PairBatches,
     options: TrainingOptions,
     *,
-    max_epochs: int,
     hardware: Hardware,
-    precision: Literal["32-true", "bf16-mixed"],
     enable_progress_bar: bool,
     checkpoints: Checkpoints | None,
-) -> dict[str, pd.DataFrame]:
-    """Train a module in place and return its history; SystemExit of status 143 on SIGTERM.
+) -> tuple[dict[str, pd.DataFrame], bool]:
+    """Train a module in place; SystemExit of status 143 on SIGTERM.
 
-    The module ends on the device of its process.
+    Returns
+    -------
+    The history, and whether Ctrl-C ended training. The module ends on the device of its process.
     """
     plan = DiffAugPlan(module, options, n_processes=hardware.n_processes)
     callbacks: list[pl.Callback] = []
@@ -341,9 +355,9 @@ def fit(
         callbacks += [SameCells(batches.digest()), EndingTogether()]
     with without_chatter():
         trainer = Trainer(
-            max_epochs=max_epochs - len(plan.records),
+            max_epochs=options.max_epochs - len(plan.records),
             **asdict(hardware),
-            precision=precision,
+            precision=options.precision,
             benchmark=False,
             logger=False,
             enable_progress_bar=enable_progress_bar,
@@ -358,14 +372,14 @@ def fit(
         ):
             trainer.fit(plan, batches)
     module.to(trainer.strategy.root_device).eval()
-    if (n_trained := len(plan.records)) < max_epochs:
+    if (n_trained := len(plan.records)) < options.max_epochs:
         logger.warning(
             "Training was stopped after %d of %d epochs: the model can be used, but learnt less "
             "than it would have.",
             n_trained,
-            max_epochs,
+            options.max_epochs,
         )
-    return plan.history()
+    return plan.history(), trainer.should_stop
 
 
 def _go_on(plan: DiffAugPlan, batches: PairBatches, checkpoints: Checkpoints) -> None:

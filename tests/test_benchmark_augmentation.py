@@ -166,10 +166,23 @@ def test_who_keeps_types_is_told_those_of_the_labelled_cells_alone(trial, cache)
     assert set(plan["use_5.known"]) == set(trial.halves[0])
 
 
+def test_a_worker_that_fails_is_started_once_for_all_its_rows(trial, cache, monkeypatch):
+    started = []
+
+    def call(command, **_):
+        started.append(command)
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr(trials.processes, "call", call)
+    one = job(trial, cache / "fails", "scdiffaug", "semantic_poisson")
+    assert [one.run.error, one.run.error] == ["no memory"] * 2
+    assert len(started) == 1
+
+
 def test_types_are_filled_by_cells_that_stayed_and_scored_in_use_alone(trial, cache):
     name = "scdiffaug_consistent"
     one = job(trial, cache, "scdiffaug", name, max_epochs=20)
-    assert not one.run().error
+    assert not one.run.error
     filled = pd.Series(one.filled_types(name, 5)).value_counts()
     assert set(filled.index) <= set(trial.labels)
     assert filled.max() <= 95

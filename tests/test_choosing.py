@@ -16,7 +16,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from small_cells import logs_of_no_counts
 
 import scdiffaug
-from scdiffaug import augmentation, choosing, diffusion, scDiffAug
+from scdiffaug import augmentation, budget, choosing, diffusion, scDiffAug, tl
 
 QUICK = {"max_epochs": 3, "enable_progress_bar": False}
 FAST = {"steps": 2}
@@ -159,7 +159,6 @@ def test_what_was_chosen_is_recorded_and_written(trained: scDiffAug, tmp_path) -
         ({"target": 0, "groupby": "cell_type"}, "target=0 must be 'max', 'median' or a number"),
         ({"target": "mean", "groupby": "cell_type"}, "target='mean' must be"),
         ({"target": {"CD34+": 0}, "groupby": "cell_type"}, "target={'CD34\\+': 0} must be"),
-        ({"target": pd.Series({"CD34+": 20}), "groupby": "cell_type"}, "target=CD34"),
         ({"depth": np.array([5, 6])}, "depth=array.* must be"),
         ({"target": {}, "groupby": "cell_type"}, "target={} must be"),
         ({"target": {"CD34+": 2}, "groupby": "cell_type"}, "every group that it names has"),
@@ -507,3 +506,33 @@ def test_a_lone_group_cannot_vote_and_is_said(
     assert "rejects none" not in caplog.text
     trained.augment(trained.adata[is_one].copy(), **options)
     assert "All cells are 'CD19+ B', so that keep='consistent' rejects none" in caplog.text
+
+
+def test_paths_between_groups_can_be_put_together(trained: scDiffAug) -> None:
+    ends = [("CD34+", "CD19+ B"), ("CD34+", "Dendritic")]
+    paths = [
+        trained.interpolate(start=a, end=b, groupby="cell_type", n_cells=5, **FAST)
+        for a, b in ends
+    ]
+    both = ad.concat(paths)
+    assert both.obs_names.is_unique
+    assert both.obs["start_group"].unique().tolist() == ["CD34+"]
+    assert both.obs["end_group"].unique().tolist() == ["CD19+ B", "Dendritic"]
+    assert "start_group" not in trained.interpolate(start=0, end=1, n_cells=2, **FAST).obs
+
+
+def test_a_series_of_sizes_is_refused_in_one_line(trained: scDiffAug) -> None:
+    sizes = trained.adata.obs["cell_type"].value_counts() + 3
+    with pytest.raises(TypeError, match=r"target is a Series: pass target.to_dict\(\)"):
+        trained.augment(groupby="cell_type", target=sizes)
+    wanted = sizes.sum() - trained.adata.n_obs
+    assert trained.augment(groupby="cell_type", target=sizes.to_dict(), **FAST).n_obs == wanted
+
+
+def test_few_sources_are_said_once_though_a_model_is_trained_first(
+    pbmc: AnnData, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budget, "default_epochs", lambda *_, **__: 1)
+    pbmc.obs["group"] = ["few"] * 3 + ["many"] * 697
+    tl.augment(pbmc, groupby="group", target={"few": 9}, steps=1)
+    assert caplog.text.count("vary as so few do") == 1

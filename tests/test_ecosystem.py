@@ -48,6 +48,19 @@ def test_cells_embedded_without_a_model_are_let_go_and_registrations_are_kept(
     assert scDiffAug(adata)._contract.setup["layer"] == "counts"
 
 
+def test_copies_and_failures_are_let_go_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budget, "default_epochs", lambda *_, **__: 1)
+    adata = scdiffaug.datasets.pbmc68k_reduced()[:60].copy()
+    scDiffAug.setup_anndata(adata)
+    n_before = len(scDiffAug._setup_adata_manager_store)
+    scdiffaug.tl.embed(adata.copy())
+    scdiffaug.tl.embed(adata[:50].copy())
+    with pytest.raises(ValueError, match="cells"):
+        scdiffaug.tl.embed(adata[:5].copy())
+    assert len(scDiffAug._setup_adata_manager_store) == n_before
+    assert scDiffAug._is_registered(adata)
+
+
 def test_a_view_is_embedded_with_the_one_warning_that_anndata_has_for_it() -> None:
     adata = scdiffaug.datasets.pbmc68k_reduced()
     model = scDiffAug(adata, diffusion="none")

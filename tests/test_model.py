@@ -391,11 +391,14 @@ def test_an_interruption_before_the_first_step_leaves_a_trained_model(
 
 
 def test_numbers_of_numpy_are_numbers(pbmc: AnnData, tmp_path: Path) -> None:
-    model = scDiffAug(pbmc, n_neighbors=np.int64(10), seed=np.int64(1))
+    model = scDiffAug(
+        pbmc, n_top_features=np.int64(300), n_neighbors=np.int64(10), seed=np.int64(1)
+    )
     model.train(
         np.int64(2),
         batch_size=np.int32(256),
         alpha=np.float32(0.25),
+        num_nodes=np.int64(1),
         checkpoint_dir=tmp_path / "run",
         enable_progress_bar=False,
     )
@@ -522,3 +525,33 @@ def test_values_with_zeros_that_are_no_counts_are_said(
     pbmc.X = logs_of_no_counts(pbmc.X)
     scDiffAug(pbmc, diffusion=diffusion)
     assert ("new cells will be less like real ones" in caplog.text) == is_said
+
+
+def test_a_copy_that_lacks_what_its_original_was_registered_with_is_registered_without(
+    pbmc: AnnData, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As ``adata.raw.to_adata()``, which we advise, and which copies uns but no layer."""
+    pbmc.raw, pbmc.layers["scaled"] = pbmc, pbmc.X.toarray() * 1.5
+    pbmc.obs["batch"] = "a"
+    scDiffAug.setup_anndata(pbmc, layer="scaled", batch_key="batch")
+    setup = scDiffAug(pbmc.raw.to_adata()).registry["setup_args"]
+    assert setup["layer"] is None
+    assert setup["batch_key"] == "batch"
+    assert "registered with layer='scaled', which it lacks" in caplog.text
+
+
+def test_saved_cells_need_not_be_loaded(trained: scDiffAug, tmp_path: Path) -> None:
+    trained.save(tmp_path / "model", save_anndata=True)
+    bare = scDiffAug.load(tmp_path / "model", adata=False)
+    assert bare.adata is None
+    with pytest.raises(ValueError, match=r"loaded without cells: pass adata=... to load"):
+        bare.view_anndata_setup()
+    np.testing.assert_array_equal(
+        bare.get_latent_representation(trained.adata), trained.get_latent_representation()
+    )
+
+
+def test_rare_labels_are_no_warning(pbmc: AnnData) -> None:
+    pbmc.obs["rare"] = ["one"] + ["other"] * 699
+    scDiffAug.setup_anndata(pbmc, labels_key="rare")
+    assert scDiffAug(pbmc.copy()).registry["setup_args"]["labels_key"] == "rare"

@@ -116,3 +116,24 @@ def test_new_cells_of_new_cells_are_written_too(pbmc: AnnData, tmp_path: Path) -
     new = model.augment(indices=range(30), steps=1, n_per_cell=3)
     again = model.augment(new, steps=1, n_per_cell=2, path=tmp_path / "new.h5ad")
     assert again.n_obs == 180
+
+
+def test_an_index_that_is_a_column_too_is_written(pbmc: AnnData, tmp_path: Path) -> None:
+    """As pandas leaves it after ``set_index(..., drop=False)``; new cells have other names."""
+    pbmc.obs["barcode"] = pbmc.obs_names
+    pbmc.obs.index.name = "barcode"
+    model = scDiffAug(pbmc)
+    model.train(max_epochs=1, enable_progress_bar=False)
+    new = model.augment(steps=1, indices=[0, 1])
+    new.write_h5ad(tmp_path / "new.h5ad")
+    assert new.obs["barcode"].tolist() == pbmc.obs_names[:2].tolist()
+    on_disk = model.augment(steps=1, indices=[0, 1], path=tmp_path / "blocks.h5ad")
+    assert list(on_disk.obs_names) == list(new.obs_names)
+
+
+def test_categories_without_cells_stay_if_anndata_is_told_so(pbmc: AnnData) -> None:
+    model = scDiffAug(pbmc)
+    model.train(max_epochs=1, enable_progress_bar=False)
+    with ad.settings.override(remove_unused_categories=False):
+        new = model.augment(steps=1, indices=[0])
+    assert list(new.obs["cell_type"].cat.categories) == list(pbmc.obs["cell_type"].cat.categories)

@@ -202,6 +202,27 @@ def test_a_file_of_new_cells_has_what_the_model_reads(pbmc: AnnData, tmp_path: P
     assert (x.data % 1 == 0).all()
     np.testing.assert_array_equal(x.sum(1), pbmc.X.sum(1))
     assert "log1p" not in new.uns
+    # The model that made it reads it as it is, though it has no layer of counts.
+    new = ad.read_h5ad(tmp_path / "new.h5ad")
+    y = model.get_latent_representation(new)
+    assert model.augment(new, steps=1, indices=[0]).X.sum() == new.X[0].sum()
+    assert model.augmentation_report(new, max_cells=60)["checks"]["depth"]["verdict"] == "good"
+    new.layers["counts"] = new.X.copy()
+    np.testing.assert_array_equal(model.get_latent_representation(new), y)
+    del new.layers["counts"], new.uns["scdiffaug"]
+    with pytest.raises(KeyError, match="layer='counts' not found"):
+        model.get_latent_representation(new)
+
+
+def test_layers_of_new_cells_are_their_own(pbmc: AnnData) -> None:
+    pbmc.layers["logs"] = _normalized(pbmc).X
+    scDiffAug.setup_anndata(pbmc, layer="logs")
+    model = scDiffAug(pbmc)
+    model.train(**QUICK)
+    new = model.augment(steps=1)
+    parts = [new.X, *new.layers.values()]
+    for place, one in enumerate(parts):
+        assert not any(np.shares_memory(one.data, other.data) for other in parts[:place])
 
 
 @pytest.mark.parametrize("base", [np.e, 2])

@@ -77,6 +77,14 @@ def test_few_categories_are_safe_for_colour_blind_readers() -> None:
     assert ax.get_xlabel() == "scDiffAug 1"
 
 
+def test_genes_that_raw_alone_has_are_drawn() -> None:
+    adata = make_cells(3)
+    adata.raw = adata
+    gene, few = adata.var_names[0], adata[:, 1:].copy()
+    wanted, found = (pl.embedding(c, color=gene, show=False).collections[0] for c in (adata, few))
+    np.testing.assert_array_equal(found.get_array(), wanted.get_array())
+
+
 def test_cells_keep_their_place_and_take_the_colour_of_their_type() -> None:
     adata = make_cells(3)
     (cells,) = pl.embedding(adata, color="cell_type", show=False).collections

@@ -285,3 +285,36 @@ def test_held_out_cells_that_are_known_are_said(
 ) -> None:
     trained.augmentation_report(new, held_out=trained.adata[:40].copy(), **FEW)
     assert "40 of 40 held-out cells have names of real cells" in caplog.text
+
+
+def test_cells_that_strayed_into_a_group_of_which_none_are_made_are_found(
+    trained: scDiffAug,
+) -> None:
+    """Where one group alone is enlarged, the others are where its new cells would stray."""
+    real, types = trained.adata, trained.adata.obs["cell_type"]
+    rows, others = (np.flatnonzero(types == name) for name in ("CD19+ B", "CD14+ Monocyte"))
+    stayed = trained.augment(indices=rows, steps=2, strength=0.1)
+    strayed = stayed.copy()
+    strayed.X = real.X[np.resize(others, len(rows))]
+    found = [
+        trained.augmentation_report(new, groupby="cell_type", **FEW)["checks"]["group_kept"]
+        for new in (stayed, strayed)
+    ]
+    assert found[0]["value"] > 0.9
+    assert found[1]["value"] < 0.2
+    assert found[1]["verdict"] == "worry"
+
+
+def test_one_group_by_itself_has_none_to_stray_into(trained: scDiffAug) -> None:
+    some = trained.adata[trained.adata.obs["cell_type"] == "CD14+ Monocyte"].copy()
+    found = trained.augmentation_report(
+        trained.augment(some, steps=1), some, groupby="cell_type", **FEW
+    )
+    assert "group_kept" not in found["checks"]
+    assert "one group" in found["skipped"]["group_kept"]
+
+
+def test_a_projection_of_one_dimension_is_drawn_too() -> None:
+    model = scDiffAug(scdiffaug.datasets.pbmc68k_reduced(), n_projection=1)
+    model.train(**QUICK)
+    assert "data:image/png" in model.augmentation_report(model.augment(steps=1), **FEW)["html"]

@@ -1,5 +1,7 @@
 """What would otherwise go wrong without a word: said in one sentence, and only when it is so."""
 
+from pathlib import Path
+
 import anndata as ad
 import numpy as np
 import pytest
@@ -219,3 +221,45 @@ def test_enough_to_learn_from_needs_no_words(caplog: pytest.LogCaptureFixture) -
     assert not caplog.messages
     Budget.chosen(100, max_epochs=199, **options).warn_of_little()
     assert len(caplog.messages) == 1
+
+
+def test_normalised_counts_of_few_zeros_are_said_too(caplog: pytest.LogCaptureFixture) -> None:
+    """As of a panel of genes, of which most are found in most cells."""
+    rates = np.random.default_rng(0).gamma(4, 1, size=(1, 40)) + 2
+    counts = np.random.default_rng(1).poisson(rates * np.linspace(0.5, 2, 200)[:, None])
+    cells = AnnData(counts.astype(np.float32))
+    cells.obs_names, cells.var_names = cells.obs_names + "-c", "g" + cells.var_names
+    sc.pp.normalize_total(cells, target_sum=1e4)
+    assert np.mean(cells.X > 0) > 0.8
+    scDiffAug(cells)
+    assert "normalised counts without their logarithm" in caplog.text
+    caplog.clear()
+    intensities = np.random.default_rng(0).gamma(2, 50, size=(200, 20)).astype(np.float32)
+    scDiffAug(AnnData(intensities))
+    assert "logarithm" not in caplog.text
+
+
+def test_counts_beside_values_on_disk_are_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cells = _scaled(datasets.pbmc68k_reduced())
+    cells.layers["reads"] = datasets.pbmc68k_reduced().X
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    scDiffAug(ad.read_h5ad(tmp_path / "cells.h5ad", backed="r"))
+    assert "setup_anndata(adata, layer='reads')" in caplog.text
+
+
+def test_augmented_cells_among_real_ones_are_said(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    new = bench.model.augment(indices=range(10), steps=1)
+    assert "augmented themselves" not in caplog.text
+    both = ad.concat([bench.adata, new], join="outer")
+    scDiffAug(both)
+    assert f"10 of {both.n_obs} cells are augmented themselves, and are learnt from" in caplog.text
+    caplog.clear()
+    bench.model.augment(both, steps=1)
+    assert f"10 of {both.n_obs} cells are augmented themselves, and serve as" in caplog.text
+    caplog.clear()
+    bench.model.augment(both, indices=range(20), steps=1)
+    assert "augmented themselves" not in caplog.text

@@ -85,6 +85,22 @@ def test_two_that_write_one_file_do_not_mix(tmp_path: Path) -> None:
     assert _names(tmp_path) == ["file"]
 
 
+def test_a_folder_is_not_swept_up_before_it_is_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = storage._lock
+
+    def slow_lock(folder: Path) -> int | None:
+        monkeypatch.setattr(storage, "_lock", lock)
+        storage.write_whole(tmp_path / "file", lambda aside: aside.write_text("another's"))
+        return lock(folder)
+
+    monkeypatch.setattr(storage, "_lock", slow_lock)
+    storage.write_whole(tmp_path / "file", lambda aside: aside.write_text("mine"))
+    assert (tmp_path / "file").read_text() == "mine"
+    assert _names(tmp_path) == ["file"]
+
+
 @pytest.mark.parametrize("role", ["old", "new"])
 def test_folders_of_names_that_begin_alike_are_left_alone(tmp_path: Path, role: str) -> None:
     others = [

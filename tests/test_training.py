@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from anndata import AnnData
 import scdiffaug
 from scdiffaug import scDiffAug
 from scdiffaug.budget import Budget
+from scdiffaug.checkpoint import Checkpoints
 from scdiffaug.module import DiffAugModule
 from scdiffaug.neighborhood import neighbor_mean
 from scdiffaug.pairs import batch_bounds
@@ -423,3 +425,51 @@ print("trained to the end")
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert run.returncode == 128 + signal.SIGTERM
     assert "trained to the end" not in run.stdout
+
+
+def test_ctrl_c_between_two_epochs_keeps_what_was_learnt(
+    pbmc: AnnData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, written = Checkpoints.write, []
+
+    def press_ctrl_c(checkpoints: Checkpoints, progress: Any) -> None:
+        write(checkpoints, progress)
+        written.append(progress)
+        if len(written) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Checkpoints, "is_due", lambda _: True)
+    whole = scDiffAug(pbmc)
+    whole.train(max_epochs=6, enable_progress_bar=False)
+    monkeypatch.setattr(Checkpoints, "write", press_ctrl_c)
+    model = scDiffAug(pbmc)
+    options = {"max_epochs": 6, "checkpoint_dir": tmp_path, "enable_progress_bar": False}
+    model.train(**options)
+    assert len(model.history["loss"]) == 3
+    assert model.is_trained
+    assert model.was_interrupted_
+    model.train(**options, resume=True)
+    assert not model.was_interrupted_
+    np.testing.assert_array_equal(
+        model.get_latent_representation(), whole.get_latent_representation()
+    )
+
+
+def test_a_handler_of_signals_that_is_not_pythons_is_left_alone(
+    pbmc: AnnData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where R or another program has Python within it: what it set cannot be put back."""
+    own = signal.signal
+
+    def signal_of_a_host(number: int, handler: Any) -> Any:
+        assert number != signal.SIGINT
+        return own(number, handler)
+
+    known = signal.getsignal
+    monkeypatch.setattr(signal, "signal", signal_of_a_host)
+    monkeypatch.setattr(
+        signal, "getsignal", lambda number: None if number == signal.SIGINT else known(number)
+    )
+    model = scDiffAug(pbmc[:60, :40].copy(), n_semantic=8)
+    model.train(max_epochs=1, enable_progress_bar=False)
+    assert model.is_trained

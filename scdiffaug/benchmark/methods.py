@@ -94,7 +94,7 @@ def _ours(**settings: Any) -> Method:
 _DECIDE_NOTHING = {
     "_cli_benchmark", "_cli_errors", "_cli_files", "_colours", "_demo", "_drawing", "_files",
     "_report_page", "_results", "_saved_fields", "_verdicts", "block_files", "checkpoint", "cli",
-    "distributed", "report", "saved_model", "storage", "streaming", "tl",
+    "distributed", "report", "storage", "streaming", "tl",
 }  # fmt: skip
 
 # Peers that also run on the components our encoder sees: how much of a margin is the input?

@@ -227,7 +227,7 @@ def _rows(trial: Trial, name: str, job: Job | None) -> Iterator[dict[str, Any]]:
     if job is None:
         yield from _failed(shared, GENERATORS[name].unfit(trial.dataset.kind))
         return
-    run = job.run()
+    run = job.run
     if run.error:
         yield from _failed(shared, run.error)
         return

@@ -192,6 +192,7 @@ class Job:
         }
         return processes.named_by_hash(self.cache, self.generator.worker, decides)
 
+    @cached_property
     def run(self) -> Run:
         """Make the cells, unless they are remembered; scores are left to :func:`scores_of`."""
         if not (self.folder / "run.json").exists():

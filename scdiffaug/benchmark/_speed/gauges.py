@@ -149,9 +149,11 @@ def train_scdiffaug(size: Size) -> Measured:
             n_passes=CountThinning.n_passes,
         )
         return training.TrainingOptions(
+            max_epochs=epochs,
             n_steps=budget.n_steps,
             encoder_share=budget.encoder_share,
             generator_epsilon=budget.generator_epsilon,
+            precision=training.best_precision(size.accelerator),
         )
 
     def train(epochs: int) -> None:
@@ -159,11 +161,9 @@ def train_scdiffaug(size: Size) -> Measured:
             model.module,
             batches,
             usual(epochs),
-            max_epochs=epochs,
             hardware=Hardware.chosen(
                 size.accelerator, 1, strategy="auto", num_nodes=1, alternates=False
             ),
-            precision=training.best_precision(size.accelerator),
             enable_progress_bar=False,
             checkpoints=None,
         )
