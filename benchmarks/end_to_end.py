@@ -3,9 +3,9 @@
     python benchmarks/end_to_end.py --sizes 2000,10000,20000
     python benchmarks/end_to_end.py --stages 20000
 
-Cells of a dataset are drawn, again and again where more are asked for than there are; of each
-read only four in five are kept, so that no two cells are the same. Every method starts from raw
-counts: normalisation, variable genes and components are in its seconds; ours is ``tl.embed``.
+Cells of a dataset are drawn, again and again where more are asked for than there are; of counts
+only four in five are kept, so that no two cells are the same. Every method starts from raw
+values: normalisation, variable genes and components are in its seconds; ours is ``tl.embed``.
 One process per run, in which the method first embeds 300 cells, so that nothing is compiled in
 the seconds that count. ``--stages`` says where ours spends them.
 """
@@ -40,16 +40,18 @@ WARM_UP = 300
 
 
 class Fresh:
-    """Raw counts, and what the workers of the benchmark ask of them, made when it is asked."""
+    """Raw values, and what the workers of the benchmark ask of them, made when it is asked."""
 
-    kind, new, labels = "counts", None, None
+    new, labels = None, None
 
     def __init__(self, values: sparse.csr_matrix) -> None:
-        self.values = values
+        self.values, self.kind = values, "counts" if _are_counts(values) else "raw"
 
     @cached_property
     def features(self) -> np.ndarray:
-        """The 2,000 most variable genes on the log scale, dense."""
+        """The 2,000 most variable genes on the log scale, or arcsinh of intensities, dense."""
+        if self.kind == "raw":
+            return np.arcsinh(self.values.toarray() / 5)
         cells = ad.AnnData(self.values.copy())
         sc.pp.normalize_total(cells, target_sum=1e4)
         sc.pp.log1p(cells)
@@ -58,17 +60,23 @@ class Fresh:
         return cells.X.toarray()
 
     def pca(self, _scale: str = "log") -> np.ndarray:
-        """50 principal components."""
-        return PCA(50, random_state=0).fit_transform(self.features)
+        """50 principal components, or as many as there are features but one."""
+        n_pcs = min(50, self.values.shape[1] - 1)
+        return PCA(n_pcs, random_state=0).fit_transform(self.features)
+
+
+def _are_counts(x: sparse.csr_matrix) -> bool:
+    return not (x.data % 1).any()
 
 
 def resampled(name: str, n_cells: int) -> tuple[sparse.csr_matrix, np.ndarray]:
-    """Counts of cells drawn from a dataset, a part of their reads each, and their types."""
+    """Cells drawn from a dataset, of counts a part of each cell's, and their types."""
     adata = ad.read_h5ad(DATA / f"{name}.h5ad")
     rng = np.random.default_rng(0)
     rows = rng.choice(adata.n_obs, n_cells, replace=n_cells > adata.n_obs)
     x = sparse.csr_matrix(adata.X)[rows]
-    x.data = rng.binomial(x.data.astype(int), KEPT_READS).astype(np.float32)
+    if _are_counts(x):
+        x.data = rng.binomial(x.data.astype(int), KEPT_READS).astype(np.float32)
     x.eliminate_zeros()
     found = np.asarray(x.sum(1)).ravel() > 0
     return x[found], adata.obs["cell_type"].astype(str).to_numpy()[rows][found]
@@ -113,7 +121,7 @@ def _clock(spent: dict[str, float], stage: str, *, place: Any, function: str) ->
 
 def stages(name: str, n_cells: int) -> dict[str, Any]:
     """Seconds of ``tl.embed`` by stage, in this process."""
-    from scdiffaug import augmentation, contract, data, features, model, neighbors, tl
+    from scdiffaug import augmentation, contract, data, features, fitting, neighbors, tl
 
     x, _ = resampled(name, n_cells)
     adata = ad.AnnData(x)
@@ -126,7 +134,7 @@ def stages(name: str, n_cells: int) -> dict[str, Any]:
         ("neighbours", neighbors, "knn_indices"),
         ("weights of walks", neighbors, "jaccard_weights"),
         ("communities", neighbors.NeighborWalks, "communities"),
-        ("training", model, "fit"),
+        ("training", fitting, "fit"),
         ("embedding", augmentation, "encode"),
     ]
     with ExitStack() as clocks:
@@ -178,7 +186,10 @@ def main() -> None:
     for size, method in product(given.sizes.split(","), given.methods.split(",")):
         rows.append(in_own_process("end_to_end.py", "--data", given.data, "--one", method, size))
         print(rows[-1], flush=True)
-        command = f"python benchmarks/end_to_end.py --data {given.data} --sizes {given.sizes}"
+        command = (
+            f"python benchmarks/end_to_end.py --data {given.data} --sizes {given.sizes} "
+            f"--methods {given.methods} --name {given.name}"
+        )
         write_table(rows, given.name, title="Seconds end to end", command=command)
     figure = draw(rows)
     FigureCanvasAgg(figure)

@@ -11,6 +11,9 @@ from scdiffaug._cli_errors import or_fail
 benchmark = typer.Typer(no_args_is_help=True, help="Compare methods on labelled data.")
 
 _Data = Annotated[list[Path], typer.Option(dir_okay=False, help="An .h5ad file; repeatable.")]
+_More = Annotated[
+    list[Path] | None, typer.Argument(dir_okay=False, metavar="[FILE]...", help="More of --data.")
+]
 _Label = Annotated[str, typer.Option(help="Column of obs with the types.")]
 _Seeds = Annotated[int, typer.Option(min=1, help="Runs of each method.")]
 _Out = Annotated[Path, typer.Option(file_okay=False, help="Folder of the results.")]
@@ -29,6 +32,7 @@ _MaxEpochs = Annotated[
 def embedding(
     *,
     data: _Data,
+    more: _More = None,
     label: _Label = "cell_type",
     methods: Annotated[
         str, typer.Option(help="Names with commas; 'default' or 'all' for many.")
@@ -49,7 +53,7 @@ def embedding(
     groups = {"default": DEFAULT, "all": tuple(METHODS)}
     or_fail(
         lambda: run(
-            data,
+            [*data, *(more or [])],
             label_key=label,
             method_names=groups.get(methods, _words(methods)),
             n_seeds=seeds,
@@ -67,6 +71,7 @@ def embedding(
 def transform(
     *,
     data: _Data,
+    more: _More = None,
     label: _Label = "cell_type",
     held_out: Annotated[float, typer.Option(help="Share of the cells that is held back.")] = 0.2,
     methods: Annotated[
@@ -83,7 +88,7 @@ def transform(
 
     or_fail(
         lambda: run(
-            data,
+            [*data, *(more or [])],
             label_key=label,
             held_out=held_out,
             method_names=EMBED_NEW if methods == "default" else _words(methods),
@@ -100,6 +105,7 @@ def transform(
 def alpha(
     *,
     data: _Data,
+    more: _More = None,
     label: _Label = "cell_type",
     shares: Annotated[
         str, typer.Option(help="Shares of the cells to train on, with commas.")
@@ -115,7 +121,7 @@ def alpha(
 
     or_fail(
         lambda: run(
-            data,
+            [*data, *(more or [])],
             label_key=label,
             shares=_numbers(shares),
             n_seeds=seeds,
@@ -132,6 +138,7 @@ def alpha(
 def augmentation(
     *,
     data: _Data,
+    more: _More = None,
     label: _Label = "cell_type",
     methods: Annotated[str, typer.Option(help="Names with commas, or 'all'.")] = "all",
     settings: Annotated[
@@ -151,7 +158,7 @@ def augmentation(
 
     or_fail(
         lambda: run(
-            data,
+            [*data, *(more or [])],
             label_key=label,
             method_names=tuple(GENERATORS) if methods == "all" else _words(methods),
             settings=SETTINGS if settings == "all" else _words(settings),  # type: ignore[arg-type]

@@ -218,6 +218,13 @@ class SavedModel(BaseModelClass):
         ------
         ValueError
             If the model was loaded without cells.
+
+        Examples
+        --------
+        >>> import scdiffaug
+        >>> model = scdiffaug.scDiffAug(scdiffaug.datasets.pbmc68k_reduced())
+        >>> model.view_anndata_setup(hide_state_registries=True)  # doctest: +ELLIPSIS
+        Anndata setup with scvi-tools version...
         """
         if self.adata is None:
             raise ValueError("The model was loaded without cells: pass adata=... to load.")

@@ -299,7 +299,7 @@ def standing(folder: Path) -> Path:
 def _put_in_place(aside: Path, folder: Path) -> None:
     if folder.exists():
         # A full folder cannot be renamed over another: the old one waits until the new one stands.
-        old = _beside_as(folder, "old", secrets.token_hex(4))
+        old = _new_name(folder, "old")
         os.rename(folder, old)
         try:
             os.rename(aside, folder)
@@ -319,21 +319,23 @@ def _waiting(folder: Path) -> list[Path]:
 
 
 def _locked_beside(place: Path) -> tuple[Path, int | None]:
-    token = secrets.token_hex(4)
-    made = place.with_name(f".{place.name}.{token}")
-    # mkdtemp would keep the model from all but its owner.
-    made.mkdir()
-    lock = _lock(made)
-    # Only now has it the name by which others sweep up what they can lock.
-    return made.rename(_beside_as(place, "new", token)), lock
+    while True:
+        made = _new_name(place, "new")
+        # mkdtemp would keep the model from all but its owner.
+        made.mkdir()
+        lock = _lock(made, waits=True)
+        # Another process may have swept it up before it was locked.
+        if made.is_dir():
+            return made, lock
+        _unlock(lock)
 
 
-def _beside_as(place: Path, role: _Role, token: str) -> Path:
-    return place.with_name(f".{place.name}.{role}-{token}")
+def _new_name(place: Path, role: _Role) -> Path:
+    return place.with_name(f".{place.name}.{role}-{secrets.token_hex(4)}")
 
 
 def _beside(place: Path, role: _Role) -> list[Path]:
-    """Folders with names of :func:`_beside_as` for this place, and none that begins like it."""
+    """Folders with names of :func:`_new_name` for this place, and none that begins like it."""
     name = re.compile(rf"\.{re.escape(place.name)}\.{role}-\w{{8}}")
     siblings = place.parent.iterdir() if place.parent.is_dir() else ()
     return [path for path in siblings if name.fullmatch(path.name)]
@@ -347,7 +349,7 @@ def _sweep(left: Path) -> None:
     _unlock(lock)
 
 
-def _lock(folder: Path) -> int | None:
+def _lock(folder: Path, *, waits: bool = False) -> int | None:
     """Lock a folder until :func:`_unlock` or a kill; None if that is not possible."""
     handle = None
     try:
@@ -355,7 +357,7 @@ def _lock(folder: Path) -> int | None:
         import fcntl
 
         handle = os.open(folder, os.O_RDONLY)
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
     except (ImportError, OSError):
         _unlock(handle)
         return None

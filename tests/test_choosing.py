@@ -7,7 +7,6 @@ from pathlib import Path
 
 import anndata as ad
 import numpy as np
-import pandas as pd
 import pytest
 import scanpy as sc
 import torch

@@ -85,15 +85,15 @@ def test_two_that_write_one_file_do_not_mix(tmp_path: Path) -> None:
     assert _names(tmp_path) == ["file"]
 
 
-def test_a_folder_is_not_swept_up_before_it_is_locked(
+def test_a_folder_that_was_swept_up_before_it_was_locked_is_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lock = storage._lock
 
-    def slow_lock(folder: Path) -> int | None:
+    def slow_lock(folder: Path, **how: bool) -> int | None:
         monkeypatch.setattr(storage, "_lock", lock)
         storage.write_whole(tmp_path / "file", lambda aside: aside.write_text("another's"))
-        return lock(folder)
+        return lock(folder, **how)
 
     monkeypatch.setattr(storage, "_lock", slow_lock)
     storage.write_whole(tmp_path / "file", lambda aside: aside.write_text("mine"))

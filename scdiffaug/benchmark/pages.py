@@ -31,12 +31,21 @@ def _escaped(text: str) -> str:
 def hardware(*, gpu: bool = False) -> str:
     """What a benchmark runs on, in words."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    words = f"{cores} cores ({platform.machine()}, {platform.system()})"
+    named = [platform.system(), _processor(), f"Python {platform.python_version()}"]
+    words = f"{cores} cores ({', '.join(name for name in named if name)})"
     if not gpu:
         return words
     import torch
 
     return f"one {torch.cuda.get_device_name()}, {words}"
+
+
+def _processor() -> str:
+    """Name of the processor, which Linux alone tells in a file."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
 
 
 def command_line(study: str, data: Sequence[str | Path], options: Mapping[str, object]) -> str:
@@ -52,9 +61,12 @@ def command_line(study: str, data: Sequence[str | Path], options: Mapping[str, o
 
 
 def n_seeds(results: pd.DataFrame) -> str:
-    """How many seeds there are, in words."""
-    n = results["seed"].nunique()
-    return f"{n} seed" if n == 1 else f"{n} seeds"
+    """How many seeds there are, in words; methods and datasets may differ in it."""
+    found = results.groupby(["method", "dataset"])["seed"].nunique()
+    few, many = found.min(), found.max()
+    if few < many:
+        return f"{few} to {many} seeds"
+    return f"{many} seed" if many == 1 else f"{many} seeds"
 
 
 def interval(low: float, high: float) -> str:

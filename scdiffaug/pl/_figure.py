@@ -51,7 +51,8 @@ def panels(ax: Axes | Sequence[Axes] | None, n: int, *, of: str) -> list[Axes]:
 
 def first_row_end(axes: Sequence[Axes]) -> Axes:
     """The rightmost panel of the first row, with room beside it for the legend of all."""
-    return axes[min(len(axes), _MOST_COLUMNS) - 1]
+    rows = [None if (spec := ax.get_subplotspec()) is None else spec.rowspan for ax in axes]
+    return [ax for ax, row in zip(axes, rows, strict=True) if row == rows[0]][-1]
 
 
 def words(name: str) -> str:

@@ -18,7 +18,7 @@ from scdiffaug.pl._figure import first_row_end, panels, result, words
 
 LineStyle = Literal["-", "--", ":"]
 
-_STYLES: Mapping[str, LineStyle] = {"in_sample": "--", "held_out": "-"}
+_STYLES: Mapping[str, LineStyle] = {"in_sample": "--", "held_out": "-", "novelty": "-"}
 _FLOOR: LineStyle = ":"
 # Rows of a legend that are as high as a panel.
 _ROWS_OF_LEGEND = 9
@@ -101,7 +101,8 @@ def _checked_rows(results: pd.DataFrame, along: Along, metrics: Sequence[str]) -
     if isinstance(metrics, str):
         raise TypeError(f"metrics={metrics!r} must be a list of names: pass [{metrics!r}].")
     for metric in metrics:
-        _results.check(results, metric=metric, columns=("setting", "settings"))
+        setting = "novelty" if metric in _results.IDEAL_BY_TABLE["novelty"] else None
+        _results.check(results, metric=metric, setting=setting, columns=("setting", "settings"))
     rows = _results.along(results, along)
     if (n_values := rows["at"].nunique()) < 2:
         raise ValueError(
@@ -127,9 +128,11 @@ def _draw_curves(ax: Axes, rows: pd.DataFrame, colour: str) -> None:
 
 
 def _draw_floor(ax: Axes, rows: pd.DataFrame, colour: str) -> None:
-    floor = _results.scored(rows[rows["method"] == "real"], setting="held_out")
-    if len(floor):
-        ax.axhline(floor["value"].mean(), linestyle=_FLOOR, linewidth=1, color=colour)
+    real = rows[rows["method"] == "real"]
+    for setting in ("held_out", "novelty"):
+        floor = _results.scored(real, setting=setting)
+        if len(floor):
+            ax.axhline(floor["value"].mean(), linestyle=_FLOOR, linewidth=1, color=colour)
 
 
 def _frame(ax: Axes, metric: str, along: Along) -> None:
@@ -141,7 +144,7 @@ def _frame(ax: Axes, metric: str, along: Along) -> None:
 
 
 def _explain(ax: Axes, colours: Mapping[str, str]) -> None:
-    styles = {words(name): style for name, style in _STYLES.items()} | {"real": _FLOOR}
+    styles = {"in sample": _STYLES["in_sample"], "held out": _STYLES["held_out"], "real": _FLOOR}
     handles = [Line2D([], [], color=colour, label=name) for name, colour in colours.items()]
     handles += [Line2D([], [], color="black", linestyle=s, label=n) for n, s in styles.items()]
     legend_beside(ax, handles, n_rows=_ROWS_OF_LEGEND)

@@ -23,7 +23,12 @@ from scdiffaug.benchmark.methods import GENERATORS
 FIDELITY = ("distribution", "genes and libraries", "types kept")
 Drawing = Callable[[Axes, Picture, Picture], None]
 _TITLES = {"in_sample": "In sample", "held_out": "Held out"}
-_ON_CURVES = ("two_sample_auc", "mmd", "type_kept_neighbors")
+_ON_CURVES = (
+    "two_sample_auc",
+    "mmd",
+    "type_kept_neighbors",
+    "nearest_training_distance_ratio",
+)
 _HOW_TO_READ = """\
 - **In sample**: makers know all cells and make one per cell; compared to all of them. **Held \
 out**: makers know half of the cells and make one for each of the other half; compared to that \
@@ -221,10 +226,12 @@ def _means(ax: Axes, real: Picture, made: Picture) -> None:
 def _draw_depths(ax: Axes, real: Picture, made: Picture) -> None:
     assert real.depths is not None
     assert made.depths is not None
-    edges = np.histogram_bin_edges(np.concatenate([real.depths, made.depths]), 40)
-    bins = edges.tolist()
-    ax.hist(real.depths, bins, color="0.7", density=True)
-    ax.hist(made.depths, bins, color="C1", density=True, histtype="step")
+    # Depths differ by orders of magnitude: bins are equally wide on the axis of logarithms.
+    known = np.log10(np.maximum(np.concatenate([real.depths, made.depths]), 1))
+    bins = (10 ** np.histogram_bin_edges(known, 40)).tolist()
+    ax.hist(real.depths, bins, color="0.7")
+    ax.hist(made.depths, bins, color="C1", histtype="step")
+    ax.set_xscale("log")
     ax.set_xlabel("counts per cell: real grey, made orange", fontsize=6)
     ax.set_yticks([])
 

@@ -27,11 +27,14 @@ from scdiffaug.block_files import read_cells
 logger = logging.getLogger("scdiffaug")
 
 _WITHOUT = "scdiffaug_alpha0"
-# Scores that are reported in numbers, but not drawn.
+# Scores of the tables of differences that are not drawn.
 _BESIDE = (
     Panel("knn_accuracy", "2d", "kNN, 2-D"),
-    Panel("knn_accuracy", "80d", "kNN, 80-d"),
     Panel("silhouette", "2d", "silhouette, 2-D"),
+)
+_DRAWN = (
+    *PANELS,
+    Panel("knn_accuracy", "80d", "kNN, 80-d"),
     Panel("silhouette", "80d", "silhouette, 80-d"),
 )
 _HOW_TO_READ = """\
@@ -181,7 +184,7 @@ def _write(out: Path, results: pd.DataFrame, *, notes: Sequence[str], command: s
 
 def _verdicts(results: pd.DataFrame) -> pd.DataFrame:
     rows = []
-    for panel in (*PANELS, *_BESIDE):
+    for panel in (*_DRAWN, *_BESIDE):
         for share, own in differences(results, panel).groupby(level="share", sort=False):
             low, high = paired_interval(own)
             means = own.groupby(level="dataset").mean()
@@ -212,13 +215,13 @@ def differences_figure(results: pd.DataFrame) -> Figure:
     """One point per pair, bars at the means of datasets; shares in rows, scores in columns."""
     shares = results["share"].unique()
     names = results["dataset"].unique()
-    size = (2.6 * len(PANELS) + 1, (0.22 * len(names) + 0.9) * len(shares))
+    size = (2.0 * len(_DRAWN) + 1.5, (0.22 * len(names) + 0.9) * len(shares))
     figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots(len(shares), len(PANELS), squeeze=False, sharey=True)
+    axes = figure.subplots(len(shares), len(_DRAWN), squeeze=False, sharex=True, sharey=True)
     for row, share in zip(axes, shares, strict=True):
         row[0].set_ylabel(f"{share:.0%} of the cells", fontsize=7)
         row[0].set_yticks(range(len(names)), names)
-        for ax, panel in zip(row, PANELS, strict=True):
+        for ax, panel in zip(row, _DRAWN, strict=True):
             found = differences(results[results["share"] == share], panel)
             for place, name in enumerate(names):
                 own = found[found.index.get_level_values("dataset") == name]
@@ -226,9 +229,9 @@ def differences_figure(results: pd.DataFrame) -> Figure:
                 ax.plot(own.mean(), place, "|", ms=12, mew=2, color="C1")
             ax.axvline(0, color="0.6", lw=0.8)
             ax.tick_params(labelsize=6)
-    # All panels share this axis. The first dataset comes on top.
+    # All panels share their axes. The first dataset comes on top.
     axes[0, 0].invert_yaxis()
-    for ax, panel in zip(axes[0], PANELS, strict=True):
+    for ax, panel in zip(axes[0], _DRAWN, strict=True):
         ax.set_title(panel.title, fontsize=7)
     for ax in axes[-1]:
         ax.set_xlabel("default α less α = 0, points", fontsize=7)

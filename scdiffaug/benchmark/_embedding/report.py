@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from scdiffaug import pl
+from scdiffaug._colours import palette_of
 from scdiffaug.benchmark import pages
 from scdiffaug.benchmark.inputs import Dataset, describe
 from scdiffaug.benchmark.margins import (
@@ -199,7 +200,9 @@ def embeddings_figure(
     figure = Figure(figsize=(2 * shape[1], 2 * shape[0]), layout="constrained")
     axes = figure.subplots(*shape, squeeze=False)
     for row, dataset in zip(axes, datasets, strict=True):
-        codes = np.unique(dataset.labels, return_inverse=True)[1]
+        types, codes = np.unique(dataset.labels, return_inverse=True)
+        palette = palette_of(len(types))
+        colours = [palette[code % len(palette)] for code in codes]
         row[0].set_ylabel(dataset.name, fontsize=6)
         for ax, method in zip(row, methods, strict=False):
             ax.set(xticks=[], yticks=[])
@@ -208,7 +211,7 @@ def embeddings_figure(
                 ax.scatter(*behind[dataset.name, method].T, c="0.8", **style)
             points = pictures.get((dataset.name, method))
             if points is not None:
-                ax.scatter(*points.T, c=codes, cmap="tab20", **style)
+                ax.scatter(*points.T, c=colours, **style)
     for ax, method in zip(axes[0], methods, strict=False):
         ax.set_title(names[method], fontsize=8)
     return figure

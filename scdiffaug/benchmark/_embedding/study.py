@@ -80,6 +80,13 @@ class Plan:
                 "their types, where a dataset has more; types of fewer than ten of these are left "
                 "out of it. All cells are embedded, and all other scores are of all cells."
             )
+        if self.tuned:
+            notes.append(
+                "Tuned: of its defaults and the settings of its grid "
+                "(scdiffaug.benchmark.METHODS), each method has those whose embedding with seed 0 "
+                "is the most trustworthy, which needs no labels: the column settings of "
+                "results.csv. Methods without a grid have their defaults."
+            )
         if self.max_epochs is not None:
             notes.append(f"Ours was trained for {self.max_epochs} epochs, not its default.")
         return notes
