@@ -103,7 +103,7 @@ class Training:
                 model.save(self.folder, overwrite=True)
         return model
 
-    def said(self, model: scDiffAug) -> Summary:
+    def summary_of(self, model: scDiffAug) -> Summary:
         """What a summary says about the model."""
         return {
             "model": None if self.folder is None else str(self.folder),
@@ -155,7 +155,7 @@ def embed(
     embeddings = by_key(key_added, *model._embed(adata))
     write_whole(out, lambda aside: _copy_with(cells, embeddings, aside))
     shapes = {key: list(embedding.shape) for key, embedding in embeddings.items()}
-    return {"out": str(out), "n_cells": adata.n_obs, "obsm": shapes, **training.said(model)}
+    return {"out": str(out), "n_cells": adata.n_obs, "obsm": shapes, **training.summary_of(model)}
 
 
 def augment(
@@ -192,7 +192,7 @@ def augment(
         "n_cells": new.n_obs,
         "n_sources": adata.n_obs,
         "kept_share": None if share is None else float(share),
-        **training.said(model),
+        **training.summary_of(model),
     }
 
 
@@ -219,7 +219,7 @@ def report(
         seed=checking.seed,
     )
     told = {key: found[key] for key in ("n_cells", "worries", "checks", "skipped")}
-    return {"out": str(out), **told, **training.said(model)}
+    return {"out": str(out), **told, **training.summary_of(model)}
 
 
 def _check_place(out: Path, suffix: Literal[".h5ad", ".html"], *, overwrite: bool) -> None:

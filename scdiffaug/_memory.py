@@ -29,12 +29,12 @@ def halved_once(batch_size: int, run: Callable[[int], _T]) -> _T:
             raise
         logger.warning("No memory for %d cells at once: trying %d.", batch_size, half)
     # Only out here is the error gone, which holds on to the tensors.
-    with said_for(half):
+    with memory_errors_named(half):
         return run(half)
 
 
 @contextmanager
-def said_for(batch_size: int) -> Iterator[None]:
+def memory_errors_named(batch_size: int) -> Iterator[None]:
     """Turn what torch raises if memory runs out into one sentence.
 
     Raises

@@ -10,7 +10,7 @@ from scdiffaug._checks import check_choice, check_flag, check_number, check_seed
 from scdiffaug.contract import DataContract
 from scdiffaug.features import Kind
 from scdiffaug.module import Condition, Diffusion
-from scdiffaug.normalized import Scale
+from scdiffaug.normalized import LogScale
 from scdiffaug.objectives import ObjectiveName
 
 _LARGEST_WIDTH = 65_536
@@ -85,7 +85,7 @@ def _check_contract(contract: Any) -> None:
     _check_fields("space", contract["space"], ("kind", "cofactor", "scale"))
     check_choice("space.kind", contract["space"]["kind"], get_args(Kind))
     if contract["space"]["scale"] is not None:
-        check_choice("space.scale", contract["space"]["scale"], get_args(Scale))
+        check_choice("space.scale", contract["space"]["scale"], get_args(LogScale))
     if contract["space"]["cofactor"] is not None:
         check_number("space.cofactor", contract["space"]["cofactor"], above=0)
     for name, kind in (("var_names", str), ("selected", int), ("label_names", str)):

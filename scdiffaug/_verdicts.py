@@ -23,7 +23,7 @@ class Check:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scale:
+class Rule:
     """How one score is judged.
 
     Parameters
@@ -48,20 +48,20 @@ class Scale:
 
 
 def judge(name: str, value: float, real: float) -> Check:
-    """Judge a score by one of ``SCALES``."""
-    scale = SCALES[name]
-    excess = scale.excess(value, real)
+    """Judge a score by one of ``RULES``."""
+    rule = RULES[name]
+    excess = rule.excess(value, real)
     verdict: Verdict = "worry"
-    if excess <= scale.limits[1]:
-        verdict = "good" if excess <= scale.limits[0] else "look"
-    bad = scale.below if value < real else scale.above
+    if excess <= rule.limits[1]:
+        verdict = "good" if excess <= rule.limits[0] else "look"
+    bad = rule.below if value < real else rule.above
     return Check(
-        title=scale.title,
+        title=rule.title,
         value=value,
         real=real,
         verdict=verdict,
-        words=scale.good if verdict == "good" else bad,
-        how_to_read=scale.how_to_read,
+        words=rule.good if verdict == "good" else bad,
+        how_to_read=rule.how_to_read,
     )
 
 
@@ -83,8 +83,8 @@ def _times_apart(value: float, real: float) -> float:
 
 # The limits are conventions, not tests: a generator that is well trained on hundreds of cells
 # stays within the first limit in all checks but those of nearness to the sources.
-SCALES = {
-    "two_sample_auc": Scale(
+RULES = {
+    "two_sample_auc": Rule(
         title="A random forest tells new cells from real ones",
         how_to_read="ROC-AUC of a random forest: 0.5 where it cannot, 1 where it always can; "
         "well below 0.5 where new cells are near copies.",
@@ -96,7 +96,7 @@ SCALES = {
         excess=lambda value, real: abs(value - 0.5) - abs(real - 0.5),
         limits=(0.1, 0.25),
     ),
-    "zero_share": Scale(
+    "zero_share": Rule(
         title="Zeros",
         how_to_read="Share of values that are exactly zero.",
         good="New cells have as many zeros as real ones.",
@@ -106,7 +106,7 @@ SCALES = {
         excess=_apart,
         limits=(0.02, 0.05),
     ),
-    "depth": Scale(
+    "depth": Rule(
         title="Counts per cell",
         how_to_read="Kolmogorov-Smirnov distance to other real cells: 0 for the same "
         "distribution, 1 where no two cells overlap.",
@@ -117,7 +117,7 @@ SCALES = {
         excess=_above,
         limits=(0.1, 0.3),
     ),
-    "detected_genes": Scale(
+    "detected_genes": Rule(
         title="Genes found per cell",
         how_to_read="Kolmogorov-Smirnov distance to other real cells: 0 for the same "
         "distribution, 1 where no two cells overlap.",
@@ -128,7 +128,7 @@ SCALES = {
         excess=_above,
         limits=(0.1, 0.3),
     ),
-    "gene_means": Scale(
+    "gene_means": Rule(
         title="Means of genes",
         how_to_read="Pearson correlation of the means of genes with those of other real cells.",
         good="Genes have the means that they have in real cells.",
@@ -138,7 +138,7 @@ SCALES = {
         excess=_below,
         limits=(0.02, 0.1),
     ),
-    "gene_variances": Scale(
+    "gene_variances": Rule(
         title="Variances of genes",
         how_to_read="Variance of a gene over that in other real cells, median over genes: 1 is "
         "the same.",
@@ -149,7 +149,7 @@ SCALES = {
         excess=_times_apart,
         limits=(math.log(1.2), math.log(1.6)),
     ),
-    "nearest_distance": Scale(
+    "nearest_distance": Rule(
         title="Distance to the nearest source cell",
         how_to_read="Median distance to the nearest source cell, over that of other real cells: "
         "1 for cells as new as real ones, near 0 for copies.",
@@ -162,7 +162,7 @@ SCALES = {
         excess=_times_apart,
         limits=(math.log(1.2), math.log(1.6)),
     ),
-    "near_copies": Scale(
+    "near_copies": Rule(
         title="Near copies",
         how_to_read="Share of cells closer to a source cell than all but 1% of real cells are.",
         good="There are hardly more near copies than among real cells.",
@@ -172,7 +172,7 @@ SCALES = {
         excess=_above,
         limits=(0.03, 0.1),
     ),
-    "exact_copies": Scale(
+    "exact_copies": Rule(
         title="Exact copies",
         how_to_read="Share of cells that equal a source cell in every value.",
         good="No more new cells equal a source cell than real cells do.",
@@ -181,7 +181,7 @@ SCALES = {
         excess=_above,
         limits=(0.001, 0.01),
     ),
-    "repeats": Scale(
+    "repeats": Rule(
         title="Repeats",
         how_to_read="Share of all new cells that equal another of them in every value.",
         good="New cells do not repeat each other.",
@@ -191,7 +191,7 @@ SCALES = {
         excess=_above,
         limits=(0.001, 0.01),
     ),
-    "own_source": Scale(
+    "own_source": Rule(
         title="Nearest to their own source",
         how_to_read="Share of new cells whose nearest source cell is the one they were made "
         "from; beside it, the same of real cells, one drawn from the 15 nearest to each source.",
@@ -203,7 +203,7 @@ SCALES = {
         excess=_above,
         limits=(0.1, 0.4),
     ),
-    "group_kept": Scale(
+    "group_kept": Rule(
         title="Group kept",
         how_to_read="Share of cells whose nearest real cells are mostly of their source's "
         "group; beside it, the share of real cells that are found among their own.",

@@ -27,7 +27,7 @@ from scdiffaug.diffusion import Sampler
 from scdiffaug.matrices import Matrix, Rows, StoredMatrix, depths, stacked
 from scdiffaug.module import DiffAugModule
 from scdiffaug.nn import multiplies_bfloat16
-from scdiffaug.normalized import SCANPY_BASES, Held, Scale
+from scdiffaug.normalized import SCANPY_BASES, Held, LogScale
 
 _CELLS_AT_ONCE = 4096
 _MADE_AT_ONCE = 512
@@ -241,7 +241,7 @@ def as_anndata(
     obs: pd.DataFrame,
     *,
     contract: DataContract,
-    said: Mapping[str, Any],
+    provenance: Mapping[str, Any],
     held: Held,
 ) -> AnnData:
     """AnnData of new cells, with the var of the real ones, and how they were made.
@@ -249,7 +249,9 @@ def as_anndata(
     ``held``: how X and the layer that the model reads are to hold values.
     """
     layer, in_x = contract.setup["layer"], x if held.x is None else held.x.values(x)
-    uns = made_uns(cells, obs, said=said, scale=None if held.x is None else held.x.scale)
+    uns = made_uns(
+        cells, obs, provenance=provenance, scale=None if held.x is None else held.x.scale
+    )
     new = AnnData(in_x, obs=obs, var=cells.var.copy(), uns=uns)
     if layer is not None:
         new.layers[layer] = x.copy() if held.learnt is None else held.learnt.values(x)
@@ -266,8 +268,8 @@ def made_uns(
     cells: AnnData,
     obs: pd.DataFrame,
     *,
-    said: Mapping[str, Any],
-    scale: Scale | None,
+    provenance: Mapping[str, Any],
+    scale: LogScale | None,
 ) -> dict[str, Any]:
     """How new cells were made, scanpy's record of log1p of X, and the colours of real groups."""
     colours = {}
@@ -278,4 +280,4 @@ def made_uns(
             kept = groups.isin(obs[name].cat.categories)
             colours[key] = list(compress(cells.uns[key], kept))
     logarithm = {} if scale is None else {"log1p": {"base": SCANPY_BASES[scale]}}
-    return {"scdiffaug": {"version": version("scdiffaug"), **said}, **colours, **logarithm}
+    return {"scdiffaug": {"version": version("scdiffaug"), **provenance}, **colours, **logarithm}

@@ -93,10 +93,10 @@ class Choice:
 
     def to_dict(self) -> dict[str, Any]:
         """The options that were set; h5ad holds neither None nor a name with a slash."""
-        said = {name: value for name, value in vars(self).items() if value is not None}
+        chosen = {name: value for name, value in vars(self).items() if value is not None}
         if isinstance(self.target, Mapping):
-            said["target"] = json.dumps({_group_name(k): int(n) for k, n in self.target.items()})
-        return said
+            chosen["target"] = json.dumps({_group_name(k): int(n) for k, n in self.target.items()})
+        return chosen
 
     def sources(self, rows: Rows, groups: Names | None, *, rng: np.random.Generator) -> Rows:
         """Source of each new cell, one of ``rows``."""

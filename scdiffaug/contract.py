@@ -175,7 +175,7 @@ class DataContract:
         except ValueError as error:
             how = "" if self.space.scale != "log1p" else ", by normalize_total and log1p of scanpy"
             raise ValueError(
-                f"The model reads {self.space.said!r} values from {place}: put such values "
+                f"The model reads {self.space.description!r} values from {place}: put such values "
                 f"there{how} ({str(error).split(':')[0]})."
             ) from error
         data.check_depth(x, cells.obs_names, self.space)
@@ -184,8 +184,8 @@ class DataContract:
 
     def layer_of(self, cells: AnnData) -> str | None:
         """The layer to read; None for X, which is where files of new cells have what it holds."""
-        layer, said = self.setup["layer"], cells.uns.get("scdiffaug")
-        is_in_x = isinstance(said, Mapping) and said.get(X_HOLDS) == layer
+        layer, provenance = self.setup["layer"], cells.uns.get("scdiffaug")
+        is_in_x = isinstance(provenance, Mapping) and provenance.get(X_HOLDS) == layer
         return None if is_in_x and layer not in cells.layers else layer
 
     def _warn_of_depth(self, x: Matrix | StoredMatrix) -> None:

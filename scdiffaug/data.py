@@ -168,8 +168,8 @@ def check_graph(adata: AnnData, neighbors_key: str | None) -> None:
     advice = f"run sc.pp.neighbors(adata, key_added={neighbors_key!r})."
     if neighbors_key not in adata.uns:
         raise KeyError(f"neighbors_key={neighbors_key!r} not found in adata.uns: {advice}")
-    said = adata.uns[neighbors_key]
-    distances = said.get("distances_key") if isinstance(said, Mapping) else None
+    recorded = adata.uns[neighbors_key]
+    distances = recorded.get("distances_key") if isinstance(recorded, Mapping) else None
     if distances not in adata.obsp:
         raise KeyError(
             f"neighbors_key={neighbors_key!r} names the distances {distances!r}, which are not in "

@@ -58,8 +58,8 @@ class _Job:
         return slice(block * self.block_size, (block + 1) * self.block_size)
 
     def digest(self) -> str:
-        said = json.dumps(asdict(self), sort_keys=True, default=str)
-        return hashlib.sha256(said.encode()).hexdigest()
+        described = json.dumps(asdict(self), sort_keys=True, default=str)
+        return hashlib.sha256(described.encode()).hexdigest()
 
 
 def embed(
@@ -219,16 +219,16 @@ def _job(
     check_path("cells", cells)
     check_whole("block_size", block_size)
     folder, path = storage.standing(Path(dir_path)).resolve(), Path(cells).resolve()
-    said = storage.read_description(folder)
+    description = storage.read_description(folder)
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist: name an .h5ad file or a .zarr folder.")
-    seed = said["contract"]["seed"] if seed is None else seed
+    seed = description["contract"]["seed"] if seed is None else seed
     check_seed(seed)
     return _Job(
         verb=verb,
         options=options,
         model=str(folder),
-        seal=said["description_sha256"],
+        seal=description["description_sha256"],
         cells=str(path),
         # A folder of .zarr does not change when the files within it do.
         changed=max(part.stat().st_mtime_ns for part in (path, *path.rglob("*"))),

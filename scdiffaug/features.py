@@ -26,7 +26,7 @@ from scdiffaug._threads import torch_threads_kept
 from scdiffaug.matrices import Bounds, Matrix, StoredMatrix, row_blocks, stored_values, to_dense
 from scdiffaug.neighborhood import search_space
 from scdiffaug.nn import MOST_DEVIATIONS
-from scdiffaug.normalized import LARGEST_LOG_VALUE, Scale, find_scale, recover_counts
+from scdiffaug.normalized import LARGEST_LOG_VALUE, LogScale, find_scale, recover_counts
 
 logger = logging.getLogger("scdiffaug")
 
@@ -66,7 +66,7 @@ class FeatureSpace:
 
     kind: Kind
     cofactor: float | None = None
-    scale: Scale | None = None
+    scale: LogScale | None = None
 
     @classmethod
     def decide(
@@ -98,7 +98,7 @@ class FeatureSpace:
         return cls(requested, _ARCSINH_COFACTOR if is_intensity else None)  # type: ignore[arg-type]
 
     @property
-    def said(self) -> str:
+    def description(self) -> str:
         """The kind, for messages."""
         return self.kind if self.scale is None else f"{self.kind} normalised as {self.scale}"
 

@@ -281,7 +281,7 @@ class GeneratingModel(SavedModel):
         )
         cells, x = self._read(adata, None)
         groups = choosing.group_names(cells, groupby)
-        said = {"start": start, "end": end, "groupby": groupby}
+        ends = {"start": start, "end": end, "groupby": groupby}
         return Interpolation(
             module=self.module,
             contract=self._contract,
@@ -293,7 +293,7 @@ class GeneratingModel(SavedModel):
             n_cells=n_cells,
             sampling=sampling,
             batch_size=batch_size,
-            said={name: value for name, value in said.items() if value is not None},
+            provenance={name: value for name, value in ends.items() if value is not None},
         )
 
     def augmentation_report(
@@ -325,7 +325,8 @@ class GeneratingModel(SavedModel):
         held_out
             Real cells that the model was not trained on, drawn like the sources: a harder test.
         groupby
-            Column of obs of all cells; adds the share of new cells that stayed in their group.
+            Column of obs of all cells; adds the share of new cells that stayed in their group, told
+            by real cells of all groups.
         path
             Where to write the page, a single HTML file that loads nothing; an existing file is
             replaced. By default the page is only returned.

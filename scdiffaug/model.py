@@ -139,7 +139,7 @@ class scDiffAug(FittingModel):
             needs_labels=needs_labels,
             seed=seed,
         )
-        logger.info("Feature space: %s (%s requested).", contract.space.said, feature_space)
+        logger.info("Feature space: %s (%s requested).", contract.space.description, feature_space)
         process = choose_diffusion(diffusion, contract.space)
         if process == "gaussian" and contract.space.kind == "log":
             doubts.warn_of_sparse_values(data.read_matrix(adata[:1000], contract.setup["layer"]))

@@ -24,7 +24,7 @@ from scdiffaug.nn import (
     SemanticEncoder,
     ValueGenerator,
     cast_once,
-    follow,
+    move_average,
 )
 from scdiffaug.objectives import OBJECTIVES, ObjectiveName
 
@@ -342,7 +342,7 @@ class DiffAugModule(BaseModuleClass):
         """Update the moving averages: the second generator and the objective's target."""
         self.objective.after_step(self.encoder)
         if self.process is not None:
-            follow(self.ema_generator.parameters(), self.generator.parameters(), decay=decay)
+            move_average(self.ema_generator.parameters(), self.generator.parameters(), decay=decay)
 
     def _of_each_cell(
         self, network: Callable[..., Any], n_cells: int, rng: torch.Generator

@@ -70,7 +70,7 @@ def mlp(widths: Sequence[int]) -> nn.Sequential:
 
 
 @torch.no_grad()
-def follow(averaged: Iterable[Tensor], trained: Iterable[Tensor], *, decay: float) -> None:
+def move_average(averaged: Iterable[Tensor], trained: Iterable[Tensor], *, decay: float) -> None:
     """Move an exponential moving average towards the trained weights."""
     step = get_ema_multi_avg_fn(decay)
     step(list(averaged), list(trained), 0)

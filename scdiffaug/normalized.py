@@ -17,13 +17,13 @@ from scipy import sparse
 
 from scdiffaug.matrices import Matrix, StoredMatrix, depths, row_blocks, stacked
 
-Scale = Literal["log1p", "log2", "log10"]
+LogScale = Literal["log1p", "log2", "log10"]
 
-_LOG_OF_BASE: dict[Scale, float] = {"log1p": 1.0, "log2": math.log(2), "log10": math.log(10)}
+_LOG_OF_BASE: dict[LogScale, float] = {"log1p": 1.0, "log2": math.log(2), "log10": math.log(10)}
 # Log-normalised values stay below log1p of a cell's whole library; intensities do not.
 LARGEST_LOG_VALUE = 30.0
 # The base that scanpy records in .uns["log1p"].
-SCANPY_BASES: dict[Scale, int | None] = {"log1p": None, "log2": 2, "log10": 10}
+SCANPY_BASES: dict[LogScale, int | None] = {"log1p": None, "log2": 2, "log10": 10}
 # Most reads that a cell's smallest value may stand for: while the scale is being found, and once
 # it is known, as cells that come later may have few genes and many reads.
 _MOST_READS, _MOST_READS_OF_NEW = 5, 100
@@ -52,12 +52,12 @@ class Normalization:
         Whether the counts were scaled to these totals; otherwise these are their own sums.
     """
 
-    scale: Scale
+    scale: LogScale
     totals: NDArray[np.float32]
     is_normalised: bool
 
     @classmethod
-    def fit(cls, values: Matrix, counts: Matrix, scale: Scale) -> Normalization:
+    def fit(cls, values: Matrix, counts: Matrix, scale: LogScale) -> Normalization:
         """Normalisation of values that hold these counts on a scale, both ``(n, d)``."""
         total = _totals(values, scale)
         return cls(scale, total, not np.allclose(total, depths(counts), rtol=1e-3))
@@ -93,7 +93,7 @@ class Held(NamedTuple):
         return Held(*(part and replace(part, totals=totals_of(part.totals)) for part in self))
 
 
-def find_scale(x: Matrix | StoredMatrix) -> Scale | None:
+def find_scale(x: Matrix | StoredMatrix) -> LogScale | None:
     """Scale on which values hold normalised counts; None if not every cell does.
 
     Parameters
@@ -113,7 +113,7 @@ def find_scale(x: Matrix | StoredMatrix) -> Scale | None:
     return None
 
 
-def recover_counts(x: Matrix, scale: Scale) -> Matrix:
+def recover_counts(x: Matrix, scale: LogScale) -> Matrix:
     """Counts before normalisation, of the type and shape ``(n, d)`` of ``x``.
 
     Raises
@@ -136,14 +136,14 @@ def hold_counts(x: Matrix) -> NDArray[np.bool_]:
     return _counts(x, "log1p", _MOST_READS)[1]
 
 
-def _totals(x: Matrix, scale: Scale) -> NDArray[np.float32]:
+def _totals(x: Matrix, scale: LogScale) -> NDArray[np.float32]:
     """Total to which each cell's counts were normalised, shape ``(n,)``."""
     values = _nonzero(x)
     values.data = _linear(values.data, scale)
     return depths(values)
 
 
-def _normalized(counts: Matrix, total: NDArray[np.float32], scale: Scale) -> Matrix:
+def _normalized(counts: Matrix, total: NDArray[np.float32], scale: LogScale) -> Matrix:
     values = _nonzero(counts)
     factor = total / np.maximum(depths(values), 1)
     linear = values.data * np.repeat(factor, np.diff(values.indptr))
@@ -163,11 +163,11 @@ def _as(x: Matrix, values: sparse.csr_matrix) -> Matrix:
     return values if sparse.issparse(x) else values.toarray()
 
 
-def _linear(values: NDArray[np.float32], scale: Scale) -> NDArray[np.float64]:
+def _linear(values: NDArray[np.float32], scale: LogScale) -> NDArray[np.float64]:
     return np.expm1(values.astype(np.float64) * _LOG_OF_BASE[scale])
 
 
-def _counts(x: Matrix, scale: Scale, most: int) -> tuple[Matrix, NDArray[np.bool_]]:
+def _counts(x: Matrix, scale: LogScale, most: int) -> tuple[Matrix, NDArray[np.bool_]]:
     """Values as multiples of one read of their cell, and in which cells all are whole numbers.
 
     ``most``: most reads that the smallest value of a cell may stand for.

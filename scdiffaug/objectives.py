@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from scdiffaug import losses
-from scdiffaug.nn import SemanticEncoder, follow, mlp
+from scdiffaug.nn import SemanticEncoder, mlp, move_average
 
 ObjectiveName = Literal["soft_contrastive", "infonce", "byol", "simsiam", "moco", "vicreg"]
 
@@ -119,7 +119,7 @@ class BYOL(SemanticObjective):
 
     def after_step(self, encoder: SemanticEncoder) -> None:
         """Follow the encoder, which an optimiser step has moved."""
-        _follow(self.target, encoder, self.head)
+        _move_average(self.target, encoder, self.head)
 
 
 class SimSiam(SemanticObjective):
@@ -155,7 +155,7 @@ class MoCo(SemanticObjective):
 
     def after_step(self, encoder: SemanticEncoder) -> None:
         """Follow the encoder, which an optimiser step has moved."""
-        _follow(self.target, encoder, self.head)
+        _move_average(self.target, encoder, self.head)
 
 
 class VICReg(SemanticObjective):
@@ -202,6 +202,6 @@ def _momentum_copy(encoder: SemanticEncoder, head: nn.Module) -> nn.Module:
     return copy.deepcopy(nn.Sequential(encoder.semantic, head)).requires_grad_(False)
 
 
-def _follow(target: nn.Module, encoder: SemanticEncoder, head: nn.Module) -> None:
+def _move_average(target: nn.Module, encoder: SemanticEncoder, head: nn.Module) -> None:
     trained = (*encoder.semantic.parameters(), *head.parameters())
-    follow(target.parameters(), trained, decay=_MOMENTUM)
+    move_average(target.parameters(), trained, decay=_MOMENTUM)

@@ -77,11 +77,13 @@ class _NewCells:
         self,
         made: Matrix,
         obs: pd.DataFrame,
-        said: Mapping[str, Any],
+        provenance: Mapping[str, Any],
         *,
         held: Held,
     ) -> AnnData:
-        return as_anndata(made, self.cells, obs, contract=self.contract, said=said, held=held)
+        return as_anndata(
+            made, self.cells, obs, contract=self.contract, provenance=provenance, held=held
+        )
 
     def _held(self, source_of: Rows, *, as_learnt: bool = False) -> Held:
         """How new cells hold their values, which is how their sources do."""
@@ -118,7 +120,7 @@ class Plan(_NewCells):
     depth: NDArray[np.float32] | None
 
     @property
-    def said(self) -> dict[str, Any]:
+    def provenance(self) -> dict[str, Any]:
         """What is recorded as provenance."""
         return {**asdict(self.sampling), **self.choice.to_dict()}
 
@@ -147,13 +149,13 @@ class Plan(_NewCells):
 
     def make(self, *, as_learnt: bool = False) -> AnnData:
         """Make all new cells; X is as in real ones or, ``as_learnt``, as the model reads it."""
-        made, rows, said = self._made()
+        made, rows, provenance = self._made()
         source_of = self.source_of[rows]
         sources = self.cells.obs_names[source_of]
         table = _made_table(sources, self.copy_of[rows], strength=self.sampling.strength)
         obs = source_obs(self.cells.obs, table)
         held = self._held(source_of, as_learnt=as_learnt)
-        return self._as_anndata(made, obs, said, held=held)
+        return self._as_anndata(made, obs, provenance, held=held)
 
     def _made(self) -> tuple[Matrix, Rows, dict[str, Any]]:
         """Values of the new cells, their rows in the plan, and what provenance records."""
@@ -163,11 +165,15 @@ class Plan(_NewCells):
         labels = self.contract.label_codes(self.cells)[self.source_of]
         request = Request(source_of=rows, labels=labels, depth=self.depth)
         if self.choice.keep == "all":
-            return self._generate(x, request, self.sampling.seed), np.arange(len(rows)), self.said
+            return (
+                self._generate(x, request, self.sampling.seed),
+                np.arange(len(rows)),
+                self.provenance,
+            )
         made, kept, share = self._consistent(x, request)
         groups = None if self.groups is None else self.groups[self.source_of]
         _warn_of_rejected(kept, share, groups, n_asked=len(rows))
-        return made, kept, {**self.said, "kept_share": share}
+        return made, kept, {**self.provenance, "kept_share": share}
 
     def _consistent(self, x: Matrix, request: Request) -> tuple[Matrix, Rows, float]:
         """Draw cells, and draw those rejected again, up to ten times in all.
@@ -245,14 +251,14 @@ class Interpolation(_NewCells):
         Group of each real cell, if a column is named.
     n_cells
         How many new cells.
-    said
+    provenance
         What else is recorded as provenance.
     """
 
     ends: tuple[Rows, Rows]
     groups: Names | None
     n_cells: int
-    said: Mapping[str, Any]
+    provenance: Mapping[str, Any]
 
     def make(self) -> AnnData:
         """Make all new cells."""
@@ -273,7 +279,7 @@ class Interpolation(_NewCells):
         return self._as_anndata(
             made,
             self._obs(start, end, share),
-            {**asdict(self.sampling), **self.said},
+            {**asdict(self.sampling), **self.provenance},
             held=self._held(np.concatenate([start, end])).of_other_cells(
                 lambda totals: _between(totals[: self.n_cells], totals[self.n_cells :], share)
             ),

@@ -90,7 +90,7 @@ class Sides:
         there are more.
     seed
         Seed of all random draws.
-    said
+    provenance
         What the new cells record about how they were made.
     """
 
@@ -101,7 +101,7 @@ class Sides:
     own: Rows | None
     repeats: tuple[float, float]
     seed: int
-    said: dict[str, Any]
+    provenance: dict[str, Any]
 
 
 def split(
@@ -160,7 +160,7 @@ def split(
         own=np.arange(n) if is_linked else None,
         repeats=(_repeats(new[1]), _repeats(real[1])),
         seed=seed,
-        said=dict(new[0].uns.get("scdiffaug", {})),
+        provenance=dict(new[0].uns.get("scdiffaug", {})),
     )
 
 
@@ -188,7 +188,7 @@ def write(
         "skipped": skipped,
         "groups": groups,
         "n_cells": sides.made.x.shape[0],
-        "made_with": {name: _plain(value) for name, value in sides.said.items()},
+        "made_with": {name: _plain(value) for name, value in sides.provenance.items()},
     }
     report["html"] = _report_page.page(report, _drawn(module, contract, sides))
     if path is not None:

@@ -41,8 +41,8 @@ class SavedModel(BaseModelClass):
             torch.default_generator.manual_seed(seed_of(contract.seed, "weights"))
             self.module = _module(contract, config)
         self._model_summary_string = (
-            f"scDiffAug: {len(contract.var_names)} features as {contract.space.said}, encoder "
-            f"sees {len(contract.selected)}, objective {config['objective']}, diffusion "
+            f"scDiffAug: {len(contract.var_names)} features as {contract.space.description}, "
+            f"encoder sees {len(contract.selected)}, objective {config['objective']}, diffusion "
             f"{config['diffusion']}, condition {config['condition']}"
         )
 

@@ -236,13 +236,13 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
 
 def check_writable(folder: Path) -> None:
     """Make a folder if there is none; PermissionError if nothing can be written there."""
-    with _said_of(folder):
+    with _permission_errors_named(folder):
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
 
 
 @contextmanager
-def _said_of(folder: Path) -> Iterator[None]:
+def _permission_errors_named(folder: Path) -> Iterator[None]:
     """Say which folder may not be written to, rather than which file aside."""
     try:
         yield
@@ -257,7 +257,7 @@ def _said_of(folder: Path) -> Iterator[None]:
 @contextmanager
 def written_aside(folder: Path) -> Iterator[Path]:
     """Yield an empty folder that takes the place of ``folder`` once it is written whole."""
-    with _said_of(folder.parent):
+    with _permission_errors_named(folder.parent):
         folder.parent.mkdir(parents=True, exist_ok=True)
     with _workshop(folder) as aside:
         yield aside
@@ -270,7 +270,7 @@ def _workshop(place: Path) -> Iterator[Path]:
 
     Those that killed processes left there are swept up first.
     """
-    with _said_of(place.parent):
+    with _permission_errors_named(place.parent):
         for left in _beside(place, "new"):
             _sweep(left)
         aside, lock = _locked_beside(place)

@@ -70,14 +70,14 @@ def _join(made: list[Path], plan: Plan, out: Path) -> None:
     # A table without rows has no column types to keep.
     filled = [table for table in tables if len(table)] or tables[:1]
     obs = source_obs(plan.cells.obs, pd.concat(filled))
-    said = plan.said
+    provenance = plan.provenance
     if plan.choice.keep != "all":
         n_asked = [rows.stop - rows.start for rows in _blocks(plan)]
         n_drawn = sum(map(_n_drawn, made, map(len, tables), n_asked))
-        said = {**said, "kept_share": len(obs) / n_drawn}
+        provenance = {**provenance, "kept_share": len(obs) / n_drawn}
     if plan.contract.setup["layer"] is not None:
-        said = {**said, X_HOLDS: plan.contract.setup["layer"]}
-    uns = made_uns(plan.cells, obs, said=said, scale=plan.contract.space.scale)
+        provenance = {**provenance, X_HOLDS: plan.contract.setup["layer"]}
+    uns = made_uns(plan.cells, obs, provenance=provenance, scale=plan.contract.space.scale)
     block_files.write_blocks(out, made, obs=obs, uns=uns)
 
 
@@ -89,9 +89,9 @@ def _n_drawn(place: Path, n_kept: int, n_asked: int) -> float:
 
 def _digest(plan: Plan) -> str:
     """sha256 of all that decides the cells."""
-    cells = matrices.digest(plan.x)
-    said = [version("scdiffaug"), plan.said, plan.batch_size, plan.contract.to_dict(), cells]
-    found = hashlib.sha256(json.dumps(said, default=int).encode())
+    values = [version("scdiffaug"), plan.provenance, plan.batch_size, plan.contract.to_dict()]
+    values.append(matrices.digest(plan.x))
+    found = hashlib.sha256(json.dumps(values, default=int).encode())
     weights = [part.cpu().numpy() for part in plan.module.state_dict().values()]
     held = plan.scales.learnt_as(np.unique(plan.source_of)).x
     totals = None if held is None else held.totals

@@ -17,7 +17,7 @@ from scvi.train import Trainer
 from torch import Tensor
 
 from scdiffaug._checks import check_choice, check_number
-from scdiffaug._memory import said_for
+from scdiffaug._memory import memory_errors_named
 from scdiffaug._randomness import seed_of
 from scdiffaug._signals import (
     EndingTogether,
@@ -368,7 +368,7 @@ def fit(
         with (
             stop_on_interrupt(trainer),
             failing_on_termination(),
-            said_for(batches.batch_size),
+            memory_errors_named(batches.batch_size),
         ):
             trainer.fit(plan, batches)
     module.to(trainer.strategy.root_device).eval()

@@ -227,12 +227,12 @@ def test_names_of_groups_cannot_break_the_page(trained: scDiffAug, new: AnnData)
     assert "a &amp; b" in page
 
 
-def test_every_scale_has_words_for_what_can_happen() -> None:
-    for name, scale in _verdicts.SCALES.items():
+def test_every_rule_has_words_for_what_can_happen() -> None:
+    for name, rule in _verdicts.RULES.items():
         for value, real in ((0.01, 0.9), (5.0, 0.9)):
             check = _verdicts.judge(name, value, real)
             assert check.words, (name, value)
-        assert scale.limits[0] < scale.limits[1]
+        assert rule.limits[0] < rule.limits[1]
 
 
 def test_a_forest_that_is_wrong_more_often_than_by_chance_tells_of_copies() -> None:
