@@ -28,6 +28,8 @@ Names: TypeAlias = NDArray[np.str_]
 
 logger = logging.getLogger("scdiffaug")
 
+# Group of cells that have none.
+NO_GROUP = ""
 _N_NEIGHBORS = 15
 # Real cells to which the covariance within groups is fitted, about as many.
 _MOST_CELLS_FITTED = 50_000
@@ -135,27 +137,33 @@ def warn_of_few(sources: Rows, groups: Names) -> None:
         )
 
 
-def group_names(cells: AnnData, groupby: str | None) -> Names | None:
+def group_names(
+    cells: AnnData, groupby: str | None, *, some_have_none: bool = False
+) -> Names | None:
     """Group of each cell, shape ``(n,)``; None if no column is named.
+
+    ``some_have_none``: allow missing values, and call the group of such cells ``NO_GROUP``.
 
     Raises
     ------
     KeyError
         If the column is missing.
     ValueError
-        If it holds fractions or missing values.
+        If it holds fractions, or missing values that are not allowed.
     """
     if groupby is None:
         return None
     data.check_key(cells, "groupby", groupby)
-    data.check_no_missing(cells, "groupby", groupby)
+    if not some_have_none:
+        data.check_no_missing(cells, "groupby", groupby)
     column = cells.obs[groupby]
     values = column.cat.categories if isinstance(column.dtype, pd.CategoricalDtype) else column
     if pd.api.types.is_float_dtype(values.dtype) and (values % 1 != 0).any():
         raise ValueError(
             f"groupby={groupby!r} holds fractions, not groups: name a column of categories."
         )
-    return column.map(_group_name).to_numpy(dtype=str)
+    names = column.astype(object).map(_group_name, na_action="ignore")
+    return names.fillna(NO_GROUP).to_numpy(dtype=str)
 
 
 def _group_name(value: object) -> str:
@@ -268,13 +276,15 @@ def consistent(
     """
     if groups is None:
         return _near_source(y_real, y_made, source_of)
-    names, codes = np.unique(groups, return_inverse=True)
+    has_group = groups != NO_GROUP
+    y_known, wanted = y_real[has_group], groups[source_of]
+    names, codes = np.unique(groups[has_group], return_inverse=True)
     if len(names) == 1:
         return np.ones(len(y_made), dtype=bool)
-    means = np.stack([y_real[codes == code].mean(0) for code in range(len(names))])
-    root = _whitening((y_real - means[codes])[:: len(codes) // _MOST_CELLS_FITTED + 1])
+    means = np.stack([y_known[codes == code].mean(0) for code in range(len(names))])
+    root = _whitening((y_known - means[codes])[:: len(codes) // _MOST_CELLS_FITTED + 1])
     nearest = cdist(y_made @ root, means @ root).argmin(1)
-    return np.asarray(nearest == codes[source_of])
+    return np.asarray(names[nearest] == wanted)
 
 
 def _whitening(deviations: NDArray[np.float32]) -> NDArray[np.floating[Any]]:

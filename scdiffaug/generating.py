@@ -51,7 +51,7 @@ class GeneratingModel(SavedModel):
             default.
         groupby
             Column of obs with groups, for ``target``, ``depth="sampled"`` and
-            ``keep="consistent"``. The generator does not see it.
+            ``keep="consistent"``; complete unless ``target`` names groups. Unseen by the generator.
         target
             Size that each group is to reach, its sources included: a number, the ``"max"`` or
             ``"median"`` of the group sizes, or a size for each of some groups, as in
@@ -280,8 +280,8 @@ class GeneratingModel(SavedModel):
             self.module, strength=1.0, sampler=sampler, steps=steps, seed=self._seed(seed)
         )
         cells, x = self._read(adata, None)
-        groups = choosing.group_names(cells, groupby)
-        ends = {"start": start, "end": end, "groupby": groupby}
+        groups = choosing.group_names(cells, groupby, some_have_none=True)
+        named = {} if groupby is None else {"groupby": groupby}
         return Interpolation(
             module=self.module,
             contract=self._contract,
@@ -293,7 +293,7 @@ class GeneratingModel(SavedModel):
             n_cells=n_cells,
             sampling=sampling,
             batch_size=batch_size,
-            provenance={name: value for name, value in ends.items() if value is not None},
+            provenance={"start": start, "end": end, **named},
         )
 
     def augmentation_report(

@@ -217,7 +217,9 @@ def planned(
 
     ``rows``: the real cells that may be sources; for the rest see :class:`Plan`.
     """
-    groups = choosing.group_names(cells, choice.groupby)
+    # Where groups are named, cells of none are neither sources nor judges.
+    names_groups = isinstance(choice.target, Mapping)
+    groups = choosing.group_names(cells, choice.groupby, some_have_none=names_groups)
     rng = np.random.default_rng(seed_of(sampling.seed, "sources"))
     source_of = choice.sources(rows, groups, rng=rng)
     return Plan(

@@ -520,6 +520,25 @@ def test_paths_between_groups_can_be_put_together(trained: scDiffAug) -> None:
     assert "start_group" not in trained.interpolate(start=0, end=1, n_cells=2, **FAST).obs
 
 
+def test_cells_of_no_group_are_left_aside_where_groups_are_named(trained: scDiffAug) -> None:
+    """As in data of which a part is annotated."""
+    cells = trained.adata.copy()
+    cells.obs["part"] = cells.obs["cell_type"].where(np.arange(cells.n_obs) % 3 > 0)
+    sizes = cells.obs["part"].value_counts()
+    options = {"groupby": "part", "target": {"CD34+": 40}, "keep": "consistent", **FAST}
+    new = trained.augment(cells, **options)
+    assert 0 < new.n_obs <= 40 - sizes["CD34+"]
+    assert set(new.obs["part"]) == {"CD34+"}
+    known = cells[cells.obs["part"].notna()].copy()
+    assert list(trained.augment(known, **options).obs_names) == list(new.obs_names)
+    path = trained.interpolate(
+        cells, start="CD34+", end="Dendritic", groupby="part", n_cells=3, **FAST
+    )
+    assert cells.obs["part"][path.obs["start_obs_name"]].eq("CD34+").all()
+    with pytest.raises(ValueError, match=r"groupby='part' has .* missing values"):
+        trained.augment(cells, groupby="part", target="max")
+
+
 def test_a_series_of_sizes_is_refused_in_one_line(trained: scDiffAug) -> None:
     sizes = trained.adata.obs["cell_type"].value_counts() + 3
     with pytest.raises(TypeError, match=r"target is a Series: pass target.to_dict\(\)"):
