@@ -50,8 +50,8 @@ class GeneratingModel(SavedModel):
             Which of them are sources: positions, none of them twice, or a boolean mask; all by
             default.
         groupby
-            Column of obs with groups, for ``target``, ``depth="sampled"`` and
-            ``keep="consistent"``; complete unless ``target`` names groups. Unseen by the generator.
+            Column of obs with groups, unseen by the generator, for ``target``, ``depth="sampled"``
+            and ``keep="consistent"``. Values may be missing only if ``target`` names groups.
         target
             Size that each group is to reach, its sources included: a number, the ``"max"`` or
             ``"median"`` of the group sizes, or a size for each of some groups, as in
