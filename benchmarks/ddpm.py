@@ -56,6 +56,8 @@ def main() -> None:
     parser.add_argument("--cells", type=int, default=512)
     parser.add_argument("--one", help="the generator to run in this process")
     given = parser.parse_args()
+    if given.cells > 1000:
+        parser.error("--cells: of 2,000 cells half are sources, the others are compared with.")
     if given.one:
         print(json.dumps(run(given.names[0], given.one, n_cells=given.cells)))
         return

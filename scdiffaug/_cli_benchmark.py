@@ -12,7 +12,8 @@ benchmark = typer.Typer(no_args_is_help=True, help="Compare methods on labelled 
 
 _Data = Annotated[list[Path], typer.Option(dir_okay=False, help="An .h5ad file; repeatable.")]
 _More = Annotated[
-    list[Path] | None, typer.Argument(dir_okay=False, metavar="[FILE]...", help="More of --data.")
+    list[Path] | None,
+    typer.Argument(exists=True, dir_okay=False, metavar="[FILE]...", help="More of --data."),
 ]
 _Label = Annotated[str, typer.Option(help="Column of obs with the types.")]
 _Seeds = Annotated[int, typer.Option(min=1, help="Runs of each method.")]

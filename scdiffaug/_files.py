@@ -97,7 +97,7 @@ class Training:
         """
         if not model.is_trained:
             model.train(self.max_epochs, enable_progress_bar=self.progress)
-            if model.was_interrupted_:
+            if model._was_interrupted:
                 raise KeyboardInterrupt
             if self.folder is not None:
                 model.save(self.folder, overwrite=True)

@@ -60,6 +60,13 @@ def read_field(path: Path, field: str) -> Any:
         return read_elem(store[field])
 
 
+def read_layers(path: Path) -> tuple[list[str], dict[str, Any]]:
+    """Names of the layers and, of new cells, how they were made."""
+    with _opened(path) as store:
+        made = read_elem(store["uns/scdiffaug"]) if "uns/scdiffaug" in store else {}
+        return list(store["layers"]) if "layers" in store else [], made
+
+
 def read_block(
     path: Path, rows: slice, *, layer: str | None, columns: Sequence[str] = ()
 ) -> AnnData:
@@ -141,7 +148,8 @@ def waiting_beside(out: Path, digest: str, n_blocks: int) -> Iterator[list[Path]
     folder.mkdir(parents=True, exist_ok=True)
     try:
         yield [folder / f"{number}.h5ad" for number in range(n_blocks)]
-        shutil.rmtree(folder)
+        # A worker that Dask gave up on may still write there.
+        shutil.rmtree(folder, ignore_errors=True)
     finally:
         # Fails, as it should, if blocks are left for the next call.
         with suppress(OSError):

@@ -28,8 +28,8 @@ Names: TypeAlias = NDArray[np.str_]
 
 logger = logging.getLogger("scdiffaug")
 
-# Group of cells that have none.
-NO_GROUP = ""
+# Group of cells that have none; no column holds such a name.
+NO_GROUP = "\0none"
 _N_NEIGHBORS = 15
 # Real cells to which the covariance within groups is fitted, about as many.
 _MOST_CELLS_FITTED = 50_000
@@ -158,7 +158,7 @@ def group_names(
         data.check_no_missing(cells, "groupby", groupby)
     column = cells.obs[groupby]
     values = column.cat.categories if isinstance(column.dtype, pd.CategoricalDtype) else column
-    if pd.api.types.is_float_dtype(values.dtype) and (values % 1 != 0).any():
+    if pd.api.types.is_float_dtype(values.dtype) and (values.dropna() % 1 != 0).any():
         raise ValueError(
             f"groupby={groupby!r} holds fractions, not groups: name a column of categories."
         )
@@ -221,9 +221,14 @@ def _wanted_sizes(names: Names, sizes: NDArray[np.int64], target: Target) -> dic
     wanted = {_group_name(name): int(size) for name, size in target.items()}
     unknown = [name for name in wanted if name not in names]
     if unknown:
-        known = ", ".join(map(repr, names[:20].tolist()))
-        raise KeyError(f"target names {unknown[0]!r}, which has no cells: the groups are {known}.")
+        raise KeyError(
+            f"target names {unknown[0]!r}, which has no cells: the groups are {_listed(names)}."
+        )
     return wanted
+
+
+def _listed(names: Names) -> str:
+    return ", ".join(repr(name) for name in names[:20].tolist() if name != NO_GROUP)
 
 
 def sampled_depths(
@@ -334,7 +339,7 @@ def both_ends(
 def _end_rows(cells: AnnData, end: str | int, *, groups: Names | None, argument: str) -> Rows:
     if groups is not None:
         rows = np.flatnonzero(groups == _group_name(end))
-        known = f"the groups are {', '.join(map(repr, np.unique(groups)[:20].tolist()))}"
+        known = f"the groups are {_listed(np.unique(groups))}"
     elif isinstance(end, str):
         rows = np.flatnonzero(cells.obs_names == end)
         known = f"adata.obs_names begins with {cells.obs_names[0]!r}; groups need groupby"

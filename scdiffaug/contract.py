@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -90,8 +90,6 @@ class DataContract:
         space = FeatureSpace.decide(x, feature_space, names=adata.var_names)
         x = space.read(x)
         data.check_depth(x, adata.obs_names, space)
-        if not data.are_made(adata.obs):
-            doubts.warn_of_made(adata.obs, "are learnt from")
         if feature_space == "auto" and not space.is_counts:
             doubts.warn_of_counts_beside(adata)
         if feature_space == "auto":
@@ -121,6 +119,7 @@ class DataContract:
     def _fitted(
         self, cells: AnnData, x: Matrix | StoredMatrix, *, needs_labels: bool
     ) -> DataContract:
+        doubts.warn_of_made(cells.obs, "are learnt from")
         rows, few = subsample(x)
         key = self.setup["batch_key"]
         batch = cells.obs[key].iloc[rows] if data.is_whole(cells.obs, key) else None
@@ -184,9 +183,7 @@ class DataContract:
 
     def layer_of(self, cells: AnnData) -> str | None:
         """The layer to read; None for X, which is where files of new cells have what it holds."""
-        layer, provenance = self.setup["layer"], cells.uns.get("scdiffaug")
-        is_in_x = isinstance(provenance, Mapping) and provenance.get(X_HOLDS) == layer
-        return None if is_in_x and layer not in cells.layers else layer
+        return layer_or_x(self.setup["layer"], cells.layers, cells.uns.get("scdiffaug"))
 
     def _warn_of_depth(self, x: Matrix | StoredMatrix) -> None:
         """Warn if cells differ from the training cells in depth or, if not counts, in scale."""
@@ -229,6 +226,12 @@ class DataContract:
         names = cells.obs[self.setup["labels_key"]].astype(str)
         data.check_known(names, self.label_names, argument="labels_key")
         return pd.Categorical(names, categories=self.label_names).codes.astype(np.int64)
+
+
+def layer_or_x(layer: str | None, layers: Container[str], provenance: object) -> str | None:
+    """A layer, or None for X if cells lack the layer and record that X holds what it would."""
+    is_in_x = isinstance(provenance, Mapping) and provenance.get(X_HOLDS) == layer
+    return None if is_in_x and layer not in layers else layer
 
 
 def _usual_depth(x: Matrix | StoredMatrix) -> tuple[float, float]:

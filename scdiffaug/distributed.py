@@ -18,7 +18,7 @@ from scdiffaug import block_files, data, storage
 from scdiffaug._checks import check_is, check_key_added, check_path, check_seed, check_whole
 from scdiffaug._randomness import seed_of
 from scdiffaug.augmentation import by_key
-from scdiffaug.contract import X_HOLDS
+from scdiffaug.contract import X_HOLDS, layer_or_x
 from scdiffaug.diffusion import Sampler
 from scdiffaug.model import scDiffAug
 from scdiffaug.planning import bare, source_obs
@@ -37,6 +37,8 @@ class _Job:
         What to do, and its arguments.
     model, seal
         Folder of the model, and sha256 of its description.
+    layer
+        Layer that the model reads.
     cells, changed
         File of the cells, and when it was last changed, in nanoseconds.
     block_size
@@ -49,6 +51,7 @@ class _Job:
     options: dict[str, Any]
     model: str
     seal: str
+    layer: str | None
     cells: str
     changed: int
     block_size: int
@@ -229,6 +232,7 @@ def _job(
         options=options,
         model=str(folder),
         seal=description["description_sha256"],
+        layer=description["contract"]["setup"]["layer"],
         cells=str(path),
         # A folder of .zarr does not change when the files within it do.
         changed=max(part.stat().st_mtime_ns for part in (path, *path.rglob("*"))),
@@ -301,7 +305,10 @@ def _cells(job: _Job, block: int) -> tuple[scDiffAug, AnnData]:
     setup = model._contract.setup
     columns = [str(setup["labels_key"])] if model._contract.label_names else []
     path = Path(job.cells)
-    cells = block_files.read_block(path, job.rows(block), layer=setup["layer"], columns=columns)
+    layers, made = block_files.read_layers(path)
+    layer = layer_or_x(setup["layer"], layers, made)
+    cells = block_files.read_block(path, job.rows(block), layer=layer, columns=columns)
+    cells.uns["scdiffaug"] = made
     return model, cells
 
 
@@ -327,6 +334,6 @@ def _gather(job: _Job, places: list[Path], out: Path, *, obs: pd.DataFrame) -> N
         obs = source_obs(obs, pd.concat(tables))
         uns = block_files.read_field(places[0], "uns")
         uns["scdiffaug"] |= {"seed": job.seed, "block_size": job.block_size}
-        if (layer := _model(job.model, job.seal)._contract.setup["layer"]) is not None:
-            uns["scdiffaug"][X_HOLDS] = layer
+        if job.layer is not None:
+            uns["scdiffaug"][X_HOLDS] = job.layer
     block_files.write_blocks(out, places, obs=obs, uns=uns)

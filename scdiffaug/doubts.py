@@ -35,9 +35,9 @@ def warn_of_counts_beside(adata: AnnData) -> None:
 
 
 def warn_of_made(obs: pd.DataFrame, what: str) -> None:
-    """Warn if some of the cells that are taken for real ones say that they are augmented."""
-    made = obs["is_augmented"].isin([True]) if "is_augmented" in obs else ()
-    if n_made := int(np.sum(made)):
+    """Warn if some of the cells, but not all, say that they are augmented."""
+    made = obs["is_augmented"].isin([True]) if "is_augmented" in obs else np.array([])
+    if 0 < (n_made := int(made.sum())) < len(obs):
         logger.warning(
             "%d of %d cells are augmented themselves, and %s like real ones: pass "
             "adata[~adata.obs['is_augmented'].isin([True])] to leave them out.",

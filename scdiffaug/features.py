@@ -32,9 +32,9 @@ logger = logging.getLogger("scdiffaug")
 
 Kind = Literal["counts", "peaks", "log", "raw"]
 
-# The cofactor cytometrists use for mass cytometry.
 # Components that the encoder sees, by default.
 N_COMPONENTS = 50
+# The cofactor cytometrists use for mass cytometry.
 _ARCSINH_COFACTOR = 5.0
 _MOST_CELLS_FITTED = 20_000
 # A few variable genes say what a cell is, but it takes many open peaks.

@@ -22,8 +22,8 @@ from scdiffaug.training import TrainingOptions, fit
 class FittingModel(RegisteringModel):
     """A registered model that builds its module anew for its cells, and trains it."""
 
-    # Whether Ctrl-C ended the last training.
-    was_interrupted_ = False
+    # Whether Ctrl-C was pressed in the last training.
+    _was_interrupted = False
 
     def _build_anew(self, contract: DataContract, config: dict[str, Any]) -> None:
         """Build an untrained module for the cells at hand; a loaded model may know others."""
@@ -56,7 +56,7 @@ class FittingModel(RegisteringModel):
                 }
                 run = described(self._contract, batches, settings)
                 checkpoints = Checkpoints(Path(checkpoint_dir), run)
-            self.history_, self.was_interrupted_ = fit(
+            self.history_, self._was_interrupted = fit(
                 self.module,
                 batches,
                 options,

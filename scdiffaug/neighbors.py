@@ -223,13 +223,13 @@ class NeighborWalks:
 
 
 # All threads share igraph's generator.
-_SEEDING = threading.Lock()
+_GENERATOR = threading.Lock()
 
 
 @contextmanager
 def _igraph_seeded(seed: int) -> Iterator[None]:
     """Give igraph its own random numbers, and afterwards Python's global ones again."""
-    with _SEEDING:
+    with _GENERATOR:
         igraph.set_random_number_generator(random.Random(seed))
         try:
             yield

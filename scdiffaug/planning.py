@@ -130,11 +130,12 @@ class Plan(_NewCells):
         doubts.warn_of_made(self.cells.obs.iloc[np.unique(self.source_of)], "serve as sources")
         if self.choice.target is not None and groups is not None:
             choosing.warn_of_few(self.source_of, groups)
-        if self.choice.keep == "consistent" and groups is not None and len(set(groups)) == 1:
+        named = set() if groups is None else set(groups) - {choosing.NO_GROUP}
+        if self.choice.keep == "consistent" and len(named) == 1:
             logger.warning(
                 "All cells are %r, so that keep='consistent' rejects none: pass the other cells "
                 "too, and name the sources by indices.",
-                str(groups[0]),
+                str(named.pop()),
             )
 
     def part(self, rows: slice, *, seed: int) -> Plan:
@@ -326,8 +327,8 @@ def source_obs(obs: pd.DataFrame, made: pd.DataFrame) -> pd.DataFrame:
     sources = obs.drop(columns=["_scvi_batch", "_scvi_labels"], errors="ignore")
     sources = sources.loc[made["source_obs_name"].astype(str)]
     # No file holds an index that is named like a column with other values.
-    name = None if obs.index.name in obs.columns else obs.index.name
-    sources = sources.set_index(made.index.rename(name))
+    index_name = None if obs.index.name in obs.columns else obs.index.name
+    sources = sources.set_index(made.index.rename(index_name))
     # As for a subset of cells: scanpy fails on groups without cells.
     if anndata.settings.remove_unused_categories:
         for name in sources.select_dtypes("category"):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 # scvi-tools uses rich.pretty in view_anndata_setup without importing it.
 import rich.pretty  # noqa: F401
@@ -47,13 +48,21 @@ class RegisteringModel(GeneratingModel):
         return manager is not None and manager.adata is adata
 
     @classmethod
-    def _forget(cls, adata: AnnData) -> None:
-        """Drop adata's registration, which scvi-tools would keep until the process ends."""
-        if cls._is_registered(adata):
-            uuid = adata.uns[_SCVI_UUID_KEY]
-            of_instances = cls._per_instance_manager_store.values()
-            for store in (cls._setup_adata_manager_store, *of_instances):
-                store.pop(uuid, None)
+    @contextmanager
+    def _registered_for_now(cls, adata: AnnData) -> Iterator[None]:
+        """Drop a registration made within, which scvi-tools would keep, and the cells with it."""
+        was_registered, known = cls._is_registered(adata), adata.uns.get(_SCVI_UUID_KEY)
+        try:
+            yield
+        finally:
+            if cls._is_registered(adata) and not was_registered:
+                uuid = adata.uns.pop(_SCVI_UUID_KEY)
+                of_instances = cls._per_instance_manager_store.values()
+                for store in (cls._setup_adata_manager_store, *of_instances):
+                    store.pop(uuid, None)
+                if known is not None:
+                    # That of the cells that these are a copy of.
+                    adata.uns[_SCVI_UUID_KEY] = known
 
     @classmethod
     def _part_from_original(cls, adata: AnnData) -> None:

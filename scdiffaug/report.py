@@ -23,7 +23,15 @@ from scdiffaug.augmentation import encode
 from scdiffaug.choosing import Names, group_names
 from scdiffaug.contract import DataContract
 from scdiffaug.features import FeatureSpace
-from scdiffaug.matrices import SUBSAMPLED, Matrix, Rows, StoredMatrix, depths, drawn_rows
+from scdiffaug.matrices import (
+    SUBSAMPLED,
+    Matrix,
+    Rows,
+    StoredMatrix,
+    depths,
+    drawn_rows,
+    stacked,
+)
 from scdiffaug.metrics._spaces import pca_of
 from scdiffaug.metrics.genes import means
 from scdiffaug.module import DiffAugModule
@@ -31,7 +39,7 @@ from scdiffaug.neighbors import nearest
 
 Cells = tuple[AnnData, Matrix | StoredMatrix]
 Scores = dict[str, Callable[[], tuple[float, float]]]
-Groups = dict[str, dict[str, Any]]
+Kept = tuple[dict[str, float], dict[str, float]]
 
 logger = logging.getLogger("scdiffaug")
 
@@ -43,7 +51,7 @@ _LEAST_CORRELATION = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class Side:
-    """One of three equally large sets of cells: values and, if asked for, groups.
+    """A set of cells: values and, if asked for, groups.
 
     Parameters
     ----------
@@ -70,7 +78,7 @@ class Side:
 
 @dataclass(frozen=True, kw_only=True)
 class Sides:
-    """The three sets of cells that a report compares.
+    """The sets of cells that a report compares, the first three of the same size.
 
     Parameters
     ----------
@@ -81,8 +89,8 @@ class Sides:
     others
         Real cells that they were not made from.
     judges
-        Real cells, none of the ``sources``, whose groups decide in which group a cell is: the
-        ``others``, and cells of which nothing was made.
+        Real cells whose groups decide in which group a cell is: the ``others``, and cells of which
+        nothing was made, as new cells may stray into any group.
     own
         Row in ``sources`` of each new cell's source, if known.
     repeats
@@ -97,7 +105,7 @@ class Sides:
     made: Side
     sources: Side
     others: Side
-    judges: Side
+    judges: tuple[Side, ...]
     own: Rows | None
     repeats: tuple[float, float]
     seed: int
@@ -147,16 +155,13 @@ def split(
     n = min(max_cells, *map(len, (sources, others, made)))
     _require_enough(n, made=made, sources=sources, others=others)
     side = partial(Side.of, space=space, groupby=groupby)
-    judges = others[:n]
-    if held_out is None:
-        # Those into whose groups new cells may stray, of which none may have been made.
-        rest = np.setdiff1d(np.arange(real[0].n_obs), candidates)
-        judges = np.concatenate([judges, rng.permutation(rest)[:max_cells]])
+    rest = rng.permutation(np.setdiff1d(np.arange(real[0].n_obs), candidates))[:max_cells]
+    compared = side(place, others[:n])
     return Sides(
         made=side(new, made[:n]),
         sources=side(real, sources[:n]),
-        others=side(place, others[:n]),
-        judges=side(place, judges),
+        others=compared,
+        judges=(compared, side(real, rest)) if groupby is not None and len(rest) else (compared,),
         own=np.arange(n) if is_linked else None,
         repeats=(_repeats(new[1]), _repeats(real[1])),
         seed=seed,
@@ -178,15 +183,15 @@ def write(
     path
         Where to write the page, whole or not at all; None writes no file.
     """
-    groups = _groups(sides)
-    checks, skipped = _judged(_scores(sides, contract.space, groups))
+    kept = _kept_by_group(sides)
+    checks, skipped = _judged(_scores(sides, contract.space, kept))
     if sides.own is None:
         skipped["own_source"] = "new.obs['source_obs_name'] is missing or names no cells of adata."
     report = {
         "checks": {name: asdict(check) for name, check in checks.items()},
         "worries": [check.words for check in checks.values() if check.verdict != "good"],
         "skipped": skipped,
-        "groups": groups,
+        "groups": _groups(sides, kept),
         "n_cells": sides.made.x.shape[0],
         "made_with": {name: _plain(value) for name, value in sides.provenance.items()},
     }
@@ -250,7 +255,7 @@ def _require_enough(n: int, *, made: Rows, sources: Rows, others: Rows) -> None:
         )
 
 
-def _scores(sides: Sides, space: FeatureSpace, groups: Groups) -> Scores:
+def _scores(sides: Sides, space: FeatureSpace, kept: Kept) -> Scores:
     """Every check that makes sense for these cells: the score of new cells and of real ones."""
     made, sources, others = (side.seen for side in (sides.made, sides.sources, sides.others))
     seed = sides.seed
@@ -265,16 +270,19 @@ def _scores(sides: Sides, space: FeatureSpace, groups: Groups) -> Scores:
         **_novelty_scores(sides),
     }
     if len(sides.made.groups):
-        scores["group_kept"] = lambda: _kept_in_all(sides, groups)
+        scores["group_kept"] = lambda: _kept_in_all(sides, kept)
     return scores
 
 
-def _kept_in_all(sides: Sides, groups: Groups) -> tuple[float, float]:
-    if len(np.unique(sides.judges.groups)) < 2:
-        raise ValueError("All cells are of one group, into which no other could stray.")
-    parts = (("value", sides.made), ("real", sides.sources))
-    made, real = (np.mean([groups[name][key] for name in side.groups]) for key, side in parts)
-    return float(made), float(real)
+def _kept_in_all(sides: Sides, kept: Kept) -> tuple[float, float]:
+    if len({name for side in sides.judges for name in side.groups}) < 2:
+        raise ValueError("All real cells are of one group: there is none to stray into.")
+    sides_made = (sides.made, sides.sources)
+    made, real = (
+        float(np.mean([shares[name] for name in side.groups]))
+        for shares, side in zip(kept, sides_made, strict=True)
+    )
+    return made, real
 
 
 def _same_means(others: Matrix, made: Matrix, sources: Matrix) -> tuple[float, float]:
@@ -336,13 +344,20 @@ def _judged(scores: Scores) -> tuple[dict[str, Check], dict[str, str]]:
     return checks, skipped
 
 
-def _groups(sides: Sides) -> Groups:
-    """Share of new and of real cells kept in each group, and how many new cells it has."""
+def _kept_by_group(sides: Sides) -> Kept:
+    """Share of new cells, and of their sources, that are found in their group, by its name."""
     if not len(sides.made.groups):
-        return {}
-    judges = sides.judges
-    kept = partial(metrics.type_kept_per_type, judges.seen, judges.groups, seed=sides.seed)
-    made, real = (kept(side.seen, expected=side.groups) for side in (sides.made, sides.sources))
+        return {}, {}
+    seen = stacked([side.seen for side in sides.judges])
+    groups = np.concatenate([side.groups for side in sides.judges])
+    kept = partial(metrics.type_kept_per_type, seen, groups, seed=sides.seed)
+    made, sources = sides.made, sides.sources
+    return kept(made.seen, expected=made.groups), kept(sources.seen, expected=sources.groups)
+
+
+def _groups(sides: Sides, kept: Kept) -> dict[str, dict[str, float | None]]:
+    """Share of new and of real cells kept in each group, and how many new cells it has."""
+    made, real = kept
     return {
         name: {
             "value": share,

@@ -24,7 +24,7 @@ from scdiffaug.module import DiffAugModule
 from scdiffaug.processes import is_first_process, placed
 
 # Two threads that build models share torch's generator, from which modules draw their weights.
-_SEEDING = threading.Lock()
+_GENERATOR = threading.Lock()
 
 
 class SavedModel(BaseModelClass):
@@ -36,7 +36,7 @@ class SavedModel(BaseModelClass):
     def _build(self, contract: DataContract, config: dict[str, Any]) -> None:
         """Build the module; its weights depend on the seed alone, and no global state changes."""
         self._contract, self._module_config = contract, config
-        with _SEEDING, torch.random.fork_rng(devices=[]):
+        with _GENERATOR, torch.random.fork_rng(devices=[]):
             # torch.manual_seed would seed every GPU too.
             torch.default_generator.manual_seed(seed_of(contract.seed, "weights"))
             self.module = _module(contract, config)
@@ -217,7 +217,7 @@ class SavedModel(BaseModelClass):
         Raises
         ------
         ValueError
-            If the model was loaded without cells.
+            If there are no cells, or they were not registered.
 
         Examples
         --------
@@ -226,9 +226,11 @@ class SavedModel(BaseModelClass):
         >>> model.view_anndata_setup(hide_state_registries=True)  # doctest: +ELLIPSIS
         Anndata setup with scvi-tools version...
         """
-        if self.adata is None:
+        cells = self.adata if adata is None else adata
+        if cells is None:
             raise ValueError("The model was loaded without cells: pass adata=... to load.")
-        super().view_anndata_setup(adata, hide_state_registries)
+        manager = self._get_most_recent_anndata_manager(cells, required=True)
+        manager.view_registry(hide_state_registries=hide_state_registries)
 
     def _attach(self, adata: AnnData | None, contract: DataContract) -> None:
         if adata is None:
@@ -259,7 +261,7 @@ class SavedModel(BaseModelClass):
 
 def _setup_of(cells: AnnData, contract: DataContract) -> dict[str, Any]:
     """The contract's setup, without what only training needs if the cells lack it."""
-    setup = dict(contract.setup)
+    setup = {**contract.setup, "layer": contract.layer_of(cells)}
     for argument in ("labels_key", "batch_key"):
         is_needed = argument == "labels_key" and contract.label_names
         if not is_needed and not data.is_whole(cells.obs, setup[argument]):

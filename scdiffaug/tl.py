@@ -240,12 +240,8 @@ def _trained(
         yield model
         return
     check_cells("adata", adata)
-    was_set_up = scDiffAug._is_registered(adata)
-    try:
+    with scDiffAug._registered_for_now(adata):
         fresh = scDiffAug(adata, diffusion=diffusion)
         check(fresh)
         fresh.train()
         yield fresh
-    finally:
-        if not was_set_up:
-            scDiffAug._forget(adata)

@@ -344,7 +344,7 @@ def fit(
 
     Returns
     -------
-    The history, and whether Ctrl-C ended training. The module ends on the device of its process.
+    The history, and whether Ctrl-C was pressed. The module ends on the device of its process.
     """
     plan = DiffAugPlan(module, options, n_processes=hardware.n_processes)
     callbacks: list[pl.Callback] = []

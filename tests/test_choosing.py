@@ -539,6 +539,22 @@ def test_cells_of_no_group_are_left_aside_where_groups_are_named(trained: scDiff
         trained.augment(cells, groupby="part", target="max")
 
 
+def test_numbers_and_empty_names_are_groups_beside_cells_of_none(
+    trained: scDiffAug, caplog: pytest.LogCaptureFixture
+) -> None:
+    cells = trained.adata.copy()
+    cells.obs["number"] = np.where(np.arange(cells.n_obs) < 30, 1.0, np.nan)
+    options = {"keep": "consistent", **FAST}
+    assert trained.augment(cells, groupby="number", target={1: 40}, **options).n_obs == 10
+    assert "All cells are '1'" in caplog.text
+    cells.obs["name"] = np.where(cells.obs["cell_type"] == "CD34+", "", "other")
+    cells.obs.loc[cells.obs_names[:5], "name"] = None
+    near = trained.augment(cells, groupby="name", target={"": 30}, strength=0.05, **options)
+    assert near.n_obs > 0
+    with pytest.raises(KeyError, match=r"the groups are '', 'other'\.\'?"):
+        trained.augment(cells, groupby="name", target={"absent": 30}, **FAST)
+
+
 def test_a_series_of_sizes_is_refused_in_one_line(trained: scDiffAug) -> None:
     sizes = trained.adata.obs["cell_type"].value_counts() + 3
     with pytest.raises(TypeError, match=r"target is a Series: pass target.to_dict\(\)"):

@@ -61,6 +61,21 @@ def test_copies_and_failures_are_let_go_too(monkeypatch: pytest.MonkeyPatch) -> 
     assert scDiffAug._is_registered(adata)
 
 
+def test_a_copy_stays_set_up_like_its_original(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budget, "default_epochs", lambda *_, **__: 1)
+    adata = scdiffaug.datasets.pbmc68k_reduced()[:60].copy()
+    adata.layers["counts"], adata.X = adata.X, adata.X * 0.5
+    scDiffAug.setup_anndata(adata, layer="counts")
+    copy = adata.copy()
+    scdiffaug.tl.embed(copy)
+    first = copy.obsm["X_scdiffaug"].copy()
+    with pytest.raises(IndexError):
+        scdiffaug.tl.augment(copy, indices=[99999])
+    scdiffaug.tl.embed(copy)
+    np.testing.assert_array_equal(copy.obsm["X_scdiffaug"], first)
+    assert scDiffAug(copy).registry["setup_args"]["layer"] == "counts"
+
+
 def test_a_view_is_embedded_with_the_one_warning_that_anndata_has_for_it() -> None:
     adata = scdiffaug.datasets.pbmc68k_reduced()
     model = scDiffAug(adata, diffusion="none")

@@ -12,7 +12,7 @@ from anndata import AnnData
 from scipy import sparse
 from small_cells import logs_of_no_counts
 
-from scdiffaug import matrices, pl, scDiffAug
+from scdiffaug import distributed, matrices, pl, scDiffAug
 from scdiffaug.features import FeatureSpace
 from scdiffaug.normalized import Normalization, find_scale, recover_counts
 
@@ -207,6 +207,13 @@ def test_a_file_of_new_cells_has_what_the_model_reads(pbmc: AnnData, tmp_path: P
     y = model.get_latent_representation(new)
     assert model.augment(new, steps=1, indices=[0]).X.sum() == new.X[0].sum()
     assert model.augmentation_report(new, max_cells=60)["checks"]["depth"]["verdict"] == "good"
+    model.save(tmp_path / "model")
+    again = scDiffAug.load(tmp_path / "model", new)
+    np.testing.assert_array_equal(again.get_latent_representation(), y)
+    distributed.embed(tmp_path / "model", tmp_path / "new.h5ad", tmp_path / "y.h5ad")
+    np.testing.assert_allclose(ad.read_h5ad(tmp_path / "y.h5ad").obsm["X_scdiffaug"], y, atol=1e-5)
+    distributed.augment(tmp_path / "model", tmp_path / "new.h5ad", tmp_path / "more.h5ad", steps=1)
+    assert ad.read_h5ad(tmp_path / "more.h5ad").X.sum() == new.X.sum()
     new.layers["counts"] = new.X.copy()
     np.testing.assert_array_equal(model.get_latent_representation(new), y)
     del new.layers["counts"], new.uns["scdiffaug"]

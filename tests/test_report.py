@@ -318,3 +318,25 @@ def test_a_projection_of_one_dimension_is_drawn_too() -> None:
     model = scDiffAug(scdiffaug.datasets.pbmc68k_reduced(), n_projection=1)
     model.train(**QUICK)
     assert "data:image/png" in model.augmentation_report(model.augment(steps=1), **FEW)["html"]
+
+
+@pytest.mark.parametrize("change", ["of unknown sources", "renamed"])
+def test_groups_that_one_side_alone_has_are_no_error(trained: scDiffAug, change: str) -> None:
+    types = trained.adata.obs["cell_type"]
+    new = trained.augment(indices=np.flatnonzero(types.isin(["CD19+ B", "CD56+ NK"])), steps=1)
+    if change == "of unknown sources":
+        del new.obs["source_obs_name"]
+    else:
+        new.obs["cell_type"] = new.obs["cell_type"].cat.rename_categories({"CD56+ NK": "NK"})
+    found = trained.augmentation_report(new, groupby="cell_type", max_cells=200)
+    assert 0 <= found["checks"]["group_kept"]["value"] <= 1
+
+
+def test_held_out_cells_of_one_group_are_told_from_the_others(trained: scDiffAug) -> None:
+    types = trained.adata.obs["cell_type"]
+    rows = np.flatnonzero(types == "CD14+ Monocyte")
+    held_out = trained.adata[rows[60:]].copy()
+    held_out.obs_names = held_out.obs_names + "-other"
+    new = trained.augment(indices=rows[:60], steps=1)
+    found = trained.augmentation_report(new, held_out=held_out, groupby="cell_type", **FEW)
+    assert found["checks"]["group_kept"]["real"] > 0.9

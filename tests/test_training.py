@@ -447,9 +447,9 @@ def test_ctrl_c_between_two_epochs_keeps_what_was_learnt(
     model.train(**options)
     assert len(model.history["loss"]) == 3
     assert model.is_trained
-    assert model.was_interrupted_
+    assert model._was_interrupted
     model.train(**options, resume=True)
-    assert not model.was_interrupted_
+    assert not model._was_interrupted
     np.testing.assert_array_equal(
         model.get_latent_representation(), whole.get_latent_representation()
     )
