@@ -159,7 +159,8 @@ def draw(rows: list[dict[str, Any]]) -> Figure:
             )
             for row in own:
                 at = (row["seconds"], row[score])
-                ax.annotate(f"{row['cells'] / 1000:g}k", at, fontsize=6)
+                label = f"{row['cells'] / 1000:g}k"
+                ax.annotate(label, at, (3, -8), textcoords="offset points", fontsize=6)
         ax.set(xscale="log", xlabel="seconds, end to end", ylabel=score.replace("_", " "))
     axes[0].legend(fontsize=7)
     return figure
@@ -191,9 +192,10 @@ def main() -> None:
             f"--methods {given.methods} --name {given.name}"
         )
         write_table(rows, given.name, title="Seconds end to end", command=command)
-    figure = draw(rows)
-    FigureCanvasAgg(figure)
-    figure.savefig(RESULTS / f"{given.name}.png", dpi=110)
+    if "," in given.sizes:
+        figure = draw(rows)
+        FigureCanvasAgg(figure)
+        figure.savefig(RESULTS / f"{given.name}.png", dpi=110)
 
 
 if __name__ == "__main__":
