@@ -2,6 +2,8 @@
 
 import json
 import os
+import platform
+import shutil
 import signal
 import subprocess
 import sys
@@ -353,6 +355,29 @@ def test_command_writes_all_files_and_reports_failures(counts_file, tmp_path, mo
         "embeddings.png",
         "ranks.png",
     }
+
+
+def test_several_files_may_follow_one_option(counts_file, tmp_path, monkeypatch):
+    monkeypatch.setattr(environments, "cache_folder", lambda *_: tmp_path / "cache")
+    other = tmp_path / "other.h5ad"
+    shutil.copy(counts_file, other)
+    words = ["--data", str(counts_file), str(other), "--methods", "pca", "--seeds", "1"]
+    command = ["benchmark", "embedding", *words, "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    found = pd.read_csv(tmp_path / "out" / "results.csv")["dataset"].unique()
+    assert list(found) == [counts_file.stem, "other"]
+    absent = CliRunner().invoke(app, [*command, str(tmp_path / "absent.h5ad")])
+    assert absent.exit_code == 2
+    assert "does not exist" in absent.output
+
+
+def test_processors_and_seeds_are_named():
+    assert f"Python {platform.python_version()}" in pages.hardware()
+    runs = pd.DataFrame({"dataset": "d", "method": ["a", "a", "b"], "seed": [0, 1, 0]})
+    assert pages.n_seeds(runs) == "1 to 2 seeds"
+    assert pages.n_seeds(runs[runs["method"] == "a"]) == "2 seeds"
+    assert pages.n_seeds(runs[runs["method"] == "b"]) == "1 seed"
 
 
 def test_command_names_what_is_wrong_and_fails(counts_file, tmp_path, monkeypatch):
