@@ -27,16 +27,14 @@ _KINDS: dict[str, dict[str, Any]] = {
 
 def run(name: str, kind: str, *, n_cells: int) -> dict[str, Any]:
     """Train on 2,000 cells, make some from half of these, and compare with the other half."""
-    how = _KINDS[kind]
-    rows = np.random.default_rng(0).permutation(load(name).n_obs)[:2000]
-    cells = load(name)[rows].copy()
+    how, adata = _KINDS[kind], load(name)
+    cells = adata[np.random.default_rng(0).permutation(adata.n_obs)[:2000]].copy()
     model = scDiffAug(cells, feature_space="counts", diffusion=how["diffusion"])
     model.train(enable_progress_bar=False)
-    options = {"steps": how["steps"], "sampler": how["sampler"]}
     # What is compiled or cached at first is not timed.
     model.augment(indices=range(8), steps=2, sampler=how["sampler"])
     start = time.process_time()
-    new = model.augment(indices=range(n_cells), **options)
+    new = model.augment(indices=range(n_cells), steps=how["steps"], sampler=how["sampler"])
     seconds = time.process_time() - start
     made, others = (model._contract.read(each)[1] for each in (new, cells[1000 : 1000 + n_cells]))
     transform = model._contract.space.transform

@@ -137,6 +137,17 @@ def warn_of_few(sources: Rows, groups: Names) -> None:
         )
 
 
+def warn_of_one(groups: Names) -> None:
+    """Warn if there is a single group, to which all new cells are consistent."""
+    names = np.unique(groups[groups != NO_GROUP])
+    if len(names) == 1:
+        logger.warning(
+            "All cells are %r, so that keep='consistent' rejects none: pass the other cells too, "
+            "and name the sources by indices.",
+            str(names[0]),
+        )
+
+
 def group_names(
     cells: AnnData, groupby: str | None, *, some_have_none: bool = False
 ) -> Names | None:

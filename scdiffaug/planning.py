@@ -126,17 +126,15 @@ class Plan(_NewCells):
 
     def warn(self) -> None:
         """Warn of choices that may not do what is expected of them."""
-        groups = self.groups
-        doubts.warn_of_made(self.cells.obs.iloc[np.unique(self.source_of)], "serve as sources")
-        if self.choice.target is not None and groups is not None:
-            choosing.warn_of_few(self.source_of, groups)
-        named = set() if groups is None else set(groups) - {choosing.NO_GROUP}
-        if self.choice.keep == "consistent" and len(named) == 1:
-            logger.warning(
-                "All cells are %r, so that keep='consistent' rejects none: pass the other cells "
-                "too, and name the sources by indices.",
-                str(named.pop()),
-            )
+        # One column: of a million sources all others would be copied too.
+        marks = self.cells.obs.filter(items=["is_augmented"])
+        doubts.warn_of_made(marks.iloc[np.unique(self.source_of)], "serve as sources")
+        if self.groups is None:
+            return
+        if self.choice.target is not None:
+            choosing.warn_of_few(self.source_of, self.groups)
+        if self.choice.keep == "consistent":
+            choosing.warn_of_one(self.groups)
 
     def part(self, rows: slice, *, seed: int) -> Plan:
         """Plan of some of the new cells, with a seed of its own."""

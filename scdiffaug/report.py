@@ -277,12 +277,9 @@ def _scores(sides: Sides, space: FeatureSpace, kept: Kept) -> Scores:
 def _kept_in_all(sides: Sides, kept: Kept) -> tuple[float, float]:
     if len({name for side in sides.judges for name in side.groups}) < 2:
         raise ValueError("All real cells are of one group: there is none to stray into.")
-    sides_made = (sides.made, sides.sources)
-    made, real = (
-        float(np.mean([shares[name] for name in side.groups]))
-        for shares, side in zip(kept, sides_made, strict=True)
-    )
-    return made, real
+    pairs = zip(kept, (sides.made, sides.sources), strict=True)
+    made, real = (np.mean([shares[name] for name in side.groups]) for shares, side in pairs)
+    return float(made), float(real)
 
 
 def _same_means(others: Matrix, made: Matrix, sources: Matrix) -> tuple[float, float]:

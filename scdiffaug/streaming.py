@@ -49,7 +49,7 @@ def write_new_cells(path: Path, plan: Plan) -> AnnData:
             if place.exists():
                 continue
             part = plan.part(rows, seed=seed_of(plan.sampling.seed, "blocks", number))
-            _make(part, place)
+            write_whole(place, bare(part.make(as_learnt=True)).write_h5ad)
             logger.info("Made block %d of %d.", number + 1, len(blocks))
         write_whole(path, lambda aside: _join(places, plan, aside))
     return anndata.read_h5ad(path, backed="r")
@@ -58,10 +58,6 @@ def write_new_cells(path: Path, plan: Plan) -> AnnData:
 def _blocks(plan: Plan) -> list[slice]:
     """Rows of the plan in each block."""
     return list(gen_batches(len(plan.source_of), _CELLS_OF_A_BLOCK))
-
-
-def _make(part: Plan, place: Path) -> None:
-    write_whole(place, bare(part.make(as_learnt=True)).write_h5ad)
 
 
 def _join(made: list[Path], plan: Plan, out: Path) -> None:
