@@ -1,3 +1,5 @@
+import runpy
+from importlib.metadata import version
 from pathlib import Path
 
 import anndata
@@ -31,6 +33,16 @@ def test_help_names_the_commands_and_options() -> None:
     assert "--out" in result.output
     assert "--seed" in result.output
     assert "demo" in CliRunner().invoke(cli.app, ["--help"]).output
+
+
+def test_the_package_runs_as_the_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["scdiffaug", "--version"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("scdiffaug", run_name="__main__")
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"scdiffaug {version('scdiffaug')}\n"
 
 
 def test_demo_leaves_its_files_and_nothing_else(shown: Result, out: Path) -> None:
