@@ -141,7 +141,8 @@ def read_values(cells: AnnData, field: str, *, name: str = "adata") -> pd.Series
     is_bool = pd.api.types.is_bool_dtype(values.dtype)
     if pd.api.types.is_numeric_dtype(values.dtype) and not is_bool:
         return values
-    return values.astype("category").cat.rename_categories(str)
+    # Of a mixed column, 1 and "1" are one group.
+    return values.astype("category").map(str, na_action="ignore").astype("category")
 
 
 def legend_beside(ax: Axes, handles: Sequence[Line2D], *, n_rows: int = 20) -> None:
@@ -183,4 +184,7 @@ def _palette(values: pd.Series, given: Sequence[str] | None) -> dict[str, str]:
         for name, colour in zip(names, cycle(given), strict=False)
         if name in occurring
     }
-    return {**palette, _MISSING: GREY} if values.isna().any() else palette
+    if not values.isna().any():
+        return palette
+    label = _MISSING if _MISSING not in palette else f"{_MISSING} values"
+    return {**palette, label: GREY}

@@ -20,7 +20,7 @@ from scdiffaug.augmentation import by_key
 from scdiffaug.block_files import read_cells
 from scdiffaug.choosing import Depth, Keep, Target, group_names
 from scdiffaug.model import scDiffAug
-from scdiffaug.storage import check_writable, write_whole
+from scdiffaug.storage import check_writable, is_left_aside, write_whole
 
 Summary = dict[str, Any]
 
@@ -56,7 +56,10 @@ class Training:
     @property
     def is_saved(self) -> bool:
         """Whether the folder has something in it, which then must be a model."""
-        return self.folder is not None and self.folder.exists() and any(self.folder.iterdir())
+        if self.folder is None:
+            return False
+        has_content = self.folder.exists() and any(self.folder.iterdir())
+        return has_content or is_left_aside(self.folder)
 
     def check(self) -> None:
         """Raise before the training what would otherwise be raised after it.

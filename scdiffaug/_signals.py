@@ -15,23 +15,42 @@ import lightning.pytorch as pl
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 
+class _Quiet:
+    """Keeps Lightning's loggers at warnings while any thread is within."""
+
+    def __init__(self) -> None:
+        self._loggers = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
+        self._lock, self._n_within = threading.Lock(), 0
+        self._levels: list[int] = []
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._n_within:
+                self._levels = [chatter.level for chatter in self._loggers]
+            self._n_within += 1
+            for chatter in self._loggers:
+                chatter.setLevel(logging.WARNING)
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._n_within -= 1
+            if not self._n_within:
+                for chatter, level in zip(self._loggers, self._levels, strict=True):
+                    chatter.setLevel(level)
+
+
+_QUIET = _Quiet()
+
+
 @contextmanager
 def without_chatter() -> Iterator[None]:
     """Silence Lightning's messages on which a user cannot act."""
-    loggers = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
-    levels = [chatter.level for chatter in loggers]
-    for chatter in loggers:
-        chatter.setLevel(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")
-            warnings.filterwarnings("ignore", message=".*does not have many workers")
-            # With DDP, scvi-tools says so even if nobody asked for early stopping.
-            warnings.filterwarnings("ignore", message="early_stopping was automatically disabled")
-            yield
-    finally:
-        for chatter, level in zip(loggers, levels, strict=True):
-            chatter.setLevel(level)
+    with _QUIET, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")
+        warnings.filterwarnings("ignore", message=".*does not have many workers")
+        # With DDP, scvi-tools says so even if nobody asked for early stopping.
+        warnings.filterwarnings("ignore", message="early_stopping was automatically disabled")
+        yield
 
 
 @contextmanager

@@ -272,12 +272,23 @@ def made_uns(
     scale: LogScale | None,
 ) -> dict[str, Any]:
     """How new cells were made, scanpy's record of log1p of X, and the colours of real groups."""
-    colours = {}
-    grouped = obs.select_dtypes("category").columns
-    for name in cells.obs.select_dtypes("category").columns.intersection(grouped):
-        key, groups = f"{name}_colors", cells.obs[name].cat.categories
-        if key in cells.uns and len(cells.uns[key]) == len(groups):
-            kept = groups.isin(obs[name].cat.categories)
-            colours[key] = list(compress(cells.uns[key], kept))
     logarithm = {} if scale is None else {"log1p": {"base": SCANPY_BASES[scale]}}
-    return {"scdiffaug": {"version": version("scdiffaug"), **provenance}, **colours, **logarithm}
+    return {
+        "scdiffaug": {"version": version("scdiffaug"), **provenance},
+        **made_colours(cells.obs, cells.uns, obs),
+        **logarithm,
+    }
+
+
+def made_colours(
+    real: pd.DataFrame, uns: Mapping[str, Any], made: pd.DataFrame
+) -> dict[str, list[str]]:
+    """Colours of the groups in ``made``, the obs of new cells, that real ones have in ``uns``."""
+    colours = {}
+    grouped = made.select_dtypes("category").columns
+    for name in real.select_dtypes("category").columns.intersection(grouped):
+        key, groups = f"{name}_colors", real[name].cat.categories
+        if key in uns and len(uns[key]) == len(groups):
+            kept = groups.isin(made[name].cat.categories)
+            colours[key] = list(compress(uns[key], kept))
+    return colours

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -60,6 +61,13 @@ def read_field(path: Path, field: str) -> Any:
         return read_elem(store[field])
 
 
+def read_colours(path: Path) -> dict[str, Any]:
+    """Colours of groups, which scanpy keeps in ``uns``."""
+    with _opened(path) as store:
+        names = [name for name in store.get("uns", ()) if name.endswith("_colors")]
+        return {name: read_elem(store["uns"][name]) for name in names}
+
+
 def read_layers(path: Path) -> tuple[list[str], dict[str, Any]]:
     """Names of the layers and, of new cells, how they were made."""
     with _opened(path) as store:
@@ -116,7 +124,8 @@ def check_writable_obs(obs: pd.DataFrame) -> None:
         # Strings are written as categories, even if some are missing.
         cells = AnnData(obs=_one_of_each_type(obs[[name]].dropna()))
         cells.strings_to_categoricals()
-        with h5py.File("nowhere", "w", driver="core", backing_store=False) as store:
+        # In memory; HDF5 would take two of its own files in memory, of one name, for one.
+        with h5py.File(io.BytesIO(), "w") as store:
             try:
                 write_elem(store, "obs", cells.obs)
             except Exception as error:

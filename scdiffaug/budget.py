@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from scdiffaug._checks import check_whole
 from scdiffaug.matrices import SUBSAMPLED
@@ -33,6 +33,8 @@ class Budget:
         Epochs to train.
     n_passes
         How often a generator may see a cell; 0 if there is none to train.
+    alternates
+        Whether encoder and generator learn in alternate epochs, not in the same steps.
     """
 
     n_cells: int
@@ -40,6 +42,7 @@ class Budget:
     batch_size: int
     max_epochs: int
     n_passes: int
+    alternates: bool = False
 
     @classmethod
     def chosen(
@@ -50,22 +53,23 @@ class Budget:
         batch_size: int,
         max_epochs: int | None,
         n_passes: int,
+        alternates: bool = False,
     ) -> Budget:
         """Fill in what the user left open; no batch is larger than a process has cells."""
-        batch_size = min(batch_size, n_cells // n_processes)
-        usual_epochs = default_epochs(n_cells, batch_size, generates=n_passes > 0)
-        return cls(
+        budget = cls(
             n_cells=n_cells,
             n_processes=n_processes,
-            batch_size=batch_size,
-            max_epochs=max_epochs or usual_epochs,
+            batch_size=min(batch_size, n_cells // n_processes),
+            max_epochs=max_epochs or 0,
             n_passes=n_passes,
+            alternates=alternates,
         )
+        return budget if max_epochs else replace(budget, max_epochs=budget.usual_epochs)
 
     @property
     def usual_epochs(self) -> int:
         """Default number of epochs."""
-        return default_epochs(self.n_cells, self.batch_size, generates=self.n_passes > 0)
+        return default_epochs(self.n_cells, self.batch_size, n_steps=self._usual_steps)
 
     @property
     def n_steps(self) -> int:
@@ -74,17 +78,21 @@ class Budget:
 
     @property
     def encoder_share(self) -> float:
-        """Share of the steps in which the encoder learns: as many as without a generator.
+        """Share of the steps after which the encoder is done: it learns as without a generator.
 
         See ``benchmarks/NOTES.md``, experiment 38.
         """
-        return _STEPS_OF_ENCODER_ALONE / (_STEPS * _growth(self.n_cells))
+        if not self.n_passes:
+            return 1.0
+        until = _STEPS_OF_ENCODER_ALONE * (2 if self.alternates else 1)
+        return until / self._usual_steps
 
     @property
     def generator_batch(self) -> int:
         """Cells per batch that the generator learns from; fewer if it would see them too often."""
         n_seen = self.n_passes * self._n_cells_of_a_process
-        return min(self.batch_size, math.ceil(n_seen / self.n_steps))
+        n_steps = self.n_steps * self._steps_of_generator / self._usual_steps
+        return min(self.batch_size, math.ceil(n_seen / n_steps)) if n_seen else 0
 
     @property
     def generator_epsilon(self) -> float:
@@ -112,6 +120,17 @@ class Budget:
             )
 
     @property
+    def _steps_of_generator(self) -> float:
+        return _STEPS * _growth(self.n_cells) if self.n_passes else 0
+
+    @property
+    def _usual_steps(self) -> float:
+        """Default number of steps; a generator's are the encoder's too, unless they alternate."""
+        if self.n_passes and not self.alternates:
+            return self._steps_of_generator
+        return _STEPS_OF_ENCODER_ALONE + self._steps_of_generator
+
+    @property
     def _n_cells_of_a_process(self) -> int:
         return self.n_cells // self.n_processes
 
@@ -131,16 +150,15 @@ def n_trained_on(n_cells: int, max_cells: int | None, *, has_graph: bool) -> int
     return max_cells
 
 
-def default_epochs(n_cells: int, batch_size: int, *, generates: bool) -> int:
-    """Epochs that make up the default budget of steps.
-
-    800 steps, which beyond 10,000 cells grow with the square root of the cells, so that ten times
-    the cells cost three times the work. The encoder alone takes 500 and gained nothing from more,
-    up to 116,595 cells (benchmarks/NOTES.md, experiments 30 and 32).
-    """
-    n_steps = _STEPS * _growth(n_cells) if generates else _STEPS_OF_ENCODER_ALONE
+def default_epochs(n_cells: int, batch_size: int, *, n_steps: float) -> int:
+    """Epochs that make up a number of steps; at least one."""
     return max(1, round(n_steps / (len(batch_bounds(n_cells, batch_size)) - 1)))
 
 
 def _growth(n_cells: int) -> float:
+    """Steps grow with the root of the cells: ten times the cells cost three times the work.
+
+    The encoder alone gained nothing from more steps, up to 116,595 cells (benchmarks/NOTES.md,
+    experiments 30 and 32).
+    """
     return max(1.0, math.sqrt(n_cells / 10_000))

@@ -17,7 +17,7 @@ from anndata import AnnData
 from scdiffaug import block_files, data, storage
 from scdiffaug._checks import check_is, check_key_added, check_path, check_seed, check_whole
 from scdiffaug._randomness import seed_of
-from scdiffaug.augmentation import by_key
+from scdiffaug.augmentation import by_key, made_colours
 from scdiffaug.contract import X_HOLDS, layer_or_x
 from scdiffaug.diffusion import Sampler
 from scdiffaug.model import scDiffAug
@@ -331,8 +331,9 @@ def _gather(job: _Job, places: list[Path], out: Path, *, obs: pd.DataFrame) -> N
     uns: dict[str, Any] = {}
     if job.verb == "augment":
         tables = [block_files.read_names(place)[0] for place in places]
-        obs = source_obs(obs, pd.concat(tables))
+        real, obs = obs, source_obs(obs, pd.concat(tables))
         uns = block_files.read_field(places[0], "uns")
+        uns |= made_colours(real, block_files.read_colours(Path(job.cells)), obs)
         uns["scdiffaug"] |= {"seed": job.seed, "block_size": job.block_size}
         if job.layer is not None:
             uns["scdiffaug"][X_HOLDS] = job.layer

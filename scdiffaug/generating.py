@@ -53,8 +53,8 @@ class GeneratingModel(SavedModel):
             Column of obs with groups, unseen by the generator, for ``target``, ``depth="sampled"``
             and ``keep="consistent"``. Values may be missing only if ``target`` names groups.
         target
-            Size that each group is to reach, its sources included: a number, the ``"max"`` or
-            ``"median"`` of the group sizes, or a size for each of some groups, as in
+            Size that the sources of each group are to reach with their new cells: a number, the
+            ``"max"`` or ``"median"`` of the group sizes, or a size for each of some groups, as in
             ``{"CD34+": 40}``. Sources are drawn at random, none twice before all of its group
             were drawn. Larger groups, and groups that are not named, get no new cells.
         n_per_cell

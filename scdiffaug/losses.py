@@ -101,7 +101,7 @@ class _SoftContrastive(torch.autograd.Function):
         log_not_q = not_q.log().mul_(repelled)
         p_log_odds = log_q.sub_(log_not_q).mul_(p)
         loss = -p_log_odds.sum() - log_not_q.sum()
-        # Where q is clamped the loss is flat.
+        # Where 1 - q is clamped, which needs more degrees of freedom than 0.01, the loss is flat.
         pressed = torch.addcmul(repelled, p, 1 - repelled)
         by_log_q = q.mul_(pressed).sub_(p).div_(F.threshold(not_q, _LEAST, math.inf))
         by_log_p = p_log_odds.neg_().fill_diagonal_(0)

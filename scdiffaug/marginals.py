@@ -54,6 +54,9 @@ class FeatureScale(nn.Module):
         self.register_buffer(
             "scores", torch.linspace(-_MOST_SCORE, _MOST_SCORE, _N_KNOTS), persistent=False
         )
+        # Told once, as a step would have to wait until a device tells it.
+        self._has_place = False
+        self.register_load_state_dict_post_hook(_tell_place)
 
     @torch.no_grad()
     def fit(self, x: Matrix) -> None:
@@ -65,6 +68,7 @@ class FeatureScale(nn.Module):
             dense = bound.toarray() if sparse.issparse(bound) else bound
             getattr(self, name).copy_(torch.as_tensor(dense).flatten())
         self._fit_scores(x)
+        _tell_place(self)
 
     def _fit_scores(self, x: Matrix) -> None:
         above = _values_above(x, self.lowest.cpu().numpy())
@@ -111,12 +115,13 @@ class FeatureScale(nn.Module):
         return (self.scores[0] + self._gap * (knot - 1 + share)).T
 
     @property
-    def _has_place(self) -> bool:
-        return bool((self.lowest_log_odds > NEVER).all())
-
-    @property
     def _gap(self) -> float:
         return 2 * _MOST_SCORE / (_N_KNOTS - 1)
+
+
+def _tell_place(scale: FeatureScale, _keys: object = None) -> None:
+    """Note whether the lowest values have a place below the others."""
+    scale._has_place = bool((scale.lowest_log_odds > NEVER).all())
 
 
 def _values_above(x: Matrix, lowest: NDArray[np.float32]) -> list[NDArray[np.float32]]:

@@ -20,7 +20,7 @@ from scdiffaug.features import N_COMPONENTS
 from scdiffaug.fitting import FittingModel
 from scdiffaug.module import Condition, choose_diffusion
 from scdiffaug.objectives import ObjectiveName
-from scdiffaug.processes import Hardware, Strategy
+from scdiffaug.processes import Hardware, Strategy, check_draws_counts
 from scdiffaug.repulsion import USUAL_BALANCE, USUAL_RELATEDNESS
 from scdiffaug.training import Precision, Schedule, TrainingOptions, best_precision
 
@@ -183,6 +183,7 @@ class scDiffAug(FittingModel):
             Passes over the cells; by default enough for 800 steps, or 500 without a generator,
             divided among processes. Beyond 10,000 cells the 800 grow as the square root of their
             number. The encoder learns for 500 steps, or that share of another number of epochs.
+            In alternate epochs both learn for as many steps, one after the other.
         batch_size
             Cells per step, in each process if there are several.
         max_cells
@@ -195,7 +196,7 @@ class scDiffAug(FittingModel):
             one process per device (:doc:`/guide/distributed`).
         precision
             ``"32-true"`` or ``"bf16-mixed"``; ``"auto"`` takes bfloat16 autocast if the hardware
-            multiplies bfloat16 natively.
+            multiplies bfloat16 natively, as new cells are made whatever this is.
         alpha
             Probability, once startup is over, that all positives of a step are mixtures with
             generated cells instead of with neighbours.
@@ -252,8 +253,10 @@ class scDiffAug(FittingModel):
         if self.adata is None:
             raise ValueError("The model was loaded without cells: pass adata=... to load.")
         batch_size = check_whole("batch_size", batch_size, at_least=2)
+        alternates = schedule == "alternating" and self.module.process is not None
         if max_epochs is not None:
-            max_epochs = check_whole("max_epochs", max_epochs)
+            # In alternate epochs the generator waits for the second.
+            max_epochs = check_whole("max_epochs", max_epochs, at_least=2 if alternates else 1)
         has_graph = self._contract.setup["neighbors_key"] is not None
         check_choice("precision", precision, get_args(Precision))
         check_flag("enable_progress_bar", enable_progress_bar)
@@ -263,14 +266,17 @@ class scDiffAug(FittingModel):
             devices,
             strategy=strategy,
             num_nodes=num_nodes,
-            alternates=schedule == "alternating" and self.module.process is not None,
+            alternates=alternates,
         )
+        if self.module.makes_counts:
+            check_draws_counts(hardware.accelerator)
         budget = Budget.chosen(
             n_trained_on(self.adata.n_obs, max_cells, has_graph=has_graph),
             n_processes=hardware.n_processes,
             batch_size=batch_size,
             max_epochs=max_epochs,
             n_passes=0 if self.module.process is None else self.module.process.n_passes,
+            alternates=alternates,
         )
         options = TrainingOptions(
             max_epochs=budget.max_epochs,

@@ -1,4 +1,4 @@
-"""The two networks of DiffAug: the semantic encoder and the conditional generator.
+"""The networks of DiffAug: the semantic encoder, and a conditional generator for each process.
 
 Widths follow Zang et al. 2023: encoder ``[d, 500, 300, 80]``, projection head
 ``[80, 500, 500, 2]``, generator ``[d, 500, 80, 500, d]``.

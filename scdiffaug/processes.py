@@ -36,6 +36,35 @@ def placed(
         ) from error
 
 
+def placed_alone(accelerator: str, device: int | str) -> torch.device:
+    """The one device of that number, which Lightning would take for a number of devices.
+
+    Raises
+    ------
+    TypeError
+        If the device is neither a whole number nor a string.
+    ValueError
+        If there is no such device, or it is not one.
+    """
+    kind, _, first = placed(accelerator, "auto")
+    if device == "auto":
+        return first
+    if isinstance(device, str) and not device.isdecimal():
+        raise ValueError(f'device={device!r} must be "auto" or the number of one device.')
+    number = check_whole("device", int(device) if isinstance(device, str) else device, at_least=0)
+    # There is one processor, whatever its number.
+    return first if kind == "cpu" else placed(kind, [number], argument="device")[2]
+
+
+def check_draws_counts(kind: str) -> None:
+    """Raise ValueError if new counts cannot be drawn on devices of a kind."""
+    if kind == "mps":
+        raise ValueError(
+            "accelerator='mps' cannot draw counts, as PyTorch has neither double precision nor "
+            "binomial draws there: use accelerator='cpu'."
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Hardware:
     """Devices and nodes of a training run, which has a process for each device.

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn, Self
 
 import anndata
+import numpy as np
 import pandas as pd
 import torch
 from anndata import AnnData
+from numpy.typing import NDArray
 from scvi.model.base import BaseModelClass
 from torch import Tensor
 
@@ -21,7 +23,7 @@ from scdiffaug._saved_fields import SavedFields
 from scdiffaug.contract import DataContract
 from scdiffaug.matrices import Matrix, StoredMatrix
 from scdiffaug.module import DiffAugModule
-from scdiffaug.processes import is_first_process, placed
+from scdiffaug.processes import check_draws_counts, is_first_process, placed_alone
 
 # Two threads that build models share torch's generator, from which modules draw their weights.
 _GENERATOR = threading.Lock()
@@ -134,7 +136,7 @@ class SavedModel(BaseModelClass):
             Cells to attach, features in any order; by default those saved with the model, if any.
             With False, or if there are none, pass ``adata`` to each method.
         accelerator, device
-            Where to put the model.
+            Where to put the model: ``"auto"``, or the number of a GPU.
 
         Raises
         ------
@@ -145,7 +147,8 @@ class SavedModel(BaseModelClass):
         TypeError
             If an argument is of the wrong type.
         ValueError
-            If the files are damaged or of another version, or features of the model are missing.
+            If the files are damaged or of another version, features of the model are missing, or
+            the model cannot be put there.
 
         Examples
         --------
@@ -158,7 +161,7 @@ class SavedModel(BaseModelClass):
         (700, 80)
         """
         check_path("dir_path", dir_path)
-        _, _, target = placed(accelerator, device, argument="device")
+        target = placed_alone(accelerator, device)
         folder = storage.standing(Path(dir_path))
         saved, weights = _fields_and_weights(folder)
         if adata is None:
@@ -177,6 +180,8 @@ class SavedModel(BaseModelClass):
         model = cls.__new__(cls)
         model._attach(cells, saved.contract)
         model._build(saved.contract, saved.module)
+        if model.module.makes_counts:
+            check_draws_counts(device.type)
         model.module.load_state_dict(weights)
         model.to_device(device)
         model.module.eval()
@@ -244,6 +249,23 @@ class SavedModel(BaseModelClass):
         cells = data.align_features(adata, pd.Index(contract.var_names))
         self.setup_anndata(cells, **_setup_of(cells, contract))
         return cells
+
+    def get_var_names(self, legacy_mudata_format: bool = False) -> NDArray[np.object_]:
+        """Names of the model's features, shape ``(d,)``, also if it was loaded without cells.
+
+        Parameters
+        ----------
+        legacy_mudata_format
+            As in scvi-tools; of no consequence, as the model knows one modality.
+
+        Examples
+        --------
+        >>> import scdiffaug
+        >>> model = scdiffaug.scDiffAug(scdiffaug.datasets.pbmc68k_reduced())
+        >>> len(model.get_var_names())
+        765
+        """
+        return pd.Index(self._contract.var_names).to_numpy()
 
     @property
     def feature_space(self) -> str:

@@ -281,13 +281,16 @@ def _workshop(place: Path) -> Iterator[Path]:
         _unlock(lock)
 
 
+def is_left_aside(folder: Path) -> bool:
+    """Whether overwriting was killed midway, so that what was before it is all there is."""
+    return not folder.exists() and bool(_waiting(folder))
+
+
 def standing(folder: Path) -> Path:
     """The folder of a model, or the one before it if overwriting was killed midway."""
-    if folder.exists():
+    if not is_left_aside(folder):
         return folder
     waiting = _waiting(folder)
-    if not waiting:
-        return folder
     logger.warning(
         "%s is missing as a save was interrupted: reading what it was to replace, %s.",
         folder,

@@ -55,8 +55,7 @@ class TrainingOptions:
         Probability that the positives of a step are mixed with generated cells, once startup is
         over.
     encoder_share
-        Share of the steps in which the encoder learns beside a generator, with the schedule
-        ``"joint"``; then the generator goes on alone.
+        Share of the steps after which the encoder is done, and the generator goes on alone.
     startup
         Share of the encoder's steps before generated positives begin.
     schedule
@@ -120,9 +119,7 @@ class DiffAugPlan(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.module, self.options, self.n_processes = module, options, n_processes
-        trains_both = module.process is not None and options.schedule == "joint"
-        share = options.encoder_share if trains_both else 1.0
-        self.encoder_steps = max(1, round(share * options.n_steps))
+        self.encoder_steps = max(1, round(options.encoder_share * options.n_steps))
         self.records: list[dict[str, float]] = []
         self._epoch: list[Tensors] = []
         self._rng: torch.Generator | None = None
@@ -240,10 +237,11 @@ class DiffAugPlan(pl.LightningModule):
         embedding = self.module.objective.terms
         if self.module.process is None:
             return embedding
+        encoder_is_done = self.step >= self.encoder_steps
         if self.options.schedule == "alternating":
-            return _OF_THE_GENERATOR if len(self.records) % 2 else embedding
+            return _OF_THE_GENERATOR if len(self.records) % 2 or encoder_is_done else embedding
         # Several processes would wait for the gradients of the encoder.
-        if self.step >= self.encoder_steps and self.n_processes == 1:
+        if encoder_is_done and self.n_processes == 1:
             return _OF_THE_GENERATOR
         return embedding + _OF_THE_GENERATOR
 

@@ -119,9 +119,15 @@ CASES: list[Case] = [
     ),
     (
         "alternating under plain DDP",
-        lambda b: b.model.train(max_epochs=1, strategy="ddp", schedule="alternating"),
+        lambda b: b.model.train(max_epochs=2, strategy="ddp", schedule="alternating"),
         V,
         "strategy='ddp' needs all parameters in each step",
+    ),
+    (
+        "one epoch for two that alternate",
+        lambda b: b.model.train(max_epochs=1, schedule="alternating"),
+        V,
+        "max_epochs=1 must be at least 2",
     ),
     (
         "training without cells",

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -173,6 +174,18 @@ def test_a_saved_model_embeds_alike(folder: Path, cells: Path, model: Path) -> N
     assert "obsm['X_mine'] (120, 80) and obsm['X_mine_2d'] (120, 2)" in result.output
     first = anndata.read_h5ad(folder / "made" / "first.h5ad")
     np.testing.assert_array_equal(anndata.read_h5ad(out).obsm["X_mine"], first.obsm["X_scdiffaug"])
+
+
+def test_a_model_whose_replacement_was_killed_is_used_and_kept(
+    tmp_path: Path, cells: Path, model: Path
+) -> None:
+    left = shutil.copytree(model, tmp_path / ".model.old-0123abcd")
+    out = tmp_path / "out.h5ad"
+    result = run("embed", cells, out, "--model", tmp_path / "model", "--max-epochs", 1)
+    assert "its model is loaded, which --max-epochs cannot change" in result.output
+    result = run("embed", cells, out, "--model", tmp_path / "model")
+    assert result.exit_code == 0, result.output
+    assert sorted(path.name for path in left.iterdir()) == sorted(p.name for p in model.iterdir())
 
 
 def test_augment_makes_counts_with_the_names_of_their_sources(cells: Path, new: Path) -> None:

@@ -109,12 +109,13 @@ def test_new_cells_are_those_of_their_sources(bench: Bench, cells: Path, tmp_pat
     assert (said["seed"], said["block_size"], said["steps"]) == (1, 25, 2)
 
 
-def test_new_cells_of_logarithms_say_so_as_those_of_a_path_do(
+def test_new_cells_say_of_scale_and_colours_what_those_of_a_path_do(
     bench: Bench, tmp_path: Path
 ) -> None:
     logs = bench.adata.copy()
     sc.pp.normalize_total(logs, target_sum=1e4)
     sc.pp.log1p(logs)
+    logs.uns["cell_type_colors"] = ["#112233"] * logs.obs["cell_type"].nunique()
     logs.write_h5ad(tmp_path / "logs.h5ad")
     model = scDiffAug(logs)
     model.train(max_epochs=1, enable_progress_bar=False)
@@ -123,8 +124,9 @@ def test_new_cells_of_logarithms_say_so_as_those_of_a_path_do(
     wanted = model.augment(steps=2, path=path)
     distributed.augment(tmp_path / "model", tmp_path / "logs.h5ad", tmp_path / "new.h5ad", steps=2)
     found = anndata.read_h5ad(tmp_path / "new.h5ad")
-    assert set(found.uns) == set(wanted.uns) == {"scdiffaug", "log1p"}
+    assert set(found.uns) == set(wanted.uns) == {"scdiffaug", "log1p", "cell_type_colors"}
     assert found.uns["log1p"] == wanted.uns["log1p"]
+    assert list(found.uns["cell_type_colors"]) == list(wanted.uns["cell_type_colors"])
     assert list(found.layers) == list(wanted.layers) == []
     np.testing.assert_allclose(np.expm1(found.X.toarray()).sum(1), 1e4, rtol=1e-3)
 

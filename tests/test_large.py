@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,16 @@ from scipy import sparse
 from small_cells import logs_of_no_counts, write_counts
 
 import scdiffaug
-from scdiffaug import augmentation, choosing, matrices, neighbors, pl, scDiffAug, streaming
+from scdiffaug import (
+    augmentation,
+    block_files,
+    choosing,
+    matrices,
+    neighbors,
+    pl,
+    scDiffAug,
+    streaming,
+)
 from scdiffaug._randomness import seed_of
 from scdiffaug.contract import DataContract
 from scdiffaug.features import FeatureSpace
@@ -409,6 +419,12 @@ def test_a_column_of_mixed_types_is_refused_before_cells_are_made(
     with pytest.raises(TypeError, match=r"obs\['note'\] is of type object, which no file holds"):
         model.augment(cells, path=tmp_path / "new.h5ad")
     assert not list(tmp_path.iterdir())
+
+
+def test_columns_are_checked_in_threads_at_once() -> None:
+    tables = [pd.DataFrame({"a": [number], "b": ["text"]}, index=["x"]) for number in range(64)]
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(block_files.check_writable_obs, tables)) == [None] * 64
 
 
 @pytest.mark.usefixtures("small_blocks")

@@ -51,6 +51,14 @@ def test_few_lowest_values_are_spread_below_the_others() -> None:
     assert zeros.max() < noised[:, 0][x[:, 0] > 0].min()
 
 
+@pytest.mark.parametrize("zero_share", [0.3, 0.8])
+def test_a_scale_that_was_loaded_is_the_one_that_was_saved(zero_share: float) -> None:
+    x = values(zero_share)
+    scale, other = fitted(x), fitted(values(1.1 - zero_share))
+    other.load_state_dict(scale.state_dict())
+    assert torch.equal(scaled(other, x), scaled(scale, x))
+
+
 def test_many_lowest_values_have_one_place_and_the_others_are_normal() -> None:
     x = values(0.8)
     scale = fitted(x)

@@ -551,6 +551,13 @@ def test_saved_cells_need_not_be_loaded(trained: scDiffAug, tmp_path: Path) -> N
     )
 
 
+def test_features_are_known_without_cells(trained: scDiffAug, tmp_path: Path) -> None:
+    trained.save(tmp_path / "model")
+    loaded = scDiffAug.load(tmp_path / "model", adata=False)
+    assert list(loaded.get_var_names()) == list(trained.get_var_names())
+    assert list(trained.get_var_names()) == list(trained.adata.var_names)
+
+
 def test_rare_labels_are_no_warning(pbmc: AnnData) -> None:
     pbmc.obs["rare"] = ["one"] + ["other"] * 699
     scDiffAug.setup_anndata(pbmc, labels_key="rare")

@@ -156,6 +156,19 @@ def test_text_and_booleans_are_categories() -> None:
     assert list(legend_of(pl.embedding(adata, color="text", show=False))) == ["a", "b"]
 
 
+def test_a_column_of_mixed_types_is_of_texts_and_one_named_missing_keeps_its_colour() -> None:
+    adata = make_cells(3)
+    adata.obs["mixed"] = np.resize(np.array([1, "1", 2, None], dtype=object), adata.n_obs)
+    shown = legend_of(pl.embedding(adata, color="mixed", show=False))
+    assert list(shown) == ["1", "2", "missing"]
+    adata.obs["gaps"] = np.resize(np.array(["missing", "there", None], dtype=object), adata.n_obs)
+    assert legend_of(pl.embedding(adata, color="gaps", show=False)) == {
+        "missing": OKABE_ITO[0],
+        "there": OKABE_ITO[1],
+        "missing values": GREY,
+    }
+
+
 @pytest.mark.parametrize("color", ["depth", "2"])
 def test_numbers_and_features_get_viridis_and_a_colour_bar(color: str) -> None:
     adata = make_cells()

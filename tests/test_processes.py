@@ -49,7 +49,7 @@ told = {
 }
 part = scdiffaug.scDiffAug(pbmc[: 100 + 10 * (rank if "num_nodes" in place else 0)].copy())
 try:
-    part.train(1, schedule="alternating", **place, **quiet)
+    part.train(2, schedule="alternating", **place, **quiet)
 except ValueError as error:
     told["refused"] = str(error)
 with open(f"{rank}.json", "w") as file:

@@ -144,11 +144,13 @@ def test_what_was_to_be_replaced_is_read_where_nothing_stands(
         (waiting / "file").write_text(text)
         os.utime(waiting, (place, place))
     (tmp_path / ".model.old-abcdefg9").mkdir()
+    assert storage.is_left_aside(tmp_path / "model")
     standing = storage.standing(tmp_path / "model")
     assert (standing / "file").read_text() == "old"
     assert "is missing as a save was interrupted" in caplog.text
     _fill(tmp_path / "model", "new")
     assert storage.standing(tmp_path / "model") == tmp_path / "model"
+    assert not storage.is_left_aside(tmp_path / "model")
     assert _names(tmp_path) == ["model"]
 
 

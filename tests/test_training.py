@@ -1,5 +1,6 @@
 """Generated positives really reach the loss; averaging, budget, interruption and guards."""
 
+import logging
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from anndata import AnnData
 
 import scdiffaug
 from scdiffaug import scDiffAug
+from scdiffaug._signals import without_chatter
 from scdiffaug.budget import Budget
 from scdiffaug.checkpoint import Checkpoints
 from scdiffaug.module import DiffAugModule
@@ -274,6 +276,15 @@ def test_terms_take_turns_where_epochs_alternate(pbmc: AnnData) -> None:
     assert (model.history["diffusion"]["diffusion"].isna() == trained).all()
 
 
+def test_both_learn_as_long_where_epochs_alternate() -> None:
+    joint, alternating = budget_of(2746), budget_of(2746, alternates=True)
+    # 800 steps of the generator and 500 of the encoder; until this is done, they take turns.
+    assert joint.n_steps == pytest.approx(800, rel=0.01)
+    assert alternating.n_steps == pytest.approx(1_300, rel=0.01)
+    assert alternating.encoder_share * alternating.n_steps == pytest.approx(1_000, rel=0.01)
+    assert alternating.generator_batch == pytest.approx(joint.generator_batch, abs=2)
+
+
 def test_no_generator_has_no_curve(pbmc: AnnData) -> None:
     model = scDiffAug(pbmc, diffusion="none")
     model.train(max_epochs=1, enable_progress_bar=False)
@@ -370,6 +381,16 @@ def test_training_in_a_thread_leaves_signals_alone(pbmc: AnnData) -> None:
     with ThreadPoolExecutor(1) as pool:
         pool.submit(model.train, 2, accelerator="cpu", enable_progress_bar=False).result()
     assert len(model.history["loss"]) == 2
+
+
+def test_lightning_is_quiet_until_the_last_of_two_threads_is_done() -> None:
+    chatter = logging.getLogger("lightning.pytorch")
+    before, first, second = chatter.level, without_chatter(), without_chatter()
+    with first:
+        second.__enter__()
+    assert chatter.level == logging.WARNING
+    second.__exit__(None, None, None)
+    assert chatter.level == before
 
 
 def test_a_loss_that_is_not_finite_says_what_to_do(
