@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Collection, Mapping, Sequence
 from numbers import Integral, Real
+from os import PathLike
 
 # The limit of scikit-learn, the lowest of all generators that seeds go to.
 _LARGEST_SEED = 2**32 - 1
@@ -135,7 +136,9 @@ def check_cells(name: str, value: object) -> None:
             f"{name} is a MuData with the modalities {list(modalities)}: pass one of them, e.g. "
             f"mdata[{next(iter(modalities), 'rna')!r}]."
         )
-    check_is(name, value, AnnData, advice="put the matrix into anndata.AnnData(x)")
+    is_path = isinstance(value, str | PathLike)
+    read, put = "read it with scanpy.read_h5ad", "put the matrix into anndata.AnnData(x)"
+    check_is(name, value, AnnData, advice=read if is_path else put)
     assert isinstance(value, AnnData)
     if value.n_obs == 0:
         raise ValueError(f"{name} is empty: found 0 cells x {value.n_vars} features.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import reprlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from numbers import Integral
@@ -59,8 +60,8 @@ class Choice:
             self._check_target()
         if not is_one_of(self.depth, ("source", "sampled")) and not _is_size(self.depth):
             raise ValueError(
-                f"depth={self.depth!r} must be 'source', 'sampled' or a whole number of counts, "
-                "at least 1."
+                f"depth={reprlib.repr(self.depth)} must be 'source', 'sampled' or a whole number "
+                "of counts, at least 1."
             )
         if self.depth != "source" and not space.is_counts:
             raise ValueError(
@@ -372,4 +373,7 @@ def _check_position(argument: str, end: object) -> None:
 
 
 def _is_size(value: object) -> bool:
+    """Whether it is a whole number above 0; 1e4 is one."""
+    if isinstance(value, float):
+        return value.is_integer() and value >= 1
     return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1

@@ -52,7 +52,8 @@ class DataContract:
     n_neighbors, seed
         Neighbours of a cell in the graph; seed of their search and of the batches.
     depth
-        1st and 99th percentile of the sums of the training cells' values; for counts, of depths.
+        For counts, least and largest depth of the training cells, as those of a type may be the
+        deepest; else 1st and 99th percentile of the sums of their values.
     """
 
     setup: Mapping[str, str | None]
@@ -132,7 +133,7 @@ class DataContract:
             self,
             selected=tuple(selected.tolist()),
             label_names=tuple(sorted(set(labels))),
-            depth=_usual_depth(x),
+            depth=_usual_depth(x, is_counts=self.space.is_counts),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -175,7 +176,7 @@ class DataContract:
             how = "" if self.space.scale != "log1p" else ", by normalize_total and log1p of scanpy"
             raise ValueError(
                 f"The model reads {self.space.description!r} values from {place}: put such values "
-                f"there{how} ({str(error).split(':')[0]})."
+                f"there{how} ({_found(x, error)})."
             ) from error
         data.check_depth(x, cells.obs_names, self.space)
         self._warn_of_depth(x)
@@ -195,7 +196,8 @@ class DataContract:
                 ("counts", "depth") if self.space.is_counts else ("as sum of values", "scale")
             )
             logger.warning(
-                "These cells have %g %s (median), those that the model learnt from %g to %g: "
+                "These cells have %.6g %s (median), those that the model learnt from %.6g to "
+                "%.6g: "
                 "where they lie may say more of %s than of type.",
                 median,
                 of,
@@ -234,8 +236,16 @@ def layer_or_x(layer: str | None, layers: Container[str], provenance: object) ->
     return None if is_in_x and layer not in layers else layer
 
 
-def _usual_depth(x: Matrix | StoredMatrix) -> tuple[float, float]:
-    low, high = np.percentile(depths(x), [1, 99])
+def _found(x: Matrix | StoredMatrix, error: ValueError) -> str:
+    """What values that do not fit are: counts that were normalised, or else what is wrong."""
+    found = FeatureSpace.decide(x)
+    if found.scale is not None:
+        return f"found {found.description!r} values"
+    return str(error).split(":")[0]
+
+
+def _usual_depth(x: Matrix | StoredMatrix, *, is_counts: bool) -> tuple[float, float]:
+    low, high = np.percentile(depths(x), [0, 100] if is_counts else [1, 99])
     return float(low), float(high)
 
 

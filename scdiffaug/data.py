@@ -127,6 +127,11 @@ def check_depth(x: Matrix | StoredMatrix, obs_names: pd.Index, space: FeatureSpa
     if not space.is_counts:
         return
     empty = depths(x) == 0
+    if empty.all():
+        raise ValueError(
+            f"No cell has counts in the {x.shape[1]} features of the model: name the layer that "
+            "holds them, setup_anndata(adata, layer=...), or pass other cells."
+        )
     if empty.any():
         raise ValueError(
             f"{int(empty.sum())} cells have no counts, e.g. {obs_names[empty][0]!r}, in the "

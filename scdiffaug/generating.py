@@ -140,7 +140,9 @@ class GeneratingModel(SavedModel):
             path=path,
         )
         plan.warn()
-        return plan.make() if path is None else streaming.write_new_cells(Path(path), plan)
+        new = plan.make() if path is None else streaming.write_new_cells(Path(path), plan)
+        plan.warn_of_made(new.obs)
+        return new
 
     def _plan(
         self,

@@ -250,8 +250,8 @@ def _require_enough(n: int, *, made: Rows, sources: Rows, others: Rows) -> None:
         raise ValueError(
             f"A report compares at least {_FEWEST_CELLS} cells a side, found {len(made)} new "
             f"cells of different sources, {len(sources)} sources and {len(others)} other real "
-            "cells, max_cells aside: make cells from 40 sources or more (20 with held_out), or "
-            "raise max_cells."
+            "cells, max_cells aside: report on cells of 40 sources or more (20 with held_out). "
+            "For fewer, scdiffaug.metrics.type_kept and pl.augmentation show where they lie."
         )
 
 

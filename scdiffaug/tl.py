@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -74,6 +75,10 @@ def embed(
         )
     with _trained(adata, model, diffusion="none") as model:
         embeddings = by_key(key_added, *model._embed(adata))
+    for key in list(adata.obsm):
+        # A projection of another dimension would be that of another model.
+        if re.fullmatch(rf"{re.escape(key_added)}_[23]d", key):
+            del adata.obsm[key]
     for key, values in embeddings.items():
         adata.obsm[key] = values
 
@@ -244,4 +249,7 @@ def _trained(
         fresh = scDiffAug(adata, diffusion=diffusion)
         check(fresh)
         fresh.train()
+        if fresh._was_interrupted:
+            # Without a model to go on with, half a training would be all that is left.
+            raise KeyboardInterrupt
         yield fresh

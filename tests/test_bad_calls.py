@@ -105,6 +105,13 @@ CASES: list[Case] = [
         r"adata\.X has \d+ NaN or infinite values as float32",
     ),
     ("no X", lambda b: scDiffAug(AnnData(obs=b.adata.obs)), V, "found 60 cells x 0 features"),
+    ("a path", lambda _: scDiffAug("cells.h5ad"), TypeError, "read it with scanpy.read_h5ad"),
+    (
+        "an X that was never filled",
+        lambda b: scDiffAug(b.raw(X=b.adata.X * 0)),
+        V,
+        "No cell has counts .* name the layer that holds them",
+    ),
     (
         "labels that training did not see",
         _foreign,

@@ -4,6 +4,7 @@ import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import anndata as ad
 import numpy as np
@@ -296,8 +297,8 @@ def test_cells_that_stay_rejected_are_left_out_and_said(
     )
     assert new.uns["scdiffaug"]["kept_share"] == 4 / 24
     assert (
-        f"2 of 6 cells were rejected 10 times and are left out: 2 of {first!r}. A lower"
-        in caplog.text
+        f"2 of 6 cells were rejected 10 times and are left out: 2 of {first!r} (no new cell of "
+        f"{first!r} is left). A lower" in caplog.text
     )
     assert trained.augment(indices=[0], **options).shape == (0, 765)
 
@@ -561,6 +562,32 @@ def test_a_series_of_sizes_is_refused_in_one_line(trained: scDiffAug) -> None:
         trained.augment(groupby="cell_type", target=sizes)
     wanted = sizes.sum() - trained.adata.n_obs
     assert trained.augment(groupby="cell_type", target=sizes.to_dict(), **FAST).n_obs == wanted
+
+
+def test_whole_numbers_may_be_written_as_floats(trained: scDiffAug) -> None:
+    new = trained.augment(groupby="cell_type", target={"CD34+": 2e1}, depth=1e2, **FAST)
+    assert new.n_obs == 7
+    np.testing.assert_array_equal(new.X.sum(1), 100)
+
+
+def test_few_sources_are_told_from_what_is_left(
+    trained: scDiffAug, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of all that were planned there are enough, but cells of all but two are rejected."""
+    kept_from = trained.adata.obs_names[trained.adata.obs["cell_type"] == "CD34+"][:2]
+
+    def only_two(_real: Any, _made: Any, source_of: np.ndarray, **_: Any) -> np.ndarray:
+        return trained.adata.obs_names[source_of].isin(kept_from)
+
+    monkeypatch.setattr(choosing, "consistent", only_two)
+    new = trained.augment(groupby="cell_type", target={"CD34+": 50}, keep="consistent", **FAST)
+    assert set(new.obs["source_obs_name"]) == set(kept_from)
+    assert f"All {new.n_obs} new cells of group 'CD34+' are made from 2 of its" in caplog.text
+    caplog.clear()
+    monkeypatch.setattr(choosing, "consistent", lambda *a, **_: np.zeros(len(a[2]), dtype=bool))
+    trained.augment(groupby="cell_type", target={"CD34+": 50}, keep="consistent", **FAST)
+    assert "37 of 'CD34+' (no new cell of 'CD34+' is left)" in caplog.text
+    assert "are made from" not in caplog.text
 
 
 def test_few_sources_are_said_once_though_a_model_is_trained_first(

@@ -13,7 +13,7 @@ from sklearn.neighbors import NearestNeighbors
 from small_cells import logs_of_no_counts
 
 import scdiffaug
-from scdiffaug import augmentation, fitting, metrics, scDiffAug
+from scdiffaug import augmentation, fitting, metrics, scDiffAug, tl
 from scdiffaug.preparing import training_cells
 
 QUICK = {"max_epochs": 3, "enable_progress_bar": False}
@@ -549,6 +549,27 @@ def test_saved_cells_need_not_be_loaded(trained: scDiffAug, tmp_path: Path) -> N
     np.testing.assert_array_equal(
         bare.get_latent_representation(trained.adata), trained.get_latent_representation()
     )
+
+
+def test_an_interrupted_call_that_keeps_no_model_writes_nothing(
+    pbmc: AnnData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scDiffAug, "train", lambda model: setattr(model, "_was_interrupted", True))
+    with pytest.raises(KeyboardInterrupt):
+        tl.embed(pbmc)
+    with pytest.raises(KeyboardInterrupt):
+        tl.augment(pbmc)
+    assert not [key for key in pbmc.obsm if key.startswith("X_scdiffaug")]
+
+
+def test_a_plane_of_another_model_is_not_left_beside_the_embedding(
+    trained: scDiffAug,
+) -> None:
+    adata = trained.adata.copy()
+    adata.obsm["X_scdiffaug_3d"], adata.obsm["X_other_3d"] = np.zeros((2, len(adata), 3))
+    tl.embed(adata, trained)
+    assert {"X_scdiffaug", "X_scdiffaug_2d", "X_other_3d"} <= set(adata.obsm)
+    assert "X_scdiffaug_3d" not in adata.obsm
 
 
 def test_features_are_known_without_cells(trained: scDiffAug, tmp_path: Path) -> None:

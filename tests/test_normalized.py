@@ -354,6 +354,10 @@ def test_another_scale_is_refused(pbmc: AnnData, tmp_path: Path) -> None:
     for other in (pbmc, _normalized(pbmc, base=2), AnnData(pbmc.X * -0.5, var=pbmc.var)):
         with pytest.raises(ValueError, match=learnt):
             loaded.get_latent_representation(other)
+    of_counts = scDiffAug(pbmc)
+    of_counts.train(**QUICK)
+    with pytest.raises(ValueError, match=r"\(found 'counts normalised as log1p' values\)"):
+        of_counts.get_latent_representation(logs)
 
 
 def test_logarithms_may_be_wanted(pbmc: AnnData) -> None:

@@ -296,6 +296,19 @@ def test_the_genes_furthest_from_the_line_are_named() -> None:
     assert not ax.texts[0].get_text()
 
 
+def test_new_cells_are_compared_with_their_sources_each_as_often_as_it_was_one() -> None:
+    real = named([[0.5, 1, 2, 3], [6.5, 4, 0, 1], [9, 9, 9, 9]])
+    real.obs_names = ["a", "b", "of another type"]
+    new = named(real.X[[0, 0, 1]])
+    new.obs["source_obs_name"] = ["a", "a", "b"]
+    (ax,) = pl.gene_agreement(real, new, keys=["mean"], show=False)
+    x, y = ax.collections[0].get_offsets().T
+    np.testing.assert_array_equal(x, y)
+    new.obs["source_obs_name"] = "unknown"
+    (ax,) = pl.gene_agreement(real, new, keys=["mean"], show=False)
+    assert ax.collections[0].get_offsets()[:, 0].max() > 5
+
+
 def test_depth_moves_no_gene_of_counts() -> None:
     real = named([[1, 2, 3, 0], [2, 0, 1, 4]])
     deep = named(10 * real.X)

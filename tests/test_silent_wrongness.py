@@ -36,11 +36,20 @@ def test_a_depth_that_training_did_not_see_is_said(
     assert bool(said) is is_said
     if said:
         depth = np.median(query.X.sum(1))
-        low, high = np.percentile(bench.adata.X.toarray().sum(1), [1, 99])
+        depths = bench.adata.X.toarray().sum(1)
         assert said[0].startswith(
-            f"These cells have {depth:g} counts (median), those that the model learnt from "
-            f"{low:g} to {high:g}:"
+            f"These cells have {depth:.6g} counts (median), those that the model learnt from "
+            f"{depths.min():.6g} to {depths.max():.6g}:"
         )
+
+
+def test_of_training_cells_no_depth_is_unseen(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    depths = bench.adata.X.toarray().sum(1)
+    for cell in (depths.argmin(), depths.argmax()):
+        bench.model.get_latent_representation(bench.adata[[cell]].copy())
+    assert not caplog.messages
 
 
 def test_another_scale_is_said(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:

@@ -17,7 +17,7 @@ from scdiffaug._checks import check_cells, check_choice, check_whole
 from scdiffaug._colours import HIGHLIGHT, OKABE_ITO
 from scdiffaug._drawing import draw_agreement
 from scdiffaug.features import FeatureSpace
-from scdiffaug.matrices import Matrix, subsample
+from scdiffaug.matrices import SUBSAMPLED, Matrix, Rows, StoredMatrix, drawn_rows
 from scdiffaug.metrics import genes
 from scdiffaug.pl._figure import panels, result
 
@@ -61,12 +61,14 @@ def gene_agreement(
     Each gene is a point, on the grey line where both agree. The genes furthest from the line are
     named, the furthest first. Titles give the Pearson correlation over genes or, for shares of
     zeros, the mean difference. Values are compared as the model sees them, counts as log1p of
-    10,000 counts per cell. Of more than 20,000 cells on disk, 20,000 are drawn at random.
+    10,000 counts per cell. Of more than 20,000 cells, 20,000 are drawn at random.
 
     Parameters
     ----------
     adata, new
-        Real and augmented cells, the genes of ``adata`` in both; left unchanged.
+        Real and augmented cells, the genes of ``adata`` in both; left unchanged. If new cells
+        name their sources, these are the real ones, each as often as it was a source: new cells
+        of one type are not compared with all types.
     layer
         Layer of both; by default X.
     keys
@@ -128,7 +130,8 @@ def _as_seen(adata: AnnData, new: AnnData, layer: str | None) -> tuple[Matrix, M
     for name, cells in (("adata", adata), ("new", new)):
         check_cells(name, cells)
     aligned = data.align_features(new, adata.var_names, argument="new")
-    real, made = (subsample(data.read_matrix(cells, layer))[1] for cells in (adata, aligned))
+    made = _some(data.read_matrix(aligned, layer), np.arange(new.n_obs))
+    real = _some(data.read_matrix(adata, layer), _sources(adata, new))
     space, other = FeatureSpace.decide(real), FeatureSpace.decide(made)
     if (space.scale or other.scale) and not (space.is_counts and other.is_counts):
         # Too little is known of one side to recover its counts.
@@ -141,6 +144,19 @@ def _as_seen(adata: AnnData, new: AnnData, layer: str | None) -> tuple[Matrix, M
     # One side may hold counts, and the other normalised counts.
     other = other if other.is_counts else space
     return space.transform(space.read(real)), space.transform(other.read(made))
+
+
+def _sources(adata: AnnData, new: AnnData) -> Rows:
+    """Row of each new cell's source, or all rows if none is known."""
+    if "source_obs_name" in new.obs:
+        rows = adata.obs_names.get_indexer(new.obs["source_obs_name"].astype(str))
+        if (rows >= 0).any():
+            return rows[rows >= 0]
+    return np.arange(adata.n_obs)
+
+
+def _some(x: Matrix | StoredMatrix, rows: Rows) -> Matrix:
+    return x[rows[drawn_rows(len(rows), SUBSAMPLED)]]
 
 
 def _name_furthest(
