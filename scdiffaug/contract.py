@@ -123,7 +123,7 @@ class DataContract:
         doubts.warn_of_made(cells.obs, "are learnt from")
         rows, few = subsample(x)
         key = self.setup["batch_key"]
-        batch = cells.obs[key].iloc[rows] if data.is_whole(cells.obs, key) else None
+        batch = cells.obs[key].iloc[rows] if data.is_complete(cells.obs, key) else None
         selected = select_features(few, self.space, n_top=self.n_top_features, batch=batch)
         labels: Sequence[str] = ()
         if needs_labels:

@@ -213,7 +213,7 @@ def check_sortable(adata: AnnData, argument: str, key: str | None) -> None:
         ) from error
 
 
-def is_whole(obs: pd.DataFrame, key: str | None) -> bool:
+def is_complete(obs: pd.DataFrame, key: str | None) -> bool:
     """Whether there is such a column, with no missing value."""
     return key in obs and not obs[key].isna().any()
 

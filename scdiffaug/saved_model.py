@@ -286,7 +286,7 @@ def _setup_of(cells: AnnData, contract: DataContract) -> dict[str, Any]:
     setup = {**contract.setup, "layer": contract.layer_of(cells)}
     for argument in ("labels_key", "batch_key"):
         is_needed = argument == "labels_key" and contract.label_names
-        if not is_needed and not data.is_whole(cells.obs, setup[argument]):
+        if not is_needed and not data.is_complete(cells.obs, setup[argument]):
             setup[argument] = None
     try:
         data.check_graph(cells, setup["neighbors_key"])
