@@ -47,8 +47,7 @@ class GeneratingModel(SavedModel):
         adata
             Real cells with the model's features in any order; by default those it was set up with.
         indices
-            Which of them are sources: positions, none of them twice, or a boolean mask; all by
-            default.
+            Which are sources: positions, none of them twice, or a boolean mask; all by default.
         groupby
             Column of obs with groups, unseen by the generator, for ``target``, ``depth="sampled"``
             and ``keep="consistent"``. Values may be missing only if ``target`` names groups.
@@ -78,8 +77,7 @@ class GeneratingModel(SavedModel):
         steps
             Denoising steps; by default 8 with count thinning, 32 with Gaussian noise.
         batch_size
-            Cells made at once, by default 512, and up to 8192 on a GPU; half as many if memory
-            runs out. Other sizes give other cells.
+            Cells made at once, by default 512, up to 8192 on a GPU. Other sizes give other cells.
         seed
             Seed of the draws; by default the model's.
         path
