@@ -141,7 +141,7 @@ def read_values(cells: AnnData, field: str, *, name: str = "adata") -> pd.Series
     is_bool = pd.api.types.is_bool_dtype(values.dtype)
     if pd.api.types.is_numeric_dtype(values.dtype) and not is_bool:
         return values
-    # Of a mixed column, 1 and "1" are one group.
+    # Of a mixed column 1 and "1" become one group, which leaves text; else categories keep order.
     return values.astype("category").map(str, na_action="ignore").astype("category")
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from scdiffaug import tl
 from scdiffaug._checks import check_key_added
-from scdiffaug.augmentation import by_key
+from scdiffaug.augmentation import by_key, replaced
 from scdiffaug.block_files import read_cells
 from scdiffaug.choosing import Depth, Keep, Target, group_names
 from scdiffaug.model import scDiffAug
@@ -77,9 +77,8 @@ class Training:
         options = [f"--{name.replace('_', '-')}" for name in given if getattr(self, name)]
         if self.is_saved and options:
             raise ValueError(
-                f"{self.folder} is not empty, so that its model is loaded, which "
-                f"{', '.join(options)} cannot change: leave that out, or name another folder for "
-                "--model."
+                f"{self.folder} holds a model already, which {', '.join(options)} cannot change: "
+                "leave that out, or name another folder for --model."
             )
 
     def model(self, adata: AnnData, *, diffusion: Literal["auto", "none"] = "auto") -> scDiffAug:
@@ -242,5 +241,7 @@ def _copy_with(cells: Path, embeddings: Mapping[str, NDArray[np.float32]], out: 
     with h5py.File(out, "r+") as file:
         if "obsm" not in file:
             write_elem(file, "obsm", {})
-        for key, embedding in embeddings.items():
-            write_elem(file, f"obsm/{key}", embedding)
+        for name in replaced(file["obsm"], next(iter(embeddings))):
+            del file["obsm"][name]
+        for name, embedding in embeddings.items():
+            write_elem(file, f"obsm/{name}", embedding)

@@ -8,7 +8,7 @@ import signal
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import FrameType
 
 import lightning.pytorch as pl
@@ -16,41 +16,37 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 
 class _Quiet:
-    """Keeps Lightning's loggers at warnings while any thread is within."""
+    """Silences what a user cannot act on while any thread is within, and then as it was."""
 
     def __init__(self) -> None:
-        self._loggers = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
-        self._lock, self._n_within = threading.Lock(), 0
-        self._levels: list[int] = []
+        self._lock, self._n_within, self._undone = threading.Lock(), 0, ExitStack()
 
     def __enter__(self) -> None:
         with self._lock:
             if not self._n_within:
-                self._levels = [chatter.level for chatter in self._loggers]
+                self._silence()
             self._n_within += 1
-            for chatter in self._loggers:
-                chatter.setLevel(logging.WARNING)
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
             self._n_within -= 1
             if not self._n_within:
-                for chatter, level in zip(self._loggers, self._levels, strict=True):
-                    chatter.setLevel(level)
+                self._undone.close()
 
-
-_QUIET = _Quiet()
-
-
-@contextmanager
-def without_chatter() -> Iterator[None]:
-    """Silence Lightning's messages on which a user cannot act."""
-    with _QUIET, warnings.catch_warnings():
+    def _silence(self) -> None:
+        for part in ("pytorch", "fabric"):
+            chatter = logging.getLogger(f"lightning.{part}")
+            self._undone.callback(chatter.setLevel, chatter.level)
+            chatter.setLevel(logging.WARNING)
+        self._undone.enter_context(warnings.catch_warnings())
         warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")
         warnings.filterwarnings("ignore", message=".*does not have many workers")
         # With DDP, scvi-tools says so even if nobody asked for early stopping.
         warnings.filterwarnings("ignore", message="early_stopping was automatically disabled")
-        yield
+
+
+# Lightning's messages; one for all threads, which share loggers and filters.
+WITHOUT_CHATTER = _Quiet()
 
 
 @contextmanager

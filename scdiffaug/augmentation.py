@@ -134,6 +134,12 @@ def by_key(
     return {key: y, f"{key}_{z.shape[1]}d": z}
 
 
+def replaced(obsm: Mapping[str, Any], key: str) -> list[str]:
+    """What an earlier embedding of this key left in ``.obsm``, maybe by another model."""
+    names = [key, f"{key}_2d", f"{key}_3d"]
+    return [name for name in names if name in obsm] if key in obsm else []
+
+
 @torch.inference_mode()
 def describe_neighborhoods(
     module: DiffAugModule, contract: DataContract, x: Matrix | StoredMatrix
@@ -288,7 +294,7 @@ def made_colours(
     grouped = made.select_dtypes("category").columns
     for name in real.select_dtypes("category").columns.intersection(grouped):
         key, groups = f"{name}_colors", real[name].cat.categories
-        if key in uns and len(uns[key]) == len(groups):
+        if key in uns and np.shape(uns[key]) == groups.shape:
             kept = groups.isin(made[name].cat.categories)
             colours[key] = list(compress(uns[key], kept))
     return colours

@@ -69,7 +69,8 @@ class Budget:
     @property
     def usual_epochs(self) -> int:
         """Default number of epochs."""
-        return default_epochs(self.n_cells, self.batch_size, n_steps=self._usual_steps)
+        epochs = default_epochs(self.n_cells, self.batch_size, n_steps=self._usual_steps)
+        return max(2, epochs) if self.alternates else epochs
 
     @property
     def n_steps(self) -> int:

@@ -52,6 +52,14 @@ class Choice:
     depth: Depth
     keep: Keep
 
+    def __post_init__(self) -> None:
+        """Take whole numbers that are written as floats for what they are."""
+        target = _as_whole(self.target)
+        if isinstance(target, Mapping):
+            target = {name: _as_whole(size) for name, size in target.items()}
+        object.__setattr__(self, "target", target)
+        object.__setattr__(self, "depth", _as_whole(self.depth))
+
     def check(self, space: FeatureSpace) -> None:
         """Raise TypeError or ValueError if an argument is wrong or does not fit the others."""
         check_whole("n_per_cell", self.n_per_cell)
@@ -180,8 +188,7 @@ def group_names(
 
 def _group_name(value: object) -> str:
     """Name of a group; 1 and 1.0, which pandas makes of 1 beside missing values, are one."""
-    is_whole = isinstance(value, float | np.floating) and value.is_integer()
-    return str(int(value) if is_whole else value)  # type: ignore[call-overload]
+    return str(_as_whole(value))
 
 
 def balancing_sources(
@@ -372,8 +379,11 @@ def _check_position(argument: str, end: object) -> None:
         )
 
 
+def _as_whole(value: Any) -> Any:
+    """1e4, as people write 10,000, as a whole number; all else as it is."""
+    is_whole = isinstance(value, float | np.floating) and value.is_integer()
+    return int(value) if is_whole else value
+
+
 def _is_size(value: object) -> bool:
-    """Whether it is a whole number above 0; 1e4 is one."""
-    if isinstance(value, float):
-        return value.is_integer() and value >= 1
     return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1

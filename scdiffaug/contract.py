@@ -27,6 +27,9 @@ from scdiffaug.matrices import (
 
 logger = logging.getLogger("scdiffaug")
 
+# Depths of queries may lie beyond most training cells' by this factor.
+_ROOM_OF_DEPTH = 2
+
 # Where files of new cells record that X holds what real cells hold in a layer.
 X_HOLDS = "x_holds_layer"
 
@@ -52,8 +55,7 @@ class DataContract:
     n_neighbors, seed
         Neighbours of a cell in the graph; seed of their search and of the batches.
     depth
-        For counts, least and largest depth of the training cells, as those of a type may be the
-        deepest; else 1st and 99th percentile of the sums of their values.
+        1st and 99th percentile of the sums of the training cells' values; for counts, of depths.
     """
 
     setup: Mapping[str, str | None]
@@ -133,7 +135,7 @@ class DataContract:
             self,
             selected=tuple(selected.tolist()),
             label_names=tuple(sorted(set(labels))),
-            depth=_usual_depth(x, is_counts=self.space.is_counts),
+            depth=_usual_depth(x),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -191,13 +193,14 @@ class DataContract:
         if self.depth is None:
             return
         (low, high), median = self.depth, np.median(depths(x))
-        if not low <= median <= high:
+        # Cells of one type may be less deep than most: platelets are.
+        room = _ROOM_OF_DEPTH if self.space.is_counts else 1
+        if not low / room <= median <= high * room:
             of, kind = (
                 ("counts", "depth") if self.space.is_counts else ("as sum of values", "scale")
             )
             logger.warning(
-                "These cells have %.6g %s (median), those that the model learnt from %.6g to "
-                "%.6g: "
+                "These cells have %.6g %s (median), most that the model learnt from %.6g to %.6g: "
                 "where they lie may say more of %s than of type.",
                 median,
                 of,
@@ -244,8 +247,8 @@ def _found(x: Matrix | StoredMatrix, error: ValueError) -> str:
     return str(error).split(":")[0]
 
 
-def _usual_depth(x: Matrix | StoredMatrix, *, is_counts: bool) -> tuple[float, float]:
-    low, high = np.percentile(depths(x), [0, 100] if is_counts else [1, 99])
+def _usual_depth(x: Matrix | StoredMatrix) -> tuple[float, float]:
+    low, high = np.percentile(depths(x), [1, 99])
     return float(low), float(high)
 
 

@@ -127,10 +127,10 @@ def check_depth(x: Matrix | StoredMatrix, obs_names: pd.Index, space: FeatureSpa
     if not space.is_counts:
         return
     empty = depths(x) == 0
-    if empty.all():
+    if empty.all() and len(empty) > 1:
         raise ValueError(
-            f"No cell has counts in the {x.shape[1]} features of the model: name the layer that "
-            "holds them, setup_anndata(adata, layer=...), or pass other cells."
+            f"None of {len(empty)} cells has counts in the {x.shape[1]} features of the model: "
+            "put them there, or name the layer that holds them, setup_anndata(adata, layer=...)."
         )
     if empty.any():
         raise ValueError(

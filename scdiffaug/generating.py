@@ -139,7 +139,7 @@ class GeneratingModel(SavedModel):
         )
         plan.warn()
         new = plan.make() if path is None else streaming.write_new_cells(Path(path), plan)
-        plan.warn_of_made(new.obs)
+        plan.warn_of_kept(new.obs)
         return new
 
     def _plan(

@@ -183,7 +183,8 @@ class scDiffAug(FittingModel):
             Passes over the cells; by default enough for 800 steps, or 500 without a generator,
             divided among processes. Beyond 10,000 cells the 800 grow as the square root of their
             number. The encoder learns for 500 steps, or that share of another number of epochs.
-            In alternate epochs both learn for as many steps, one after the other.
+            In alternate epochs both learn for as many steps as in joint ones, as nearly as whole
+            epochs allow.
         batch_size
             Cells per step, in each process if there are several.
         max_cells
@@ -255,8 +256,12 @@ class scDiffAug(FittingModel):
         batch_size = check_whole("batch_size", batch_size, at_least=2)
         alternates = schedule == "alternating" and self.module.process is not None
         if max_epochs is not None:
-            # In alternate epochs the generator waits for the second.
-            max_epochs = check_whole("max_epochs", max_epochs, at_least=2 if alternates else 1)
+            max_epochs = check_whole("max_epochs", max_epochs)
+            if alternates and max_epochs == 1:
+                raise ValueError(
+                    "max_epochs=1 has no epoch for the generator with schedule='alternating': "
+                    "pass 2 or more."
+                )
         has_graph = self._contract.setup["neighbors_key"] is not None
         check_choice("precision", precision, get_args(Precision))
         check_flag("enable_progress_bar", enable_progress_bar)

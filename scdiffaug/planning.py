@@ -129,14 +129,23 @@ class Plan(_NewCells):
         # One column: of a million sources all others would be copied too.
         marks = self.cells.obs.filter(items=["is_augmented"])
         doubts.warn_of_made(marks.iloc[np.unique(self.source_of)], "serve as sources")
-        if self.groups is not None and self.choice.keep == "consistent":
+        if self.groups is None:
+            return
+        if self.choice.keep == "consistent":
             choosing.warn_of_one(self.groups)
+        elif self.choice.target is not None:
+            choosing.warn_of_few(self.source_of, self.groups)
 
-    def warn_of_made(self, obs: pd.DataFrame) -> None:
-        """Warn if new cells of a group, those rejected left out, come of few sources."""
-        if self.groups is not None and self.choice.target is not None:
-            rows = self.cells.obs_names.get_indexer(obs["source_obs_name"].astype(str))
+    def warn_of_kept(self, obs: pd.DataFrame) -> None:
+        """Warn of groups of which rejection left new cells of few sources, or none."""
+        if self.groups is None or self.choice.keep == "all":
+            return
+        rows = self.cells.obs_names.get_indexer(obs["source_obs_name"].astype(str))
+        if self.choice.target is not None:
             choosing.warn_of_few(rows, self.groups)
+        gone = np.setdiff1d(self.groups[self.source_of], self.groups[rows])
+        if len(gone):
+            logger.warning("No new cell of %s is left.", ", ".join(map(repr, gone.tolist())))
 
     def part(self, rows: slice, *, seed: int) -> Plan:
         """Plan of some of the new cells, with a seed of its own."""
@@ -357,8 +366,6 @@ def _warn_of_rejected(
     if groups_asked is not None:
         missing = pd.Series(np.delete(groups_asked, rows)).value_counts()
         of = ": " + ", ".join(f"{n} of {name!r}" for name, n in missing.items())
-        gone = [repr(name) for name in missing.index if name not in groups_asked[rows]]
-        of += f" (no new cell of {', '.join(gone)} is left)" if gone else ""
     logger.warning(
         "%d of %d cells were rejected %d times and are left out%s. A lower strength keeps more.",
         n_asked - len(rows),

@@ -46,7 +46,7 @@ def placed_alone(accelerator: str, device: int | str) -> torch.device:
     ValueError
         If there is no such device, or it is not one.
     """
-    kind, _, first = placed(accelerator, "auto")
+    kind, _, first = placed(accelerator, "auto", argument="device")
     if device == "auto":
         return first
     if isinstance(device, str) and not device.isdecimal():

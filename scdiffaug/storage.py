@@ -288,9 +288,9 @@ def is_left_aside(folder: Path) -> bool:
 
 def standing(folder: Path) -> Path:
     """The folder of a model, or the one before it if overwriting was killed midway."""
-    if not is_left_aside(folder):
+    waiting = [] if folder.exists() else _waiting(folder)
+    if not waiting:
         return folder
-    waiting = _waiting(folder)
     logger.warning(
         "%s is missing as a save was interrupted: reading what it was to replace, %s.",
         folder,

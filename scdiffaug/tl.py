@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +12,7 @@ from anndata import AnnData
 
 from scdiffaug import data
 from scdiffaug._checks import check_cells, check_is, check_key_added
-from scdiffaug.augmentation import by_key
+from scdiffaug.augmentation import by_key, replaced
 from scdiffaug.choosing import Depth, Keep, Target
 from scdiffaug.diffusion import Sampler
 from scdiffaug.model import scDiffAug
@@ -42,7 +41,8 @@ def embed(
     Returns
     -------
     Nothing; writes ``.obsm["X_scdiffaug"]``, shape ``(n, 80)``, and
-    ``.obsm["X_scdiffaug_2d"]``, shape ``(n, 2)``.
+    ``.obsm["X_scdiffaug_2d"]``, shape ``(n, 2)``. Where there was such an embedding before, it is
+    replaced, its projection included.
 
     Raises
     ------
@@ -75,12 +75,10 @@ def embed(
         )
     with _trained(adata, model, diffusion="none") as model:
         embeddings = by_key(key_added, *model._embed(adata))
-    for key in list(adata.obsm):
-        # A projection of another dimension would be that of another model.
-        if re.fullmatch(rf"{re.escape(key_added)}_[23]d", key):
-            del adata.obsm[key]
-    for key, values in embeddings.items():
-        adata.obsm[key] = values
+    for name in replaced(adata.obsm, key_added):
+        del adata.obsm[name]
+    for name, values in embeddings.items():
+        adata.obsm[name] = values
 
 
 def augment(

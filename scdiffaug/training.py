@@ -20,10 +20,10 @@ from scdiffaug._checks import check_choice, check_number
 from scdiffaug._memory import memory_errors_named
 from scdiffaug._randomness import seed_of
 from scdiffaug._signals import (
+    WITHOUT_CHATTER,
     EndingTogether,
     failing_on_termination,
     stop_on_interrupt,
-    without_chatter,
 )
 from scdiffaug.checkpoint import Checkpoints, Progress
 from scdiffaug.module import DiffAugModule, Tensors
@@ -351,7 +351,7 @@ def fit(
         callbacks.append(_Keeping(plan, batches.rng, checkpoints))
     if hardware.n_processes > 1:
         callbacks += [SameCells(batches.digest()), EndingTogether()]
-    with without_chatter():
+    with WITHOUT_CHATTER:
         trainer = Trainer(
             max_epochs=options.max_epochs - len(plan.records),
             **asdict(hardware),

@@ -110,7 +110,7 @@ CASES: list[Case] = [
         "an X that was never filled",
         lambda b: scDiffAug(b.raw(X=b.adata.X * 0)),
         V,
-        "No cell has counts .* name the layer that holds them",
+        "None of 60 cells has counts .* name the layer that holds them",
     ),
     (
         "labels that training did not see",
@@ -134,7 +134,7 @@ CASES: list[Case] = [
         "one epoch for two that alternate",
         lambda b: b.model.train(max_epochs=1, schedule="alternating"),
         V,
-        "max_epochs=1 must be at least 2",
+        "max_epochs=1 has no epoch for the generator",
     ),
     (
         "training without cells",

@@ -139,6 +139,7 @@ def test_embedding_adds_to_a_file_and_takes_nothing_from_it(
     adata = anndata.read_h5ad(cells)
     adata.obs["_scvi_labels"], adata.uns["_scvi_note"] = 7, "mine"
     adata.raw = adata
+    adata.obsm["X_scdiffaug"] = adata.obsm["X_scdiffaug_3d"] = np.zeros((len(adata), 3))
     adata.write_h5ad(tmp_path / "cells.h5ad")
     words = ("embed", tmp_path / "cells.h5ad", tmp_path / "cells.h5ad", "--model", model)
     for _ in range(2):
@@ -182,7 +183,7 @@ def test_a_model_whose_replacement_was_killed_is_used_and_kept(
     left = shutil.copytree(model, tmp_path / ".model.old-0123abcd")
     out = tmp_path / "out.h5ad"
     result = run("embed", cells, out, "--model", tmp_path / "model", "--max-epochs", 1)
-    assert "its model is loaded, which --max-epochs cannot change" in result.output
+    assert "holds a model already, which --max-epochs cannot change" in result.output
     result = run("embed", cells, out, "--model", tmp_path / "model")
     assert result.exit_code == 0, result.output
     assert sorted(path.name for path in left.iterdir()) == sorted(p.name for p in model.iterdir())

@@ -566,9 +566,11 @@ def test_a_plane_of_another_model_is_not_left_beside_the_embedding(
     trained: scDiffAug,
 ) -> None:
     adata = trained.adata.copy()
-    adata.obsm["X_scdiffaug_3d"], adata.obsm["X_other_3d"] = np.zeros((2, len(adata), 3))
-    tl.embed(adata, trained)
-    assert {"X_scdiffaug", "X_scdiffaug_2d", "X_other_3d"} <= set(adata.obsm)
+    adata.obsm["X_scdiffaug"] = np.zeros((len(adata), 80))
+    adata.obsm["X_scdiffaug_3d"] = adata.obsm["X_other_3d"] = np.zeros((len(adata), 3))
+    for key in ("X_scdiffaug", "X_other"):
+        tl.embed(adata, trained, key_added=key)
+        assert {key, f"{key}_2d", "X_other_3d"} <= set(adata.obsm)
     assert "X_scdiffaug_3d" not in adata.obsm
 
 

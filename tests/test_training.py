@@ -5,8 +5,10 @@ import os
 import signal
 import subprocess
 import sys
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,7 @@ from anndata import AnnData
 
 import scdiffaug
 from scdiffaug import scDiffAug
-from scdiffaug._signals import without_chatter
+from scdiffaug._signals import WITHOUT_CHATTER
 from scdiffaug.budget import Budget
 from scdiffaug.checkpoint import Checkpoints
 from scdiffaug.module import DiffAugModule
@@ -283,6 +285,8 @@ def test_both_learn_as_long_where_epochs_alternate() -> None:
     assert alternating.n_steps == pytest.approx(1_300, rel=0.01)
     assert alternating.encoder_share * alternating.n_steps == pytest.approx(1_000, rel=0.01)
     assert alternating.generator_batch == pytest.approx(joint.generator_batch, abs=2)
+    # Both have an epoch, however many cells there are.
+    assert budget_of(50_000, batch_size=32, alternates=True).max_epochs == 2
 
 
 def test_no_generator_has_no_curve(pbmc: AnnData) -> None:
@@ -385,12 +389,23 @@ def test_training_in_a_thread_leaves_signals_alone(pbmc: AnnData) -> None:
 
 def test_lightning_is_quiet_until_the_last_of_two_threads_is_done() -> None:
     chatter = logging.getLogger("lightning.pytorch")
-    before, first, second = chatter.level, without_chatter(), without_chatter()
-    with first:
-        second.__enter__()
-    assert chatter.level == logging.WARNING
-    second.__exit__(None, None, None)
+    before, filters, begun, may_end = chatter.level, warnings.filters[:], Event(), Event()
+
+    def longer() -> None:
+        with WITHOUT_CHATTER:
+            begun.set()
+            may_end.wait(60)
+
+    with ThreadPoolExecutor(1) as pool:
+        with WITHOUT_CHATTER:
+            other = pool.submit(longer)
+            begun.wait(60)
+        assert chatter.level == logging.WARNING
+        assert warnings.filters != filters
+        may_end.set()
+        other.result()
     assert chatter.level == before
+    assert warnings.filters == filters
 
 
 def test_a_loss_that_is_not_finite_says_what_to_do(

@@ -66,9 +66,9 @@ def gene_agreement(
     Parameters
     ----------
     adata, new
-        Real and augmented cells, the genes of ``adata`` in both; left unchanged. If new cells
-        name their sources, these are the real ones, each as often as it was a source: new cells
-        of one type are not compared with all types.
+        Real and augmented cells, the genes of ``adata`` in both; left unchanged. If all new cells
+        name sources in ``adata``, and not a single one, they are compared with these, each as
+        often as it was one: new cells of one type are not compared with all types.
     layer
         Layer of both; by default X.
     keys
@@ -147,11 +147,11 @@ def _as_seen(adata: AnnData, new: AnnData, layer: str | None) -> tuple[Matrix, M
 
 
 def _sources(adata: AnnData, new: AnnData) -> Rows:
-    """Row of each new cell's source, or all rows if none is known."""
+    """Row of each new cell's source; all rows if one is unknown, or there is only one."""
     if "source_obs_name" in new.obs:
         rows = adata.obs_names.get_indexer(new.obs["source_obs_name"].astype(str))
-        if (rows >= 0).any():
-            return rows[rows >= 0]
+        if (rows >= 0).all() and (rows != rows[0]).any():
+            return rows
     return np.arange(adata.n_obs)
 
 
