@@ -92,7 +92,7 @@ class Budget:
     def generator_batch(self) -> int:
         """Cells per batch that the generator learns from; fewer if it would see them too often."""
         n_seen = self.n_passes * self._n_cells_of_a_process
-        n_steps = self.n_steps * self._steps_of_generator / self._usual_steps
+        n_steps = self.n_steps * (self._steps_of_generator / self._usual_steps)
         return min(self.batch_size, math.ceil(n_seen / n_steps)) if n_seen else 0
 
     @property
