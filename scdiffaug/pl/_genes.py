@@ -17,7 +17,7 @@ from scdiffaug._checks import check_cells, check_choice, check_whole
 from scdiffaug._colours import HIGHLIGHT, OKABE_ITO
 from scdiffaug._drawing import draw_agreement
 from scdiffaug.features import FeatureSpace
-from scdiffaug.matrices import SUBSAMPLED, Matrix, Rows, StoredMatrix, drawn_rows
+from scdiffaug.matrices import Matrix, Rows, StoredMatrix, subsample
 from scdiffaug.metrics import genes
 from scdiffaug.pl._figure import panels, result
 
@@ -61,7 +61,7 @@ def gene_agreement(
     Each gene is a point, on the grey line where both agree. The genes furthest from the line are
     named, the furthest first. Titles give the Pearson correlation over genes or, for shares of
     zeros, the mean difference. Values are compared as the model sees them, counts as log1p of
-    10,000 counts per cell. Of more than 20,000 cells, 20,000 are drawn at random.
+    10,000 counts per cell. Of more than 20,000 cells on disk, 20,000 are drawn at random.
 
     Parameters
     ----------
@@ -130,7 +130,7 @@ def _as_seen(adata: AnnData, new: AnnData, layer: str | None) -> tuple[Matrix, M
     for name, cells in (("adata", adata), ("new", new)):
         check_cells(name, cells)
     aligned = data.align_features(new, adata.var_names, argument="new")
-    made = _some(data.read_matrix(aligned, layer), np.arange(new.n_obs))
+    made = subsample(data.read_matrix(aligned, layer))[1]
     real = _some(data.read_matrix(adata, layer), _sources(adata, new))
     space, other = FeatureSpace.decide(real), FeatureSpace.decide(made)
     if (space.scale or other.scale) and not (space.is_counts and other.is_counts):
@@ -156,7 +156,7 @@ def _sources(adata: AnnData, new: AnnData) -> Rows:
 
 
 def _some(x: Matrix | StoredMatrix, rows: Rows) -> Matrix:
-    return x[rows[drawn_rows(len(rows), SUBSAMPLED)]]
+    return subsample(x.take(rows) if isinstance(x, StoredMatrix) else x[rows])[1]
 
 
 def _name_furthest(
