@@ -143,6 +143,15 @@ def test_genes_of_cells_on_disk_are_drawn_by_some_of_the_cells(folder: Path) -> 
         np.testing.assert_allclose(points, other.collections[0].get_offsets(), rtol=1e-5)
 
 
+def test_genes_of_sources_on_disk_are_those_of_sources_in_memory(folder: Path) -> None:
+    known = _in_memory(folder)
+    new = known[[7, 8, 9]].copy()
+    new.obs["source_obs_name"] = known.obs_names[[250, 3, 250]]
+    both = [pl.gene_agreement(real, new, show=False) for real in (_backed(folder), known)]
+    for one, other in zip(*both, strict=True):
+        np.testing.assert_allclose(*(ax.collections[0].get_offsets() for ax in (one, other)))
+
+
 @pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize("store", STORED)
 def test_views_are_not_read_whole(folder: Path, store: str) -> None:
