@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from scdiffaug._checks import check_whole
 from scdiffaug.matrices import SUBSAMPLED
@@ -29,8 +29,8 @@ class Budget:
         Processes among which they are shared.
     batch_size
         Cells per step, in each process.
-    max_epochs
-        Epochs to train.
+    epochs_asked
+        Epochs that the user asks for; None for the default.
     n_passes
         How often a generator may see a cell; 0 if there is none to train.
     alternates
@@ -40,7 +40,7 @@ class Budget:
     n_cells: int
     n_processes: int
     batch_size: int
-    max_epochs: int
+    epochs_asked: int | None
     n_passes: int
     alternates: bool = False
 
@@ -55,16 +55,20 @@ class Budget:
         n_passes: int,
         alternates: bool = False,
     ) -> Budget:
-        """Fill in what the user left open; no batch is larger than a process has cells."""
-        budget = cls(
+        """The budget of a user's wishes; no batch is larger than a process has cells."""
+        return cls(
             n_cells=n_cells,
             n_processes=n_processes,
             batch_size=min(batch_size, n_cells // n_processes),
-            max_epochs=max_epochs or 0,
+            epochs_asked=max_epochs,
             n_passes=n_passes,
             alternates=alternates,
         )
-        return budget if max_epochs else replace(budget, max_epochs=budget.usual_epochs)
+
+    @property
+    def max_epochs(self) -> int:
+        """Epochs to train."""
+        return self.epochs_asked or self.usual_epochs
 
     @property
     def usual_epochs(self) -> int:

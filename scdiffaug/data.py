@@ -82,6 +82,13 @@ def are_made(obs: pd.DataFrame) -> bool:
     return "is_augmented" in obs and bool(obs["is_augmented"].isin([True]).all())
 
 
+def source_rows(made: pd.DataFrame, known: pd.Index) -> Rows:
+    """Place of each new cell's source among the known names, shape ``(m,)``; -1 if not there."""
+    if "source_obs_name" not in made:
+        return np.full(len(made), -1)
+    return known.get_indexer(made["source_obs_name"].astype(str))
+
+
 def check_made(new: AnnData) -> None:
     """Raise as check_frame, and ValueError if only a part of the cells is augmented."""
     check_frame(new, "new")

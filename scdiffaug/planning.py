@@ -14,7 +14,7 @@ import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from scdiffaug import choosing, doubts
+from scdiffaug import choosing, data, doubts
 from scdiffaug._randomness import seed_of
 from scdiffaug.augmentation import (
     Request,
@@ -140,7 +140,7 @@ class Plan(_NewCells):
         """Warn of groups of which rejection left new cells of few sources, or none."""
         if self.groups is None or self.choice.keep == "all":
             return
-        rows = self.cells.obs_names.get_indexer(obs["source_obs_name"].astype(str))
+        rows = data.source_rows(obs, self.cells.obs_names)
         if self.choice.target is not None:
             choosing.warn_of_few(rows, self.groups)
         gone = np.setdiff1d(self.groups[self.source_of], self.groups[rows])

@@ -140,7 +140,7 @@ def split(
     """
     _check_sides(real[0], new[0], held_out)
     rng = np.random.default_rng(seed_of(seed, "split"))
-    link = _links(real[0], new[0])
+    link = data.source_rows(new[0].obs, real[0].obs_names)
     _warn_of_unknown(new[0], link)
     is_linked = bool((link >= 0).any())
     candidates = rng.permutation(np.unique(link[link >= 0]) if is_linked else real[0].n_obs)
@@ -226,13 +226,6 @@ def _warn_of_unknown(new: AnnData, link: Rows) -> None:
             n_unknown,
             len(link),
         )
-
-
-def _links(real: AnnData, new: AnnData) -> Rows:
-    """Row of each new cell's source among the real cells; -1 if it is not there."""
-    if "source_obs_name" not in new.obs:
-        return np.full(new.n_obs, -1)
-    return real.obs_names.get_indexer(new.obs["source_obs_name"].astype(str))
 
 
 def _repeats(x: Matrix | StoredMatrix) -> float:

@@ -148,11 +148,9 @@ def _as_seen(adata: AnnData, new: AnnData, layer: str | None) -> tuple[Matrix, M
 
 def _sources(adata: AnnData, new: AnnData) -> Rows:
     """Row of each new cell's source; all rows if one is unknown, or there is only one."""
-    if "source_obs_name" in new.obs:
-        rows = adata.obs_names.get_indexer(new.obs["source_obs_name"].astype(str))
-        if (rows >= 0).all() and (rows != rows[0]).any():
-            return rows
-    return np.arange(adata.n_obs)
+    rows = data.source_rows(new.obs, adata.obs_names)
+    are_told = (rows >= 0).all() and (rows != rows[0]).any()
+    return rows if are_told else np.arange(adata.n_obs)
 
 
 def _some(x: Matrix | StoredMatrix, rows: Rows) -> Matrix:
