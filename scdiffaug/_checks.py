@@ -7,9 +7,18 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from numbers import Integral, Real
 from os import PathLike
+from typing import Any
+
+import numpy as np
 
 # The limit of scikit-learn, the lowest of all generators that seeds go to.
 _LARGEST_SEED = 2**32 - 1
+
+
+def as_whole(value: Any) -> Any:
+    """1e4, as people write 10,000, as a whole number; all else as it is."""
+    is_whole = isinstance(value, float | np.floating) and value.is_integer()
+    return int(value) if is_whole else value
 
 
 def check_whole(name: str, value: object, *, at_least: int = 1, at_most: int | None = None) -> int:

@@ -31,7 +31,12 @@ _MaxEpochs = Annotated[
     int | None,
     typer.Option(min=1, help="Passes over the cells. Default: a budget that suits their number."),
 ]
-_Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
+_Seed = Annotated[
+    int | None,
+    typer.Option(
+        min=0, help="Seed of everything random. Default: that of a saved model, 0 for a new one."
+    ),
+]
 _Model = Annotated[
     Path | None,
     typer.Option(
@@ -63,9 +68,10 @@ def embed(
     max_epochs: _MaxEpochs = None,
     model: _Model = None,
     key_added: Annotated[
-        str, typer.Option(help="Key of obsm; that of the projection ends in _2d, or _3d.")
+        str,
+        typer.Option(help="Key of obsm; that of the projection ends in _2d, for two dimensions."),
     ] = "X_scdiffaug",
-    seed: _Seed = 0,
+    seed: _Seed = None,
     backed: _Backed = False,
     overwrite: _Overwrite = False,
     quiet: _Quiet = False,
@@ -128,7 +134,7 @@ def augment(
     feature_space: _Space = None,
     max_epochs: _MaxEpochs = None,
     model: _Model = None,
-    seed: _Seed = 0,
+    seed: _Seed = None,
     backed: _Backed = False,
     overwrite: _Overwrite = False,
     quiet: _Quiet = False,
@@ -180,7 +186,7 @@ def report(
     feature_space: _Space = None,
     max_epochs: _MaxEpochs = None,
     model: _Model = None,
-    seed: _Seed = 0,
+    seed: _Seed = None,
     overwrite: _Overwrite = False,
     quiet: _Quiet = False,
     as_json: _Json = False,
@@ -220,7 +226,7 @@ def _training(options: Mapping[str, Any]) -> "Training":
 
 
 def _number_or_name(text: str | None) -> Any:
-    """``100`` is a number, ``{"B cell": 100}`` numbers by name, ``max`` a name.
+    """``100`` and ``1e2`` are numbers, ``{"B cell": 100}`` numbers by name, ``max`` a name.
 
     The model checks what it is given.
     """
@@ -228,7 +234,7 @@ def _number_or_name(text: str | None) -> Any:
         found = None if text is None else json.loads(text)
     except ValueError:
         return text
-    return found if isinstance(found, int | dict) else text
+    return found if isinstance(found, int | float | dict) else text
 
 
 def _say(found: dict[str, Any], lines: list[str], *, as_json: bool) -> None:

@@ -40,7 +40,7 @@ class Training:
     max_epochs
         As in :meth:`scdiffaug.scDiffAug.train`.
     seed
-        Seed of the training.
+        Seed of the training; 0 by default.
     progress
         Show a bar.
     """
@@ -50,7 +50,7 @@ class Training:
     batch_key: str | None
     feature_space: str | None
     max_epochs: int | None
-    seed: int
+    seed: int | None
     progress: bool
 
     @property
@@ -87,7 +87,7 @@ class Training:
             return scDiffAug.load(self.folder, adata=False)
         scDiffAug.setup_anndata(adata, layer=self.layer, batch_key=self.batch_key)
         space: Any = self.feature_space or "auto"
-        return scDiffAug(adata, feature_space=space, diffusion=diffusion, seed=self.seed)
+        return scDiffAug(adata, feature_space=space, diffusion=diffusion, seed=self.seed or 0)
 
     def finish(self, model: scDiffAug) -> scDiffAug:
         """Train and save the model if that was not done before.
@@ -124,7 +124,7 @@ class Making:
     depth: Depth
     keep: Keep
     steps: int | None
-    seed: int
+    seed: int | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +134,7 @@ class Checking:
     held_out: Path | None
     groupby: str | None
     max_cells: int
-    seed: int
+    seed: int | None
 
 
 def embed(
@@ -176,8 +176,9 @@ def augment(
     training.check()
     adata = read_cells(cells, backed=backed)
     model = training.model(adata)
-    # Errors are raised before the training.
-    model._plan(adata, **asdict(making))
+    if not model.is_trained:
+        # Errors are raised before the training.
+        model._plan(adata, **asdict(making))
     training.finish(model)
     if backed:
         aside = out.with_name(f".whole-{out.name}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -111,7 +112,7 @@ def encode(
     contract: DataContract,
     x: Matrix | StoredMatrix,
     *,
-    batch_size: int = _CELLS_AT_ONCE,
+    batch_size: int | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Embeddings of cells, given as the AnnData holds them: y ``(n, 80)`` and z ``(n, 2)``.
 
@@ -121,7 +122,7 @@ def encode(
         lambda cells: itemgetter("y", "z")(module.embed(cells)),
         contract,
         x,
-        batch_size=batch_size,
+        batch_size=batch_size or _CELLS_AT_ONCE,
         device=module.device,
     )
     return y, z
@@ -136,8 +137,8 @@ def by_key(
 
 def replaced(obsm: Mapping[str, Any], key: str) -> list[str]:
     """What an earlier embedding of this key left in ``.obsm``, maybe by another model."""
-    names = [key, f"{key}_2d", f"{key}_3d"]
-    return [name for name in names if name in obsm] if key in obsm else []
+    of_key = re.compile(rf"{re.escape(key)}(_\d+d)?")
+    return [name for name in obsm if of_key.fullmatch(name)] if key in obsm else []
 
 
 @torch.inference_mode()

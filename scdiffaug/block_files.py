@@ -118,11 +118,16 @@ def check_new(argument: str, path: str | Path) -> None:
         raise FileExistsError(f"{place} exists already: remove it, or name another file.")
 
 
-def check_writable_obs(obs: pd.DataFrame) -> None:
+def check_writable_tables(adata: AnnData) -> None:
     """Raise TypeError, naming the column, if one is of a type that no file can hold."""
-    for name in obs:
+    for name in ("obs", "var"):
+        _check_writable(getattr(adata, name), name)
+
+
+def _check_writable(table: pd.DataFrame, title: str) -> None:
+    for name in table:
         # Strings are written as categories, even if some are missing.
-        cells = AnnData(obs=_one_of_each_type(obs[[name]].dropna()))
+        cells = AnnData(obs=_one_of_each_type(table[[name]].dropna()))
         cells.strings_to_categoricals()
         # In memory; HDF5 would take two of its own files in memory, of one name, for one.
         with h5py.File(io.BytesIO(), "w") as store:
@@ -131,8 +136,8 @@ def check_writable_obs(obs: pd.DataFrame) -> None:
             except Exception as error:
                 # The errors that anndata raises are of several types.
                 raise TypeError(
-                    f"obs[{name!r}] is of type {obs[name].dtype}, which no file holds: convert "
-                    "it, e.g. with .astype(str), or remove it."
+                    f"{title}[{name!r}] is of type {table[name].dtype}, which no file holds: "
+                    "convert it, e.g. with .astype(str), or remove it."
                 ) from error
 
 

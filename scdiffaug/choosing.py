@@ -18,7 +18,7 @@ from scipy.spatial.distance import cdist
 from sklearn.covariance import ledoit_wolf
 
 from scdiffaug import data, neighbors
-from scdiffaug._checks import check_choice, check_whole, is_one_of
+from scdiffaug._checks import as_whole, check_choice, check_whole, is_one_of
 from scdiffaug.features import FeatureSpace
 from scdiffaug.matrices import Matrix, Rows, StoredMatrix, depths
 
@@ -54,11 +54,11 @@ class Choice:
 
     def __post_init__(self) -> None:
         """Take whole numbers that are written as floats for what they are."""
-        target = _as_whole(self.target)
+        target = as_whole(self.target)
         if isinstance(target, Mapping):
-            target = {name: _as_whole(size) for name, size in target.items()}
+            target = {name: as_whole(size) for name, size in target.items()}
         object.__setattr__(self, "target", target)
-        object.__setattr__(self, "depth", _as_whole(self.depth))
+        object.__setattr__(self, "depth", as_whole(self.depth))
 
     def check(self, space: FeatureSpace) -> None:
         """Raise TypeError or ValueError if an argument is wrong or does not fit the others."""
@@ -66,6 +66,11 @@ class Choice:
         check_choice("keep", self.keep, get_args(Keep))
         if self.target is not None:
             self._check_target()
+        elif self.groupby is not None and not self.looks_beyond_sources:
+            raise ValueError(
+                f"groupby={self.groupby!r} has no effect by itself: pass target, depth='sampled' "
+                "or keep='consistent' too, or leave it out."
+            )
         if not is_one_of(self.depth, ("source", "sampled")) and not _is_size(self.depth):
             raise ValueError(
                 f"depth={reprlib.repr(self.depth)} must be 'source', 'sampled' or a whole number "
@@ -106,7 +111,8 @@ class Choice:
         """The options that were set; h5ad holds neither None nor a name with a slash."""
         chosen = {name: value for name, value in vars(self).items() if value is not None}
         if isinstance(self.target, Mapping):
-            chosen["target"] = json.dumps({_group_name(k): int(n) for k, n in self.target.items()})
+            sizes = {data.group_name(name): int(size) for name, size in self.target.items()}
+            chosen["target"] = json.dumps(sizes)
         return chosen
 
     def sources(self, rows: Rows, groups: Names | None, *, rng: np.random.Generator) -> Rows:
@@ -182,13 +188,7 @@ def group_names(
         raise ValueError(
             f"groupby={groupby!r} holds fractions, not groups: name a column of categories."
         )
-    names = column.astype(object).map(_group_name, na_action="ignore")
-    return names.fillna(NO_GROUP).to_numpy(dtype=str)
-
-
-def _group_name(value: object) -> str:
-    """Name of a group; 1 and 1.0, which pandas makes of 1 beside missing values, are one."""
-    return str(_as_whole(value))
+    return data.named_groups(column).fillna(NO_GROUP).to_numpy(dtype=str)
 
 
 def balancing_sources(
@@ -237,7 +237,7 @@ def _wanted_sizes(names: Names, sizes: NDArray[np.int64], target: Target) -> dic
     if not isinstance(target, Mapping):
         size = _SIZES[target](sizes) if isinstance(target, str) else target
         return dict.fromkeys(names.tolist(), int(size))
-    wanted = {_group_name(name): int(size) for name, size in target.items()}
+    wanted = {data.group_name(name): int(size) for name, size in target.items()}
     unknown = [name for name in wanted if name not in names]
     if unknown:
         raise KeyError(
@@ -357,7 +357,7 @@ def both_ends(
 
 def _end_rows(cells: AnnData, end: str | int, *, groups: Names | None, argument: str) -> Rows:
     if groups is not None:
-        rows = np.flatnonzero(groups == _group_name(end))
+        rows = np.flatnonzero(groups == data.group_name(end))
         known = f"the groups are {_listed(np.unique(groups))}"
     elif isinstance(end, str):
         rows = np.flatnonzero(cells.obs_names == end)
@@ -377,12 +377,6 @@ def _check_position(argument: str, end: object) -> None:
             f"{argument}={end!r} must be the name or the position of a cell; it is of type "
             f"{type(end).__name__}."
         )
-
-
-def _as_whole(value: Any) -> Any:
-    """1e4, as people write 10,000, as a whole number; all else as it is."""
-    is_whole = isinstance(value, float | np.floating) and value.is_integer()
-    return int(value) if is_whole else value
 
 
 def _is_size(value: object) -> bool:

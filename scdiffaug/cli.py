@@ -50,12 +50,12 @@ def demo(
     out: Annotated[
         Path, typer.Option(file_okay=False, help="Folder for the figures and cells it makes.")
     ] = Path("demo"),
-    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
 ) -> None:
     """Train on a small dataset of blood cells, embed it, and make new cells."""
     from scdiffaug._demo import run
 
-    run(out, seed=seed)
+    _or_fail(lambda: run(out, seed=seed))
 
 
 @data.command("list")

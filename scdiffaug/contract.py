@@ -98,6 +98,7 @@ class DataContract:
         if feature_space == "auto":
             first = x[row_blocks(x)[0]]
             doubts.warn_of_odd_cells(first, adata.obs_names, space)
+            doubts.warn_of_peaks(adata.var_names, space)
             doubts.warn_of_mixed_features(adata)
             doubts.warn_of_lost_ones(first, space)
         neighbors.check_enough(adata.n_obs, n_neighbors)
@@ -116,7 +117,7 @@ class DataContract:
 
     def refit(self, adata: AnnData) -> DataContract:
         """The same, but with the variable features, depths and labels of other cells."""
-        cells, x = replace(self, depth=None).read(adata)
+        cells, x = self.read(adata)
         return self._fitted(cells, x, needs_labels=bool(self.label_names))
 
     def _fitted(
@@ -130,7 +131,7 @@ class DataContract:
         labels: Sequence[str] = ()
         if needs_labels:
             data.check_key(cells, "labels_key", self.setup["labels_key"])
-            labels = cells.obs[self.setup["labels_key"]].astype(str)
+            labels = data.named_groups(cells.obs[self.setup["labels_key"]])
         return replace(
             self,
             selected=tuple(selected.tolist()),
@@ -181,14 +182,13 @@ class DataContract:
                 f"there{how} ({_found(x, error)})."
             ) from error
         data.check_depth(x, cells.obs_names, self.space)
-        self._warn_of_depth(x)
         return cells, x
 
     def layer_of(self, cells: AnnData) -> str | None:
         """The layer to read; None for X, which is where files of new cells have what it holds."""
         return layer_or_x(self.setup["layer"], cells.layers, cells.uns.get("scdiffaug"))
 
-    def _warn_of_depth(self, x: Matrix | StoredMatrix) -> None:
+    def warn_of_depth(self, x: Matrix | StoredMatrix) -> None:
         """Warn if cells differ from the training cells in depth or, if not counts, in scale."""
         if self.depth is None:
             return
@@ -228,7 +228,7 @@ class DataContract:
         if not self.label_names:
             return np.zeros(cells.n_obs, dtype=np.int64)
         data.check_key(cells, "labels_key", self.setup["labels_key"])
-        names = cells.obs[self.setup["labels_key"]].astype(str)
+        names = data.named_groups(cells.obs[self.setup["labels_key"]])
         data.check_known(names, self.label_names, argument="labels_key")
         return pd.Categorical(names, categories=self.label_names).codes.astype(np.int64)
 

@@ -12,7 +12,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from scipy import sparse
 
-from scdiffaug._checks import check_cells, check_name
+from scdiffaug._checks import as_whole, check_cells, check_name
 from scdiffaug.features import FeatureSpace
 from scdiffaug.matrices import (
     Matrix,
@@ -152,13 +152,16 @@ def check_setup(
 ) -> None:
     """Raise KeyError if a layer or column of obs is missing, and else as check_frame does."""
     check_frame(adata)
-    check_key(adata, "labels_key", labels_key)
-    check_key(adata, "batch_key", batch_key)
-    check_no_missing(adata, "labels_key", labels_key)
-    check_no_missing(adata, "batch_key", batch_key)
-    check_sortable(adata, "labels_key", labels_key)
-    check_sortable(adata, "batch_key", batch_key)
+    check_column(adata, "labels_key", labels_key)
+    check_column(adata, "batch_key", batch_key)
     check_layer(adata, layer)
+
+
+def check_column(adata: AnnData, argument: str, key: str | None) -> None:
+    """Raise KeyError or ValueError if a column of obs is named that is no whole grouping."""
+    check_key(adata, argument, key)
+    check_no_missing(adata, argument, key)
+    check_sortable(adata, argument, key)
 
 
 def check_layer(adata: AnnData, layer: str | None, *, argument: str = "layer") -> None:
@@ -223,6 +226,16 @@ def check_sortable(adata: AnnData, argument: str, key: str | None) -> None:
 def is_complete(obs: pd.DataFrame, key: str | None) -> bool:
     """Whether there is such a column, with no missing value."""
     return key in obs and not obs[key].isna().any()
+
+
+def group_name(value: object) -> str:
+    """Name of a group; 1 and 1.0, which pandas makes of 1 beside missing values, are one."""
+    return str(as_whole(value))
+
+
+def named_groups(column: pd.Series) -> pd.Series:
+    """Name of the group of each cell; missing values stay missing."""
+    return column.astype(object).map(group_name, na_action="ignore")
 
 
 def check_known(names: pd.Series, known: Sequence[str], *, argument: str) -> None:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pandas as pd
 from anndata import AnnData
 
-from scdiffaug import block_files, data, storage
+from scdiffaug import block_files, data, doubts, storage
 from scdiffaug._checks import check_is, check_key_added, check_path, check_seed, check_whole
 from scdiffaug._randomness import seed_of
 from scdiffaug.augmentation import by_key, made_colours
@@ -90,8 +90,8 @@ def embed(
         the cells and the folder of ``out`` under the same paths. By default this process handles
         one block after another.
     key_added
-        Key of ``.obsm`` for the semantic embedding; the key of the projection ends in ``_2d``, or
-        in ``_3d`` if the model has ``n_projection=3``.
+        Key of ``.obsm`` for the semantic embedding; that of the projection ends in ``_2d``, or
+        in another number if the model has another ``n_projection``.
     block_size
         Cells in memory at once, on each worker.
 
@@ -246,6 +246,8 @@ def _run(job: _Job, out: str | Path, client: Client | str | None) -> None:
     block_files.check_new("out", out)
     out = Path(out).resolve()
     obs = _checked_obs(Path(job.cells))
+    if job.verb == "augment":
+        doubts.warn_of_made(obs, "serve as sources")
     n_blocks = -(-len(obs) // job.block_size)
     with block_files.waiting_beside(out, job.digest(), n_blocks) as places:
         _each(partial(_make, job), places, client)
@@ -297,7 +299,10 @@ def _model(folder: str, seal: str) -> scDiffAug:
             f"{folder} holds another model than when the call began: let it stand until the call "
             "ends, under the same path on all workers."
         )
-    return scDiffAug.load(folder, adata=False)
+    model = scDiffAug.load(folder, adata=False)
+    # One block of cells may be less deep than most; a warning is of all cells, or says nothing.
+    model._contract = replace(model._contract, depth=None)
+    return model
 
 
 def _cells(job: _Job, block: int) -> tuple[scDiffAug, AnnData]:

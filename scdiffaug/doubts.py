@@ -11,7 +11,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from scipy import sparse
 
-from scdiffaug.features import FeatureSpace
+from scdiffaug.features import FeatureSpace, are_regions
 from scdiffaug.matrices import Bounds, Matrix, stored_values
 from scdiffaug.normalized import LARGEST_LOG_VALUE, find_scale, hold_counts
 
@@ -32,6 +32,15 @@ def warn_of_counts_beside(adata: AnnData) -> None:
         return
     if found := _counts_in(adata.raw.X):
         logger.warning("adata.raw holds %s: pass adata.raw.to_adata() to learn from them.", found)
+
+
+def warn_of_peaks(names: pd.Index, space: FeatureSpace) -> None:
+    """Warn if nothing but the counts themselves says that they are of peaks."""
+    if space.kind == "peaks" and not are_regions(names):
+        logger.warning(
+            "The values are read as counts of peaks, as 2 is the most frequent, or 1 the only "
+            "one: pass feature_space='counts' if they are of genes."
+        )
 
 
 def warn_of_made(obs: pd.DataFrame, what: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 import warnings
 from collections.abc import Sequence
@@ -27,8 +26,6 @@ from scdiffaug.matrices import Bounds, Matrix, StoredMatrix, row_blocks, stored_
 from scdiffaug.neighborhood import search_space
 from scdiffaug.nn import MOST_DEVIATIONS
 from scdiffaug.normalized import LARGEST_LOG_VALUE, LogScale, find_scale, recover_counts
-
-logger = logging.getLogger("scdiffaug")
 
 Kind = Literal["counts", "peaks", "log", "raw"]
 
@@ -200,15 +197,13 @@ def _check_fits(requested: str, found: Bounds) -> None:
 
 def _are_peaks(x: Matrix | StoredMatrix, names: Sequence[str]) -> bool:
     """Whether counts are of accessible regions, by their names or by how often they are two."""
-    if len(names) and np.mean([bool(_PEAK_NAME.fullmatch(name)) for name in names]) > 1 / 2:
-        return True
-    if not _count_like_peaks(x):
-        return False
-    logger.warning(
-        "The values are read as counts of peaks, as 2 is the most frequent, or 1 the only one: "
-        "pass feature_space='counts' if they are of genes."
-    )
-    return True
+    return are_regions(names) or _count_like_peaks(x)
+
+
+def are_regions(names: Sequence[str]) -> bool:
+    """Whether most features are named as regions of the genome."""
+    are = [bool(_PEAK_NAME.fullmatch(name)) for name in names]
+    return sum(are) > len(are) / 2
 
 
 def _count_like_peaks(x: Matrix | StoredMatrix) -> bool:
@@ -273,7 +268,7 @@ def select_features(
         If no feature varies.
     """
     seen = space.transform(x)
-    if not _any_varies(seen):
+    if not _any_varies(space.features(x) if space.kind == "peaks" else seen):
         raise ValueError(
             f"No feature of adata varies among its {x.shape[0]} cells: pass cells that differ."
         )

@@ -124,34 +124,39 @@ class scDiffAug(FittingModel):
         check_choice("condition", condition, get_args(Condition))
         seed = check_seed(seed)
         data.check_frame(adata)
-        self._ensure_set_up(adata)
-        super().__init__(adata)
-        needs_labels = condition == "labels"
-        if needs_labels and self.registry["setup_args"]["labels_key"] is None:
-            raise ValueError("condition='labels' needs labels: setup_anndata(labels_key=...).")
-        contract = DataContract.fit(
-            adata,
-            self.registry["setup_args"],
-            feature_space=feature_space,
-            n_top_features=n_top_features,
-            n_components=n_components,
-            n_neighbors=n_neighbors,
-            needs_labels=needs_labels,
-            seed=seed,
-        )
-        logger.info("Feature space: %s (%s requested).", contract.space.description, feature_space)
-        process = choose_diffusion(diffusion, contract.space)
-        if process == "gaussian" and contract.space.kind == "log":
-            doubts.warn_of_sparse_values(data.read_matrix(adata[:1000], contract.setup["layer"]))
-        config = {
-            "n_semantic": n_semantic,
-            "n_projection": n_projection,
-            "objective": objective,
-            "condition": condition,
-            "diffusion": process,
-        }
-        self._has_contract_of_adata = True
-        self._build_anew(contract, config)
+        with self._registered_for_now(adata, if_it_fails=True):
+            self._ensure_set_up(adata)
+            super().__init__(adata)
+            needs_labels = condition == "labels"
+            if needs_labels and self.registry["setup_args"]["labels_key"] is None:
+                raise ValueError("condition='labels' needs labels: setup_anndata(labels_key=...).")
+            contract = DataContract.fit(
+                adata,
+                self.registry["setup_args"],
+                feature_space=feature_space,
+                n_top_features=n_top_features,
+                n_components=n_components,
+                n_neighbors=n_neighbors,
+                needs_labels=needs_labels,
+                seed=seed,
+            )
+            logger.info(
+                "Feature space: %s (%s requested).", contract.space.description, feature_space
+            )
+            process = choose_diffusion(diffusion, contract.space)
+            if process == "gaussian" and contract.space.kind == "log":
+                doubts.warn_of_sparse_values(
+                    data.read_matrix(adata[:1000], contract.setup["layer"])
+                )
+            config = {
+                "n_semantic": n_semantic,
+                "n_projection": n_projection,
+                "objective": objective,
+                "condition": condition,
+                "diffusion": process,
+            }
+            self._has_contract_of_adata = True
+            self._build_anew(contract, config)
 
     def train(
         self,
@@ -313,7 +318,7 @@ class scDiffAug(FittingModel):
         indices: Sequence[int] | None = None,
         *,
         representation: Representation = "semantic",
-        batch_size: int = 4096,
+        batch_size: int | None = None,
     ) -> NDArray[np.float32]:
         """Embed cells, training cells and others by the same rule.
 
@@ -328,7 +333,7 @@ class scDiffAug(FittingModel):
         representation
             ``"semantic"``: y, shape ``(n, 80)``. ``"projection"``: z, shape ``(n, 2)``.
         batch_size
-            Cells per forward pass; half as many if memory runs out.
+            Cells per forward pass, 4,096 by default; half as many if memory runs out.
 
         Raises
         ------
@@ -360,10 +365,11 @@ class scDiffAug(FittingModel):
         adata: AnnData | None = None,
         indices: Sequence[int] | None = None,
         *,
-        batch_size: int = 4096,
+        batch_size: int | None = None,
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Both embeddings, y and z, in the time that one takes."""
-        check_whole("batch_size", batch_size)
+        if batch_size is not None:
+            check_whole("batch_size", batch_size)
         self._check_if_trained(warn=False)
         x = self._read(adata, indices)[1]
         return augmentation.encode(self.module, self._contract, x, batch_size=batch_size)

@@ -6,9 +6,9 @@ Widths follow Zang et al. 2023: encoder ``[d, 500, 300, 80]``, projection head
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import copy
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,19 +40,19 @@ def multiplies_bfloat16(device_type: str) -> bool:
     return False
 
 
-def cast_once(network: nn.Module, device_type: str) -> Callable[..., Any]:
+def cast_once(network: nn.Module, device_type: str) -> nn.Module:
     """The network with its weights cast once, which autocast, if on, would do at each call.
 
-    They are stored by columns, which processors multiply faster if a layer widens its input.
+    They are stored by columns, which processors multiply faster if a layer widens its input. It
+    is a copy, as other threads may be using the network.
     """
     dtype = _computing_dtype(device_type)
     if dtype == torch.float32:
         return network
-    weights = {
-        name: weight.to(dtype).movedim(0, -1).contiguous().movedim(-1, 0)
-        for name, weight in network.named_parameters()
-    }
-    return lambda *args, **kwargs: torch.func.functional_call(network, weights, args, kwargs)
+    cast = copy.deepcopy(network)
+    for weight in cast.parameters():
+        weight.data = weight.data.to(dtype).movedim(0, -1).contiguous().movedim(-1, 0)
+    return cast
 
 
 def _computing_dtype(device_type: str) -> torch.dtype:

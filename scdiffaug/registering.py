@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 # scvi-tools uses rich.pretty in view_anndata_setup without importing it.
@@ -12,13 +12,18 @@ import rich.pretty  # noqa: F401
 from anndata import AnnData
 from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
-from scvi.data._constants import _SCVI_UUID_KEY
+from scvi.data._constants import _MANAGER_UUID_KEY, _SCVI_UUID_KEY
 from scvi.data.fields import CategoricalObsField, LayerField
+from scvi.model.base import BaseModelClass
 
 from scdiffaug import data
 from scdiffaug.generating import GeneratingModel
+from scdiffaug.saved_model import fitting_setup
 
 logger = logging.getLogger("scdiffaug")
+
+# Where scvi-tools marks cells as registered.
+_IDENTITIES = (_SCVI_UUID_KEY, _MANAGER_UUID_KEY)
 
 
 class RegisteringModel(GeneratingModel):
@@ -37,7 +42,16 @@ class RegisteringModel(GeneratingModel):
             logger.info("Registering adata with defaults: X, no labels, no batches.")
             cls.setup_anndata(adata)
         elif manager.adata is not adata:
-            setup = _still_there(adata, manager.registry["setup_args"])
+            original = manager.registry["setup_args"]
+            setup = fitting_setup(adata, original)
+            for argument in (name for name in setup if setup[name] != original[name]):
+                logger.warning(
+                    "adata is a copy of cells that were registered with %s=%r, which it lacks or "
+                    "has in part: it is registered without; to choose yourself, call "
+                    "setup_anndata.",
+                    argument,
+                    original[argument],
+                )
             logger.info("Registering adata as what it is a copy of: %s.", setup)
             cls.setup_anndata(adata, **setup)
 
@@ -49,26 +63,37 @@ class RegisteringModel(GeneratingModel):
 
     @classmethod
     @contextmanager
-    def _registered_for_now(cls, adata: AnnData) -> Iterator[None]:
-        """Drop a registration made within, which scvi-tools would keep, and the cells with it."""
-        was_registered, known = cls._is_registered(adata), adata.uns.get(_SCVI_UUID_KEY)
+    def _registered_for_now(cls, adata: AnnData, *, if_it_fails: bool = False) -> Iterator[None]:
+        """Undo a registration made within, which scvi-tools would keep, and the cells with it.
+
+        ``if_it_fails``: only if an exception is raised.
+        """
+        was_registered = cls._is_registered(adata)
+        known = {key: adata.uns[key] for key in _IDENTITIES if key in adata.uns}
+        is_kept = False
         try:
             yield
+            is_kept = if_it_fails
         finally:
-            if cls._is_registered(adata) and not was_registered:
-                uuid = adata.uns.pop(_SCVI_UUID_KEY)
-                of_instances = cls._per_instance_manager_store.values()
-                for store in (cls._setup_adata_manager_store, *of_instances):
-                    store.pop(uuid, None)
-                if known is not None:
-                    # That of the cells that these are a copy of.
-                    adata.uns[_SCVI_UUID_KEY] = known
+            if cls._is_registered(adata) and not was_registered and not is_kept:
+                cls._forget(adata.uns[_SCVI_UUID_KEY])
+                for key in _IDENTITIES:
+                    adata.uns.pop(key, None)
+                # Those of another model, or of the cells that these are a copy of.
+                adata.uns.update(known)
 
     @classmethod
-    def _part_from_original(cls, adata: AnnData) -> None:
-        # A copy carries its original's identity, and would take over its registration.
-        if cls._manager_in(adata) is not None and not cls._is_registered(adata):
-            del adata.uns[_SCVI_UUID_KEY]
+    def _forget(cls, uuid: str) -> None:
+        of_instances = cls._per_instance_manager_store.values()
+        for store in (cls._setup_adata_manager_store, *of_instances):
+            store.pop(uuid, None)
+
+    @staticmethod
+    def _part_from_original(adata: AnnData) -> None:
+        # A copy carries its original's identity, and would take over what is registered for it.
+        managers = _managers_of(adata.uns.get(_SCVI_UUID_KEY))
+        if not any(manager.adata is adata for manager in managers):
+            adata.uns.pop(_SCVI_UUID_KEY, None)
 
     @classmethod
     def setup_anndata(
@@ -135,24 +160,12 @@ class RegisteringModel(GeneratingModel):
         cls.register_manager(manager)
 
 
-def _still_there(adata: AnnData, setup: Mapping[str, str | None]) -> dict[str, str | None]:
-    """A registration without what this copy lacks, of which a warning tells."""
-    checks = {
-        "layer": lambda key: data.check_layer(adata, key),
-        "labels_key": lambda key: data.check_key(adata, "labels_key", key),
-        "batch_key": lambda key: data.check_key(adata, "batch_key", key),
-        "neighbors_key": lambda key: data.check_graph(adata, key),
-    }
-    kept = dict(setup)
-    for argument, key in setup.items():
-        try:
-            checks[argument](key)
-        except KeyError:
-            logger.warning(
-                "adata is a copy of cells that were registered with %s=%r, which it lacks: it is "
-                "registered without; to choose yourself, call setup_anndata.",
-                argument,
-                key,
-            )
-            kept[argument] = None
-    return kept
+def _managers_of(uuid: str | None) -> Iterator[AnnDataManager]:
+    """What is registered under an identity, with any of scvi-tools' models."""
+    models = [BaseModelClass]
+    for model in models:
+        models += model.__subclasses__()
+        of_instances = model._per_instance_manager_store.values()
+        for store in (model._setup_adata_manager_store, *of_instances):
+            if uuid in store:
+                yield store[uuid]

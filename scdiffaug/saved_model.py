@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NoReturn, Self
 
@@ -278,21 +279,34 @@ class SavedModel(BaseModelClass):
         adata = self.adata if adata is None else adata
         if adata is None:
             raise ValueError("The model was loaded without cells: pass adata=...")
-        return self._contract.read(adata, indices)
+        cells, x = self._contract.read(adata, indices)
+        self._contract.warn_of_depth(x)
+        return cells, x
 
 
-def _setup_of(cells: AnnData, contract: DataContract) -> dict[str, Any]:
+def fitting_setup(adata: AnnData, setup: Mapping[str, str | None]) -> dict[str, str | None]:
+    """A setup of other cells, without what these lack or have in part only."""
+    checks: dict[str, Callable[[str | None], None]] = {
+        "layer": partial(data.check_layer, adata),
+        "labels_key": partial(data.check_column, adata, "labels_key"),
+        "batch_key": partial(data.check_column, adata, "batch_key"),
+        "neighbors_key": partial(data.check_graph, adata),
+    }
+
+    def fits(argument: str, key: str | None) -> bool:
+        try:
+            checks[argument](key)
+        except (KeyError, TypeError, ValueError):
+            return False
+        return True
+
+    return {argument: key if fits(argument, key) else None for argument, key in setup.items()}
+
+
+def _setup_of(cells: AnnData, contract: DataContract) -> dict[str, str | None]:
     """The contract's setup, without what only training needs if the cells lack it."""
-    setup = {**contract.setup, "layer": contract.layer_of(cells)}
-    for argument in ("labels_key", "batch_key"):
-        is_needed = argument == "labels_key" and contract.label_names
-        if not is_needed and not data.is_complete(cells.obs, setup[argument]):
-            setup[argument] = None
-    try:
-        data.check_graph(cells, setup["neighbors_key"])
-    except KeyError:
-        setup["neighbors_key"] = None
-    return setup
+    setup = {**fitting_setup(cells, contract.setup), "layer": contract.layer_of(cells)}
+    return setup | {"labels_key": contract.setup["labels_key"]} if contract.label_names else setup
 
 
 def _no_pickle(method: str) -> NotImplementedError:

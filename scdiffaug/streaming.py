@@ -40,9 +40,9 @@ def write_new_cells(path: Path, plan: Plan) -> AnnData:
     Raises
     ------
     TypeError
-        If a file cannot hold a column of obs.
+        If a file cannot hold a column of obs or var.
     """
-    block_files.check_writable_obs(plan.cells.obs)
+    block_files.check_writable_tables(plan.cells)
     blocks = _blocks(plan)
     with block_files.waiting_beside(path, _digest(plan), len(blocks)) as places:
         for number, (rows, place) in enumerate(zip(blocks, places, strict=True)):

@@ -35,8 +35,8 @@ def embed(
         though somewhat more where cells are few. That model is not kept: to embed further cells
         in the same way, or to augment too, train a :class:`~scdiffaug.scDiffAug` and pass it.
     key_added
-        Key of ``.obsm`` for the semantic embedding; the key of the projection ends in ``_2d``, or
-        in ``_3d`` if the model has ``n_projection=3``.
+        Key of ``.obsm`` for the semantic embedding; that of the projection ends in ``_2d``, or
+        in another number if the model has another ``n_projection``.
 
     Returns
     -------

@@ -235,6 +235,26 @@ def test_same_seed_same_cells_without_a_saved_model(folder: Path, cells: Path) -
     np.testing.assert_array_equal(*made)
 
 
+def test_the_seed_is_the_model_s_unless_one_is_named(folder: Path, cells: Path) -> None:
+    adata = anndata.read_h5ad(cells)
+    model = scDiffAug(adata, seed=5)
+    model.train(1, enable_progress_bar=False)
+    model.save(folder / "five")
+    for words, seed in (((), 5), (("--seed", 0), 0)):
+        out = folder / f"of_{seed}.h5ad"
+        result = run("augment", cells, out, "--model", folder / "five", "--steps", 1, *words)
+        assert result.exit_code == 0, result.output
+        expected = model.augment(adata, steps=1, seed=seed)
+        np.testing.assert_array_equal(anndata.read_h5ad(out).X.toarray(), expected.X.toarray())
+
+
+def test_numbers_may_be_written_with_an_exponent(folder: Path, cells: Path, model: Path) -> None:
+    words = ("--groupby", "cell_type", "--target", "2e1", "--depth", "3e2", "--steps", 1)
+    result = run("augment", cells, folder / "exponents.h5ad", "--model", model, *words)
+    assert result.exit_code == 0, result.output
+    assert (anndata.read_h5ad(folder / "exponents.h5ad").X.sum(1) == 300).all()
+
+
 def test_report_is_a_page_and_a_summary(folder: Path, cells: Path, new: Path, model: Path) -> None:
     words = ("report", cells, new, folder / "report.html", "--model", model)
     summary = json.loads(run(*words, "--groupby", "cell_type", "--json").stdout)

@@ -206,3 +206,40 @@ def _exact_neighbors(x: np.ndarray, k: int) -> Any:
 
     distances, indices = NearestNeighbors(n_neighbors=k).fit(x).kneighbors()
     return NeighborsResults(indices=indices, distances=distances)
+
+
+def test_a_copy_that_is_set_up_takes_nothing_from_its_original() -> None:
+    SCVI = pytest.importorskip("scvi").model.SCVI
+    adata = scdiffaug.datasets.pbmc68k_reduced()[:60].copy()
+    SCVI.setup_anndata(adata)
+    copy = adata[:40].copy()
+    copy.layers["counts"], copy.X = copy.X, copy.X * 0.5
+    scDiffAug.setup_anndata(copy, layer="counts")
+    assert scDiffAug(adata)._contract.setup["layer"] is None
+    assert SCVI(adata).adata is adata
+
+
+def test_what_fails_or_ends_leaves_no_mark_of_a_registration(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(budget, "default_epochs", lambda *_, **__: 1)
+    adata = scdiffaug.datasets.pbmc68k_reduced()[:60].copy()
+    before = dict(adata.uns)
+    with pytest.raises(ValueError, match="n_neighbors=100"):
+        scDiffAug(adata, n_neighbors=100)
+    assert adata.uns.keys() == before.keys()
+    scdiffaug.tl.embed(adata)
+    assert adata.uns.keys() == before.keys()
+
+
+def test_a_copy_with_missing_labels_is_embedded_without_them(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(budget, "default_epochs", lambda *_, **__: 1)
+    adata = scdiffaug.datasets.pbmc68k_reduced()[:60].copy()
+    scDiffAug.setup_anndata(adata, labels_key="cell_type")
+    copy = adata.copy()
+    copy.obs["cell_type"] = copy.obs["cell_type"].where(np.arange(60) > 0)
+    scdiffaug.tl.embed(copy)
+    assert copy.obsm["X_scdiffaug"].shape == (60, 80)
+    assert "labels_key='cell_type', which it lacks or has in part" in caplog.text

@@ -431,9 +431,12 @@ def test_a_column_of_mixed_types_is_refused_before_cells_are_made(
 
 
 def test_columns_are_checked_in_threads_at_once() -> None:
-    tables = [pd.DataFrame({"a": [number], "b": ["text"]}, index=["x"]) for number in range(64)]
+    tables = [
+        AnnData(obs=pd.DataFrame({"a": [number], "b": ["text"]}, index=["x"]))
+        for number in range(64)
+    ]
     with ThreadPoolExecutor(8) as pool:
-        assert list(pool.map(block_files.check_writable_obs, tables)) == [None] * 64
+        assert list(pool.map(block_files.check_writable_tables, tables)) == [None] * 64
 
 
 @pytest.mark.usefixtures("small_blocks")

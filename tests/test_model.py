@@ -8,6 +8,7 @@ import pytest
 import scanpy as sc
 import torch
 from anndata import AnnData
+from refusals import Bench
 from scipy import sparse
 from sklearn.neighbors import NearestNeighbors
 from small_cells import logs_of_no_counts
@@ -585,3 +586,29 @@ def test_rare_labels_are_no_warning(pbmc: AnnData) -> None:
     pbmc.obs["rare"] = ["one"] + ["other"] * 699
     scDiffAug.setup_anndata(pbmc, labels_key="rare")
     assert scDiffAug(pbmc.copy()).registry["setup_args"]["labels_key"] == "rare"
+
+
+def test_labels_that_became_floats_are_the_same_labels(pbmc: AnnData) -> None:
+    pbmc.obs["cluster"] = np.arange(pbmc.n_obs) % 3
+    scDiffAug.setup_anndata(pbmc, labels_key="cluster")
+    model = scDiffAug(pbmc, condition="labels")
+    model.train(1, enable_progress_bar=False)
+    other = pbmc[:4].copy()
+    other.obs["cluster"] = other.obs["cluster"].astype(float)
+    assert model.augment(other, steps=1).n_obs == 4
+
+
+def test_embeddings_of_models_of_any_dimensions_replace_each_other(pbmc: AnnData) -> None:
+    cells = pbmc[:80].copy()
+    for n_projection in (1, 4, 2):
+        model = scDiffAug(cells, n_projection=n_projection)
+        model.train(1, enable_progress_bar=False)
+        tl.embed(cells, model)
+    ours = {key for key in cells.obsm if key.startswith("X_scdiffaug")}
+    assert ours == {"X_scdiffaug", "X_scdiffaug_2d"}
+
+
+def test_a_batch_size_of_none_is_the_default(bench: Bench) -> None:
+    model = scDiffAug.load(bench.folder / "model", adata=False)
+    y = model.get_latent_representation(bench.adata, batch_size=None)
+    np.testing.assert_array_equal(y, model.get_latent_representation(bench.adata))

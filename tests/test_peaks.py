@@ -60,7 +60,7 @@ def test_peaks_are_told_by_the_two_ends_of_a_fragment(
     peaks: AnnData, rng: np.random.Generator, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level("WARNING", logger="scdiffaug"):
-        assert FeatureSpace.decide(peaks.X).kind == "peaks"
+        assert scDiffAug(AnnData(peaks.X)).feature_space == "peaks"
     assert "pass feature_space='counts' if they are of genes" in caplog.text
     assert FeatureSpace.decide(peaks.X.toarray()).kind == "peaks"
     assert FeatureSpace.decide((peaks.X > 0).astype(np.float32)).kind == "peaks"

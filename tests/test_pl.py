@@ -276,6 +276,15 @@ def test_history_draws_where_it_is_told() -> None:
         pl.history(recorded(), ax=left)
 
 
+def test_no_keys_are_no_picture(pbmc: AnnData) -> None:
+    model = scDiffAug(pbmc)
+    model.train(1, enable_progress_bar=False)
+    with pytest.raises(ValueError, match="There are no curves to draw"):
+        pl.history(model, keys=[])
+    with pytest.raises(ValueError, match="There are no keys to draw"):
+        pl.gene_agreement(pbmc, pbmc, keys=[])
+
+
 def test_history_errors_say_what_to_do(pbmc: AnnData) -> None:
     with pytest.raises(RuntimeError, match=r"no history: call model\.train\(\) first"):
         pl.history(scDiffAug(pbmc), show=False)

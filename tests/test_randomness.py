@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from anndata import AnnData
+from refusals import Bench
 
 from scdiffaug import scDiffAug
 from scdiffaug._randomness import Stream, seed_of
@@ -53,3 +54,15 @@ def test_models_built_in_threads_at_once_begin_alike(pbmc: AnnData) -> None:
     first, *others = (model.module.state_dict() for model in models)
     for other in others:
         assert all(torch.equal(first[name], other[name]) for name in first)
+
+
+def test_new_cells_made_in_threads_at_once_are_the_same_and_the_model_stays(bench: Bench) -> None:
+    model = scDiffAug.load(bench.folder / "model", adata=False)
+    before = {name: value.clone() for name, value in model.module.state_dict().items()}
+    with ThreadPoolExecutor(3) as pool:
+        made = list(pool.map(lambda _: model.augment(bench.adata, seed=1).X.toarray(), range(9)))
+    for other in made[1:]:
+        np.testing.assert_array_equal(other, made[0])
+    for name, value in model.module.state_dict().items():
+        assert value.dtype == before[name].dtype, name
+        assert torch.equal(value, before[name]), name

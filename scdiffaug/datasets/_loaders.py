@@ -139,7 +139,8 @@ def _read_table(stream: IO[bytes], delimiter: str) -> "AnnData":
     options = {"sep": delimiter, "compression": "gzip", "chunksize": _ROWS_AT_ONCE}
     for block in pd.read_csv(stream, **options):
         # With one name too few, pandas has made the first column the index by itself.
-        table = block if block.index.dtype == object else block.set_index(block.columns[0])
+        has_names = not isinstance(block.index, pd.RangeIndex)
+        table = block if has_names else block.set_index(block.columns[0])
         genes.extend(table.index)
         blocks.append(sparse.csr_matrix(table.to_numpy(np.float32)))
         cells = table.columns

@@ -27,8 +27,7 @@ def zero_share(x: Values) -> float:
     0.5
     """
     require_matrix(x, "x")
-    n_nonzero = np.count_nonzero(x.data if sparse.issparse(x) else x)
-    return 1 - float(n_nonzero) / (x.shape[0] * x.shape[1])
+    return float(zero_shares(x).mean())
 
 
 def gene_zero_share_difference(real: Values, made: Values) -> float:

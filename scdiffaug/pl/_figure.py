@@ -37,8 +37,10 @@ def panels(ax: Axes | Sequence[Axes] | None, n: int, *, of: str) -> list[Axes]:
     Raises
     ------
     ValueError
-        If there are not ``n`` axes. The message calls what the panels show by ``of``.
+        If there are not ``n`` axes, or none. The message calls what the panels show by ``of``.
     """
+    if not n:
+        raise ValueError(f"There are no {of} to draw: name one or more.")
     if ax is None:
         return _new_panels(n)
     axes = list(np.ravel(np.asarray(ax, dtype=object)))

@@ -16,6 +16,7 @@ from scdiffaug import data, metrics
 from scdiffaug._checks import check_cells, check_choice, check_whole
 from scdiffaug._colours import HIGHLIGHT, OKABE_ITO
 from scdiffaug._drawing import draw_agreement
+from scdiffaug.contract import layer_or_x
 from scdiffaug.features import FeatureSpace
 from scdiffaug.matrices import Matrix, Rows, StoredMatrix, subsample
 from scdiffaug.metrics import genes
@@ -94,7 +95,7 @@ def gene_agreement(
         If an argument is of the wrong type.
     ValueError
         If genes are missing in ``new`` or its values are of another kind, if a key is unknown, or
-        if there are not as many axes as keys.
+        if there are not as many axes as keys, or no keys.
 
     Examples
     --------
@@ -130,8 +131,8 @@ def _as_seen(adata: AnnData, new: AnnData, layer: str | None) -> tuple[Matrix, M
     for name, cells in (("adata", adata), ("new", new)):
         check_cells(name, cells)
     aligned = data.align_features(new, adata.var_names, argument="new")
-    made = subsample(data.read_matrix(aligned, layer))[1]
-    real = _some(data.read_matrix(adata, layer), _sources(adata, new))
+    made = subsample(_values(aligned, layer))[1]
+    real = _some(_values(adata, layer), _sources(adata, new))
     space, other = FeatureSpace.decide(real), FeatureSpace.decide(made)
     if (space.scale or other.scale) and not (space.is_counts and other.is_counts):
         # Too little is known of one side to recover its counts.
@@ -144,6 +145,13 @@ def _as_seen(adata: AnnData, new: AnnData, layer: str | None) -> tuple[Matrix, M
     # One side may hold counts, and the other normalised counts.
     other = other if other.is_counts else space
     return space.transform(space.read(real)), space.transform(other.read(made))
+
+
+def _values(cells: AnnData, layer: str | None) -> Matrix | StoredMatrix:
+    """Values of a layer, which files of new cells hold in X."""
+    found = layer_or_x(layer, cells.layers, cells.uns.get("scdiffaug"))
+    data.check_layer(cells, found)
+    return data.read_matrix(cells, found)
 
 
 def _sources(adata: AnnData, new: AnnData) -> Rows:

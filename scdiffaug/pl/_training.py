@@ -53,7 +53,7 @@ def history(
     TypeError
         If an argument is of the wrong type.
     ValueError
-        If there are not as many axes as curves.
+        If there are not as many axes as curves, or no curves.
 
     Examples
     --------
@@ -83,4 +83,4 @@ def _curves(model: scDiffAug, keys: Sequence[str] | None) -> dict[str, pd.DataFr
     if missing:
         raise KeyError(f"keys={missing} not found in model.history: it has {list(recorded)}.")
     # A term has no value in epochs in which it was not trained.
-    return {key: recorded[key].dropna() for key in keys or recorded}
+    return {key: recorded[key].dropna() for key in (recorded if keys is None else keys)}
