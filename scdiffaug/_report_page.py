@@ -95,9 +95,9 @@ def _summary(report: Mapping[str, Any]) -> str:
     # If sources are unknown, so is which real cells the new ones were not made from.
     others = "" if "own_source" in report["skipped"] else " that they were not made from"
     return (
-        f"<p><strong>{counted}.</strong> {report['n_cells']} new cells were compared with as many "
-        f"real cells{others}. Beside every score of new cells stands what real cells reach, which "
-        f"is as good as new cells can be expected to be.</p>{listed}"
+        f"<p><strong>{counted}.</strong> Of {report['n_new']} new cells {report['n_cells']} were "
+        f"compared with as many real cells{others}. Beside every score of new cells stands what "
+        f"real cells reach, which is as good as new cells can be expected to be.</p>{listed}"
     )
 
 
@@ -129,11 +129,23 @@ def _groups(groups: Mapping[str, Mapping[str, Any]]) -> str:
     if not groups:
         return ""
     rows = (
-        (escape(name), str(of["n_cells"]), _share(of["value"]), _share(of["real"]))
+        (
+            escape(name),
+            str(of["n_new"]),
+            str(of["n_cells"]),
+            _share(of["value"]),
+            _share(of["real"]),
+        )
         for name, of in groups.items()
     )
-    titles = ("Group", "New cells compared", "Kept, new", "Kept, real")
-    return f"<h2>Group by group</h2>{_table(titles, rows)}"
+    titles = ("Group", "New cells", "Compared", "Kept, new", "Kept, real")
+    note = (
+        "<p>– stands where no cell of a group was compared, one new cell of each source being "
+        "enough, or where fewer than half of its real cells are found in it.</p>"
+        if any(of["value"] is None for of in groups.values())
+        else ""
+    )
+    return f"<h2>Group by group</h2>{_table(titles, rows)}{note}"
 
 
 def _table(titles: Iterable[str], rows: Iterable[tuple[str, ...]]) -> str:

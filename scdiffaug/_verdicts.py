@@ -205,8 +205,9 @@ RULES = {
     ),
     "group_kept": Rule(
         title="Group kept",
-        how_to_read="Share of cells whose nearest real cells are mostly of their source's "
-        "group; beside it, the share of real cells that are found among their own.",
+        how_to_read="Share of cells that a classifier of real cells (logistic regression) puts "
+        "into their source's group; beside it, the same of real cells. Groups that it finds fewer "
+        "than half of the real cells of are left out.",
         good="New cells stay in their group as real cells do.",
         below="New cells leave their group more often than real cells are found outside it: "
         "the labels they carry are partly wrong. Use keep='consistent' with groupby, or a lower "

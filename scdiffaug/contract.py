@@ -174,12 +174,12 @@ class DataContract:
         place = f"{argument}.X" if layer is None else f"layer {layer!r}"
         try:
             # Fractions given to a counts model are an error, not an embedding.
-            x = self.space.read(x)
+            x = self.space.on_scale_of(x).read(x)
         except ValueError as error:
-            how = "" if self.space.scale != "log1p" else ", by normalize_total and log1p of scanpy"
+            how = ", raw or log-normalised" if self.space.is_counts else ""
             raise ValueError(
-                f"The model reads {self.space.description!r} values from {place}: put such values "
-                f"there{how} ({_found(x, error)})."
+                f"The model reads {self.space.kind!r} values{how} from {place}: put such values "
+                f"there ({str(error).split(':')[0]})."
             ) from error
         data.check_depth(x, cells.obs_names, self.space)
         return cells, x
@@ -237,14 +237,6 @@ def layer_or_x(layer: str | None, layers: Container[str], provenance: object) ->
     """A layer, or None for X if cells lack the layer and record that X holds what it would."""
     is_in_x = isinstance(provenance, Mapping) and provenance.get(X_HOLDS) == layer
     return None if is_in_x and layer not in layers else layer
-
-
-def _found(x: Matrix | StoredMatrix, error: ValueError) -> str:
-    """What values that do not fit are: counts that were normalised, or else what is wrong."""
-    found = FeatureSpace.decide(x)
-    if found.scale is not None:
-        return f"found {found.description!r} values"
-    return str(error).split(":")[0]
 
 
 def _usual_depth(x: Matrix | StoredMatrix) -> tuple[float, float]:

@@ -99,6 +99,12 @@ class FeatureSpace:
         """The kind, for messages."""
         return self.kind if self.scale is None else f"{self.kind} normalised as {self.scale}"
 
+    def on_scale_of(self, x: Matrix | StoredMatrix) -> FeatureSpace:
+        """The same space, on the scale on which these values hold counts, if it can be told."""
+        is_log = self.is_counts and _guess(_bounds(x)) == "log"
+        scale = (find_scale(x[row_blocks(x)[0]]) or self.scale) if is_log else None
+        return replace(self, scale=scale)
+
     def read(self, x: Matrix | StoredMatrix) -> Matrix | StoredMatrix:
         """Values of this kind from those that an AnnData holds, checked.
 

@@ -11,6 +11,7 @@ from anndata import AnnData
 
 from scdiffaug import block_files, choosing, data, report, streaming
 from scdiffaug._checks import check_path, check_seed, check_whole
+from scdiffaug._report_sides import split
 from scdiffaug.augmentation import Sampling, made_at_once
 from scdiffaug.choosing import Choice, Depth, Keep, Target
 from scdiffaug.diffusion import Sampler
@@ -374,7 +375,7 @@ class GeneratingModel(SavedModel):
             if Path(path).is_dir():
                 raise IsADirectoryError(f"path={str(path)!r} is a folder: name a file.")
         read = self._contract.read
-        sides = report.split(
+        sides = split(
             self._read(adata, None),
             read(new, argument="new"),
             held_out=None if held_out is None else read(held_out, argument="held_out"),

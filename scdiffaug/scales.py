@@ -14,7 +14,7 @@ from scipy import sparse
 from scdiffaug import data
 from scdiffaug.contract import DataContract
 from scdiffaug.matrices import Matrix, Rows, StoredMatrix, row_blocks
-from scdiffaug.normalized import Held, Normalization
+from scdiffaug.normalized import Held, LogScale, Normalization
 
 logger = logging.getLogger("scdiffaug")
 
@@ -37,11 +37,10 @@ class Scales:
 
     def learnt_as(self, rows: Rows) -> Held:
         """How what the model reads holds the counts of some cells (ascending), for X too."""
-        scale = self.contract.space.scale
-        if scale is None:
+        if self.scale is None:
             return Held(None, None)
         values, x, parts = self._learnt, self.x, _blocks(rows)
-        found = [Normalization.fit(values[part], x[part], scale) for part in parts]
+        found = [Normalization.fit(values[part], x[part], self.scale) for part in parts]
         joined = _joined(self._usual, found)
         return Held(joined, joined)
 
@@ -68,15 +67,23 @@ class Scales:
         return as_read
 
     @cached_property
+    def scale(self) -> LogScale | None:
+        """On which scale the cells hold counts; None for counts themselves, and other values."""
+        if isinstance(self.x, StoredMatrix) and self.x.seen is None:
+            # Values as they are on disk, which need not be surveyed again.
+            return None
+        return self.contract.space.on_scale_of(self._learnt).scale
+
+    @cached_property
     def _learnt(self) -> Matrix | StoredMatrix:
         return data.read_matrix(self.cells, self.contract.layer_of(self.cells))
 
     @cached_property
     def _usual(self) -> Normalization:
         """Normalisation of the first cells, whichever cells are asked about."""
-        scale, first = self.contract.space.scale, row_blocks(self.x)[0]
-        assert scale is not None
-        return Normalization.fit(self._learnt[first], self.x[first], scale)
+        first = row_blocks(self.x)[0]
+        assert self.scale is not None
+        return Normalization.fit(self._learnt[first], self.x[first], self.scale)
 
     @cached_property
     def _in_x(self) -> Matrix | StoredMatrix | None:

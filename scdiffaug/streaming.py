@@ -73,7 +73,7 @@ def _join(made: list[Path], plan: Plan, out: Path) -> None:
         provenance = {**provenance, "kept_share": len(obs) / n_drawn}
     if plan.contract.setup["layer"] is not None:
         provenance = {**provenance, X_HOLDS: plan.contract.setup["layer"]}
-    uns = made_uns(plan.cells, obs, provenance=provenance, scale=plan.contract.space.scale)
+    uns = made_uns(plan.cells, obs, provenance=provenance, scale=plan.scales.scale)
     block_files.write_blocks(out, made, obs=obs, uns=uns)
 
 

@@ -116,7 +116,7 @@ CASES: list[Case] = [
     *each(
         "get_latent_representation",
         _embed,
-        {"representation": {"umap": V, 3: V, None: V}, "batch_size": WHOLE},
+        {"representation": {"umap": V, 3: V, None: V}, "batch_size": OPTIONAL_WHOLE},
     ),
     *each(
         "augment",
@@ -130,14 +130,19 @@ CASES: list[Case] = [
             "steps": OPTIONAL_WHOLE,
             "batch_size": OPTIONAL_WHOLE,
             "seed": SEED,
-            "groupby": {"absent": K, 3: T, "half": V, "holes": V},
+            "groupby": {"cell_type": V},
             "target": {"max": V, 5: V},
         },
     ),
     *each(
         "augment to a size",
-        lambda bench, **options: _augment(bench, groupby="cell_type", **options),
-        {"target": {0: V, -1: V, 1.5: V, "most": V, True: V}},
+        lambda bench, **options: _augment(
+            bench, **{"groupby": "cell_type", "target": "max", **options}
+        ),
+        {
+            "groupby": {"absent": K, 3: T, "half": V, "holes": V},
+            "target": {0: V, -1: V, 1.5: V, "most": V, True: V},
+        },
     ),
     *each(
         "interpolate",

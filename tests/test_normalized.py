@@ -342,7 +342,7 @@ def test_x_has_the_counts_of_a_layer_where_that_of_the_real_cells_is_something_e
     assert "log1p" not in new.uns
 
 
-def test_another_scale_is_refused(pbmc: AnnData, tmp_path: Path) -> None:
+def test_cells_on_another_scale_are_read_alike(pbmc: AnnData, tmp_path: Path) -> None:
     logs = _normalized(pbmc)
     model = scDiffAug(logs)
     model.train(**QUICK)
@@ -350,14 +350,18 @@ def test_another_scale_is_refused(pbmc: AnnData, tmp_path: Path) -> None:
     loaded = scDiffAug.load(tmp_path / "model")
     known = model.get_latent_representation()
     np.testing.assert_array_equal(loaded.get_latent_representation(logs), known)
-    learnt = r"reads 'counts normalised as log1p' values from adata\.X: put such values there"
-    for other in (pbmc, _normalized(pbmc, base=2), AnnData(pbmc.X * -0.5, var=pbmc.var)):
-        with pytest.raises(ValueError, match=learnt):
-            loaded.get_latent_representation(other)
     of_counts = scDiffAug(pbmc)
     of_counts.train(**QUICK)
-    with pytest.raises(ValueError, match=r"\(found 'counts normalised as log1p' values\)"):
-        of_counts.get_latent_representation(logs)
+    for cells in (pbmc, _normalized(pbmc, base=2), logs):
+        for each in (loaded, of_counts):
+            np.testing.assert_array_equal(each.get_latent_representation(cells), known)
+            new = each.augment(cells, range(9), steps=1)
+            assert ("log1p" in new.uns) == (cells is not pbmc)
+            as_counts = new.layers.get("counts", new.X).toarray()
+            np.testing.assert_array_equal(as_counts.sum(1), pbmc.X[:9].toarray().sum(1))
+    for spoilt in (pbmc.X * -0.5, np.expm1(logs.X)):
+        with pytest.raises(ValueError, match=r"reads 'counts' values, raw or log-normalised"):
+            loaded.get_latent_representation(AnnData(spoilt, var=pbmc.var))
 
 
 def test_logarithms_may_be_wanted(pbmc: AnnData) -> None:

@@ -178,9 +178,36 @@ def test_signed_values_have_no_zeros_to_count() -> None:
     assert set(checks) == UNLABELLED - {"depth", "zero_share", "detected_genes"}
 
 
+def test_rare_groups_are_told_and_those_that_cannot_be_are_left_out(
+    trained: scDiffAug, new: AnnData
+) -> None:
+    strayed = trained.augment(groupby="cell_type", target=60, strength=0.3)
+    is_rare = (strayed.obs["cell_type"] == "CD34+").to_numpy()
+    found = trained.augmentation_report(strayed, groupby="cell_type")["groups"]
+    assert found["CD34+"]["value"] > 0.5
+    assert found["CD34+"]["n_new"] == is_rare.sum()
+    others = new[(new.obs["cell_type"] == "CD14+ Monocyte").to_numpy()]
+    x = strayed.X.toarray()
+    x[is_rare] = others.X[: is_rare.sum()].toarray()
+    strayed.X = x
+    report = trained.augmentation_report(strayed, groupby="cell_type")
+    assert report["groups"]["CD34+"]["value"] < 0.2
+    assert report["n_new"] == strayed.n_obs
+    told = [name for name, of in report["groups"].items() if of["value"] is not None]
+    assert all(report["groups"][name]["real"] >= 0.5 for name in told)
+
+
+def test_interpolated_cells_are_no_sample(trained: scDiffAug) -> None:
+    between = trained.interpolate(start=0, end=1, n_cells=30, steps=1)
+    with pytest.raises(ValueError, match="new holds interpolated cells"):
+        trained.augmentation_report(between)
+
+
 def test_too_few_cells_are_refused(trained: scDiffAug) -> None:
     few = trained.augment(indices=range(30), steps=2)
-    with pytest.raises(ValueError, match=r"at least 20 cells a side, found 15 new"):
+    with pytest.raises(
+        ValueError, match=r"20 cells a side or more, found 15: these new cells have 30 sources"
+    ):
         trained.augmentation_report(few)
 
 
