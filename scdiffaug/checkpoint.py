@@ -33,6 +33,8 @@ def check_place(checkpoint_dir: str | Path | None, *, resume: bool) -> None:
     ------
     FileExistsError
         If there is a checkpoint that is not to be resumed.
+    NotADirectoryError
+        If the folder is a file.
     PermissionError
         If nothing can be written there.
     TypeError
@@ -47,6 +49,8 @@ def check_place(checkpoint_dir: str | Path | None, *, resume: bool) -> None:
         return
     check_path("checkpoint_dir", checkpoint_dir)
     folder = Path(checkpoint_dir)
+    if folder.is_file():
+        raise NotADirectoryError(f"checkpoint_dir={str(folder)!r} is a file: name a folder.")
     check_writable(folder if folder.exists() else folder.parent)
     path = folder / _FILE
     if path.exists() and not resume:

@@ -35,7 +35,7 @@ _N_NEIGHBORS = 15
 # Real cells to which the covariance within groups is fitted, about as many.
 _MOST_CELLS_FITTED = 50_000
 # A warning names groups whose new cells are made from fewer sources than this.
-_FEW_SOURCES = 5
+_FEW_SOURCES, _MOST_NAMED = 5, 10
 _SIZES: dict[str, Callable[[NDArray[np.int64]], np.floating[Any]]] = {
     "max": np.max,
     "median": np.median,
@@ -99,7 +99,7 @@ class Choice:
         if not fits:
             raise ValueError(
                 f"target={self.target!r} must be 'max', 'median' or a number of cells, at least "
-                "1, of every group or by its name, as in {'B cell': 200}."
+                '1, of every group or by its name, as in {"B cell": 200}.'
             )
 
     @property
@@ -142,7 +142,7 @@ def warn_of_few(sources: Rows, groups: Names) -> None:
     """Warn of groups with so few sources that the new cells are only variants of these."""
     table = pd.Series(sources).groupby(groups[sources]).agg(["nunique", "size"])
     few = table[(table["nunique"] < _FEW_SOURCES) & (table["size"] > table["nunique"])]
-    for name, (n_sources, n_new) in few.iterrows():
+    for name, (n_sources, n_new) in few.iloc[:_MOST_NAMED].iterrows():
         logger.warning(
             "All %d new cells of group %r are made from %d of its cells: they vary as so few do, "
             "not as the group may.",
@@ -150,6 +150,8 @@ def warn_of_few(sources: Rows, groups: Names) -> None:
             name,
             n_sources,
         )
+    if len(few) > _MOST_NAMED:
+        logger.warning("The same is true of %d other groups.", len(few) - _MOST_NAMED)
 
 
 def warn_of_one(groups: Names) -> None:
@@ -164,11 +166,11 @@ def warn_of_one(groups: Names) -> None:
 
 
 def group_names(
-    cells: AnnData, groupby: str | None, *, some_have_none: bool = False
+    cells: AnnData, groupby: str | None, *, needed: Rows | None = None
 ) -> Names | None:
     """Group of each cell, shape ``(n,)``; None if no column is named.
 
-    ``some_have_none``: allow missing values, and call the group of such cells ``NO_GROUP``.
+    ``needed``: cells that must have one, by default all; of others that do not it is ``NO_GROUP``.
 
     Raises
     ------
@@ -180,8 +182,9 @@ def group_names(
     if groupby is None:
         return None
     data.check_key(cells, "groupby", groupby)
-    if not some_have_none:
-        data.check_no_missing(cells, "groupby", groupby)
+    data.check_no_missing(
+        cells.obs if needed is None else cells.obs.iloc[needed], "groupby", groupby
+    )
     column = cells.obs[groupby]
     values = column.cat.categories if isinstance(column.dtype, pd.CategoricalDtype) else column
     if pd.api.types.is_float_dtype(values.dtype) and (values.dropna() % 1 != 0).any():

@@ -169,7 +169,12 @@ class DataContract:
         """Cells with their features in the model's order, and their values, checked."""
         cells = data.align_features(adata, pd.Index(self.var_names), indices, argument=argument)
         layer = self.layer_of(cells)
-        data.check_layer(cells, layer, argument="the model's layer")
+        if layer is not None and layer not in cells.layers:
+            raise KeyError(
+                f"{argument} has no layer {layer!r}, which the model reads: it has "
+                f"{list(cells.layers)}. If X holds such values: {argument}.layers[{layer!r}] = "
+                f"{argument}.X.copy()."
+            )
         x = data.read_matrix(cells, layer)
         place = f"{argument}.X" if layer is None else f"layer {layer!r}"
         try:

@@ -160,7 +160,7 @@ def check_setup(
 def check_column(adata: AnnData, argument: str, key: str | None) -> None:
     """Raise KeyError or ValueError if a column of obs is named that is no whole grouping."""
     check_key(adata, argument, key)
-    check_no_missing(adata, argument, key)
+    check_no_missing(adata.obs, argument, key)
     check_sortable(adata, argument, key)
 
 
@@ -201,9 +201,9 @@ def check_no_view_on_disk(adata: AnnData) -> None:
         )
 
 
-def check_no_missing(adata: AnnData, argument: str, key: str | None) -> None:
+def check_no_missing(obs: pd.DataFrame, argument: str, key: str | None) -> None:
     """Raise ValueError if a column of obs has missing values."""
-    if key is not None and (n_missing := int(adata.obs[key].isna().sum())):
+    if key is not None and (n_missing := int(obs[key].isna().sum())):
         raise ValueError(
             f"{argument}={key!r} has {n_missing} missing values in adata.obs: name that group, or "
             "leave those cells out."
@@ -262,7 +262,10 @@ def check_indices(indices: Sequence[int], n_cells: int) -> NDArray[np.int64]:
     """
     found = np.asarray(indices)
     if found.ndim != 1:
-        raise ValueError(f"indices has shape {found.shape}: pass one row of positions.")
+        raise ValueError(
+            f"indices has shape {found.shape}: pass positions in one row, as range(5) is, "
+            "or np.where(mask)[0]."
+        )
     if not found.size:
         raise ValueError("indices is empty: name at least one cell.")
     if found.dtype.kind not in "biu":

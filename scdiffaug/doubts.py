@@ -44,15 +44,20 @@ def warn_of_peaks(names: pd.Index, space: FeatureSpace) -> None:
 
 
 def warn_of_made(obs: pd.DataFrame, what: str) -> None:
-    """Warn if some of the cells, but not all, say that they are augmented."""
+    """Warn if cells say that they are augmented themselves."""
     made = obs["is_augmented"].isin([True]) if "is_augmented" in obs else np.array([])
-    if 0 < (n_made := int(made.sum())) < len(obs):
+    if n_made := int(made.sum()):
+        advice = (
+            "pass adata[~adata.obs['is_augmented'].isin([True])] to leave them out"
+            if n_made < len(obs)
+            else "pass the real ones, or the model that made these, as tl.embed(adata, model)"
+        )
         logger.warning(
-            "%d of %d cells are augmented themselves, and %s like real ones: pass "
-            "adata[~adata.obs['is_augmented'].isin([True])] to leave them out.",
+            "%d of %d cells are augmented themselves, and %s like real ones: %s.",
             n_made,
             len(obs),
             what,
+            advice,
         )
 
 
@@ -131,7 +136,7 @@ def warn_of_sparse_values(x: Matrix) -> None:
         logger.warning(
             "%.0f%% of the values are 0, and they are no counts: new cells will be less like real "
             "ones than those made from counts. Pass raw counts (layer=...), estimated ones by "
-            "np.rint, where there are some; the embedding is not concerned.",
+            "np.rint, where there are some; the embedding is not affected.",
             100 * zero_share,
         )
 

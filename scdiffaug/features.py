@@ -278,8 +278,7 @@ def select_features(
         raise ValueError(
             f"No feature of adata varies among its {x.shape[0]} cells: pass cells that differ."
         )
-    if n_top is None:
-        n_top = _N_TOP_PEAKS if space.kind == "peaks" else _N_TOP_GENES
+    n_top = n_top or (_N_TOP_PEAKS if space.kind == "peaks" else _N_TOP_GENES)
     if x.shape[1] <= n_top:
         return np.arange(x.shape[1])
     if space.kind == "peaks":

@@ -10,7 +10,7 @@ import numpy as np
 from anndata import AnnData
 
 from scdiffaug import block_files, choosing, data, report, streaming
-from scdiffaug._checks import check_path, check_seed, check_whole
+from scdiffaug._checks import check_seed, check_whole
 from scdiffaug._report_sides import split
 from scdiffaug.augmentation import Sampling, made_at_once
 from scdiffaug.choosing import Choice, Depth, Keep, Target
@@ -51,7 +51,8 @@ class GeneratingModel(SavedModel):
             Which are sources: positions, none of them twice, or a boolean mask; all by default.
         groupby
             Column of obs with groups, unseen by the generator, for ``target``, ``depth="sampled"``
-            and ``keep="consistent"``. Values may be missing only if ``target`` names groups.
+            and ``keep="consistent"``. Values may be missing if ``target`` names groups, and
+            where ``indices`` leaves cells out.
         target
             Size that the sources of each group are to reach with their new cells: a number, the
             ``"max"`` or ``"median"`` of the group sizes, or a size for each of some groups, as in
@@ -281,7 +282,7 @@ class GeneratingModel(SavedModel):
             self.module, strength=1.0, sampler=sampler, steps=steps, seed=self._seed(seed)
         )
         cells, x = self._read(adata, None)
-        groups = choosing.group_names(cells, groupby, some_have_none=True)
+        groups = choosing.group_names(cells, groupby, needed=np.arange(0))
         named = {} if groupby is None else {"groupby": groupby}
         return Interpolation(
             module=self.module,
@@ -319,8 +320,8 @@ class GeneratingModel(SavedModel):
         ----------
         new
             Cells that :meth:`augment` made from ``adata``. If ``source_obs_name`` names no cell
-            of ``adata``, a random half of ``adata`` stands in for the sources, whether the new
-            cells come from it or not, and the check of own sources is skipped.
+            of ``adata``, a random half of ``adata`` stands in for the sources, and the check of
+            own sources is skipped.
         adata
             Real cells; by default those that the model was set up with.
         held_out
@@ -337,12 +338,12 @@ class GeneratingModel(SavedModel):
 
         Returns
         -------
-        ``"checks"``: by name, each with ``title``, ``value``, ``real`` (the same score for real
-        cells), ``verdict`` (``"good"``, ``"look"`` or ``"worry"``), ``words`` and
-        ``how_to_read``; ``"worries"``: the words of all checks that are not good; ``"skipped"``:
-        why checks were left out; ``"groups"``: for each group ``value`` (the share that stayed),
-        ``real`` (the same for real cells) and ``n_cells``; ``"made_with"``: the options of
-        :meth:`augment`; ``"n_cells"``: cells per side; ``"html"``: the page.
+        ``"checks"``: by name, each with ``title``, ``value``, ``real`` (that of real cells),
+        ``verdict`` (``"good"``, ``"look"`` or ``"worry"``), ``words`` and ``how_to_read``;
+        ``"worries"``: words of checks that are not good; ``"skipped"``: why checks were left out;
+        ``"groups"``: for each ``value`` (the share that stayed, None if it cannot be told),
+        ``real``, ``n_cells`` compared, of ``n_new``; ``"made_with"``: options of :meth:`augment`;
+        ``"n_cells"``: cells per side, of ``"n_new"``; ``"html"``: the page.
 
         Raises
         ------
@@ -370,10 +371,7 @@ class GeneratingModel(SavedModel):
         data.check_made(new)
         check_whole("max_cells", max_cells)
         seed = check_seed(self._seed(seed))
-        if path is not None:
-            check_path("path", path)
-            if Path(path).is_dir():
-                raise IsADirectoryError(f"path={str(path)!r} is a folder: name a file.")
+        report.check_page(path)
         read = self._contract.read
         sides = split(
             self._read(adata, None),
@@ -393,8 +391,8 @@ class GeneratingModel(SavedModel):
         self, adata: AnnData | None, indices: Sequence[int] | None, choice: Choice
     ) -> tuple[AnnData, Matrix | StoredMatrix, Rows]:
         """Cells on which the choice depends, their values, and rows that may be sources."""
-        if choice.looks_beyond_sources and indices is not None:
-            cells, x = self._read(adata, None)
-            return cells, x, data.check_indices(indices, cells.n_obs)
-        cells, x = self._read(adata, indices)
-        return cells, x, np.arange(cells.n_obs)
+        if indices is None or not choice.looks_beyond_sources:
+            cells, x = self._read(adata, indices)
+            return cells, x, np.arange(cells.n_obs)
+        cells, x = self._read(adata, None)
+        return cells, x, data.check_indices(indices, cells.n_obs)

@@ -238,6 +238,8 @@ class scDiffAug(FittingModel):
             If the layer, labels or neighbour graph are missing in cells that were assigned later.
         MemoryError
             If memory runs out.
+        NotADirectoryError
+            If ``checkpoint_dir`` is a file.
         PermissionError
             If no checkpoint can be written in the folder.
         TypeError

@@ -227,9 +227,9 @@ def planned(
 
     ``rows``: the real cells that may be sources; for the rest see :class:`Plan`.
     """
-    # Where groups are named, cells of none are neither sources nor judges.
-    names_groups = isinstance(choice.target, Mapping)
-    groups = choosing.group_names(cells, choice.groupby, some_have_none=names_groups)
+    # Cells of no group are no judges; where groups are named, they are no sources either.
+    needed = rows[:0] if isinstance(choice.target, Mapping) else rows
+    groups = choosing.group_names(cells, choice.groupby, needed=needed)
     rng = np.random.default_rng(seed_of(sampling.seed, "sources"))
     source_of = choice.sources(rows, groups, rng=rng)
     return Plan(

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scdiffaug import _report_page, metrics, storage
+from scdiffaug._checks import check_path
 from scdiffaug._report_page import Drawn
 from scdiffaug._report_sides import Sides
 from scdiffaug._verdicts import Check, judge
@@ -32,6 +33,15 @@ _NEAR = 0.01
 # Least correlation of gene means among real cells, and least share of real cells that are found
 # in their own group; below them, those of new cells say nothing.
 _LEAST_CORRELATION, _LEAST_KEPT = 0.5, 0.5
+
+
+def check_page(path: str | Path | None) -> None:
+    """Raise TypeError or IsADirectoryError if no page can be written there."""
+    if path is None:
+        return
+    check_path("path", path)
+    if Path(path).is_dir():
+        raise IsADirectoryError(f"path={str(path)!r} is a folder: name a file.")
 
 
 def write(

@@ -112,7 +112,9 @@ def read_description(folder: Path) -> dict[str, Any]:
         If it was saved by another version, or the file is damaged.
     """
     if not os.path.lexists(folder / _DESCRIPTION):
-        raise FileNotFoundError(f"{folder} holds no saved scDiffAug model ({_DESCRIPTION}).")
+        raise FileNotFoundError(
+            f"{folder} holds no saved scDiffAug model: name the folder that save made."
+        )
     content = _content(folder, _DESCRIPTION, at_most=_LARGEST_DESCRIPTION)
     try:
         saved = json.loads(content.decode("utf-8"))

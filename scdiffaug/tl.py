@@ -68,11 +68,6 @@ def embed(
     check_cells("adata", adata)
     check_key_added(key_added)
     data.check_no_view_on_disk(adata)
-    if model is None and data.are_made(adata.obs):
-        logger.warning(
-            "These are augmented cells, which by themselves have an embedding of their own: pass "
-            "the model that made them, tl.embed(adata, model), to see them among the real ones."
-        )
     with _trained(adata, model, diffusion="none") as model:
         embeddings = by_key(key_added, *model._embed(adata))
     for name in replaced(adata.obsm, key_added):
@@ -248,6 +243,6 @@ def _trained(
         check(fresh)
         fresh.train()
         if fresh._was_interrupted:
-            # Without a model to go on with, half a training would be all that is left.
+            logger.warning("No model was passed that could be kept, and nothing was written.")
             raise KeyboardInterrupt
         yield fresh

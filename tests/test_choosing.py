@@ -601,3 +601,26 @@ def test_few_sources_are_said_once_though_a_model_is_trained_first(
     pbmc.obs["group"] = ["few"] * 3 + ["many"] * 697
     tl.augment(pbmc, groupby="group", target={"few": 9}, steps=1)
     assert caplog.text.count("vary as so few do") == 1
+
+
+def test_cells_that_indices_leave_out_need_no_group_and_have_no_say(trained: scDiffAug) -> None:
+    adata, some = trained.adata.copy(), range(60)
+    adata.obs["known"] = adata.obs["cell_type"].where(np.arange(adata.n_obs) < 60)
+    options = {"groupby": "known", "target": 12, "keep": "consistent", "strength": 0.3, **FAST}
+    new = trained.augment(adata, some, **options)
+    np.testing.assert_array_equal(
+        new.X.toarray(), trained.augment(adata[:60].copy(), **options).X.toarray()
+    )
+    with pytest.raises(ValueError, match="groupby='known' has 20 missing values"):
+        trained.augment(adata, range(80), **options)
+
+
+def test_a_warning_of_few_sources_names_ten_groups(
+    trained: scDiffAug, caplog: pytest.LogCaptureFixture
+) -> None:
+    adata = trained.adata.copy()
+    adata.obs["alone"] = np.arange(adata.n_obs)
+    with caplog.at_level("WARNING", logger="scdiffaug"):
+        trained.augment(adata, range(30), groupby="alone", target=3, **FAST)
+    assert caplog.text.count("are made from 1 of its cells") == 10
+    assert "The same is true of 20 other groups." in caplog.text

@@ -196,13 +196,14 @@ def test_new_cells_by_themselves_are_said_to_have_a_plane_of_their_own(
     monkeypatch.setattr(budget, "_STEPS_OF_ENCODER_ALONE", 2)
     new = bench.model.augment(steps=2)
     tl.embed(new, bench.model)
-    assert "an embedding of their own" not in caplog.text
+    assert "60 of 60 cells are augmented" not in caplog.text
     together = ad.concat([bench.adata, new], join="outer")
     together.obs_names_make_unique()
     tl.embed(together)
-    assert "an embedding of their own" not in caplog.text
+    assert "60 of 60 cells are augmented" not in caplog.text
     tl.embed(new)
-    assert "pass the model that made them, tl.embed(adata, model)" in caplog.text
+    assert "60 of 60 cells are augmented themselves" in caplog.text
+    assert "the model that made these, as tl.embed(adata, model)" in caplog.text
 
 
 def test_a_layer_that_the_model_reads_is_named(bench: Bench) -> None:
@@ -211,7 +212,7 @@ def test_a_layer_that_the_model_reads_is_named(bench: Bench) -> None:
     scDiffAug.setup_anndata(cells, layer="counts")
     model = scDiffAug(cells, n_semantic=8)
     model.train(max_epochs=1, enable_progress_bar=False)
-    with pytest.raises(KeyError, match="the model's layer='counts' not found in adata"):
+    with pytest.raises(KeyError, match="adata has no layer 'counts', which the model reads"):
         model.get_latent_representation(bench.adata)
 
 

@@ -32,7 +32,8 @@ def history(
     model
         A trained model.
     keys
-        Keys of ``model.history`` to draw; all by default.
+        Keys of ``model.history`` to draw; all by default. ``"loss"`` is the sum of the terms that
+        an epoch trains, and falls where the encoder's training ends.
     color
         Colour of the curves.
     ax
