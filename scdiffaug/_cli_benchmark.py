@@ -10,10 +10,12 @@ from scdiffaug._cli_errors import or_fail
 
 benchmark = typer.Typer(no_args_is_help=True, help="Compare methods on labelled data.")
 
-_Data = Annotated[list[Path], typer.Option(dir_okay=False, help="An .h5ad file; repeatable.")]
+_Data = Annotated[
+    list[Path] | None, typer.Option(dir_okay=False, help="An .h5ad file; repeatable.")
+]
 _More = Annotated[
     list[Path] | None,
-    typer.Argument(exists=True, dir_okay=False, metavar="[FILE]...", help="More of --data."),
+    typer.Argument(exists=True, dir_okay=False, metavar="[FILE]...", help="The same as --data."),
 ]
 _Label = Annotated[str, typer.Option(help="Column of obs with the types.")]
 _Seeds = Annotated[int, typer.Option(min=1, help="Runs of each method.")]
@@ -32,7 +34,7 @@ _MaxEpochs = Annotated[
 @benchmark.command()
 def embedding(
     *,
-    data: _Data,
+    data: _Data = None,
     more: _More = None,
     label: _Label = "cell_type",
     methods: Annotated[
@@ -54,7 +56,7 @@ def embedding(
     groups = {"default": DEFAULT, "all": tuple(METHODS)}
     or_fail(
         lambda: run(
-            [*data, *(more or [])],
+            _named(data, more),
             label_key=label,
             method_names=groups.get(methods, _words(methods)),
             n_seeds=seeds,
@@ -71,7 +73,7 @@ def embedding(
 @benchmark.command()
 def transform(
     *,
-    data: _Data,
+    data: _Data = None,
     more: _More = None,
     label: _Label = "cell_type",
     held_out: Annotated[float, typer.Option(help="Share of the cells that is held back.")] = 0.2,
@@ -89,7 +91,7 @@ def transform(
 
     or_fail(
         lambda: run(
-            [*data, *(more or [])],
+            _named(data, more),
             label_key=label,
             held_out=held_out,
             method_names=EMBED_NEW if methods == "default" else _words(methods),
@@ -105,7 +107,7 @@ def transform(
 @benchmark.command()
 def alpha(
     *,
-    data: _Data,
+    data: _Data = None,
     more: _More = None,
     label: _Label = "cell_type",
     shares: Annotated[
@@ -122,7 +124,7 @@ def alpha(
 
     or_fail(
         lambda: run(
-            [*data, *(more or [])],
+            _named(data, more),
             label_key=label,
             shares=_numbers(shares),
             n_seeds=seeds,
@@ -138,7 +140,7 @@ def alpha(
 @benchmark.command()
 def augmentation(
     *,
-    data: _Data,
+    data: _Data = None,
     more: _More = None,
     label: _Label = "cell_type",
     methods: Annotated[str, typer.Option(help="Names with commas, or 'all'.")] = "all",
@@ -159,7 +161,7 @@ def augmentation(
 
     or_fail(
         lambda: run(
-            [*data, *(more or [])],
+            _named(data, more),
             label_key=label,
             method_names=tuple(GENERATORS) if methods == "all" else _words(methods),
             settings=SETTINGS if settings == "all" else _words(settings),  # type: ignore[arg-type]
@@ -267,6 +269,10 @@ def paper(
 
 def _say(out: Path) -> None:
     typer.echo(f"wrote {out / 'summary.md'}")
+
+
+def _named(data: list[Path] | None, more: list[Path] | None) -> list[Path]:
+    return [*(data or []), *(more or [])]
 
 
 def _words(text: str) -> tuple[str, ...]:

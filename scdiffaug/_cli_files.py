@@ -12,7 +12,9 @@ from scdiffaug._cli_errors import or_fail
 if TYPE_CHECKING:
     from scdiffaug._files import Training
 
-_In = Annotated[Path, typer.Argument(metavar="IN", help="Real cells, an .h5ad file.")]
+_In = Annotated[
+    Path, typer.Argument(metavar="IN", help="Real cells, an .h5ad file or a .zarr folder.")
+]
 _Layer = Annotated[
     str | None,
     typer.Option(help="Layer with the values, raw counts where there are any. Default: X."),

@@ -155,7 +155,11 @@ def embed(
     diffusion: Literal["auto", "none"] = "none" if training.folder is None else "auto"
     model = training.finish(training.model(adata, diffusion=diffusion))
     embeddings = by_key(key_added, *model._embed(adata))
-    write_whole(out, lambda aside: _copy_with(cells, embeddings, aside))
+    if cells.suffix == ".zarr":
+        in_memory = adata.to_memory() if backed else adata
+        write_whole(out, lambda aside: _write_with(in_memory, embeddings, aside))
+    else:
+        write_whole(out, lambda aside: _copy_with(cells, embeddings, aside))
     shapes = {key: list(embedding.shape) for key, embedding in embeddings.items()}
     return {"out": str(out), "n_cells": adata.n_obs, "obsm": shapes, **training.summary_of(model)}
 
@@ -234,6 +238,13 @@ def _check_place(out: Path, suffix: Literal[".h5ad", ".html"], *, overwrite: boo
     if out.exists() and not overwrite:
         raise FileExistsError(f"{out} exists already: pass --overwrite to replace it.")
     check_writable(out.parent)
+
+
+def _write_with(adata: AnnData, embeddings: Mapping[str, NDArray[np.float32]], out: Path) -> None:
+    for name in replaced(adata.obsm, next(iter(embeddings))):
+        del adata.obsm[name]
+    adata.obsm.update(embeddings)
+    adata.write_h5ad(out)
 
 
 def _copy_with(cells: Path, embeddings: Mapping[str, NDArray[np.float32]], out: Path) -> None:

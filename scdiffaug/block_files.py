@@ -28,7 +28,7 @@ def read_names(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def read_cells(path: Path, *, backed: bool = False) -> AnnData:
-    """Cells of an .h5ad file.
+    """Cells of an .h5ad file or a .zarr folder; if ``backed``, their matrices stay on disk.
 
     Raises
     ------
@@ -37,21 +37,24 @@ def read_cells(path: Path, *, backed: bool = False) -> AnnData:
     ValueError
         If it cannot be read.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is not a file: name an .h5ad file.")
+    is_zarr = path.suffix == ".zarr" and path.is_dir()
+    if not is_zarr and not path.is_file():
+        raise FileNotFoundError(f"{path} is not a file: name an .h5ad file or a .zarr folder.")
     if path.suffix == ".h5mu":
         raise ValueError(
             f"{path} holds several modalities (MuData): save the one that you want as a file of "
             "its own, e.g. with mdata['rna'].write_h5ad('rna.h5ad')."
         )
     try:
+        if is_zarr:
+            return anndata.experimental.read_lazy(path) if backed else anndata.read_zarr(path)
         return anndata.read_h5ad(path, backed="r" if backed else None)
     except Exception as error:
         # What anndata raises on other files is of many types and of many lines.
         first = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(
-            f"{path} cannot be read as .h5ad ({first}): read it with scanpy and write it with "
-            "adata.write_h5ad."
+            f"{path} cannot be read as {'.zarr' if is_zarr else '.h5ad'} ({first}): read it with "
+            "scanpy and write it with adata.write_h5ad."
         ) from error
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import warnings
 from pathlib import Path
 
 import anndata
@@ -300,6 +301,30 @@ def test_bad_options_fail_before_training(
     said = failure("augment", cells, tmp_path / "new.h5ad", "--model", place, *words)
     assert expected in said
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("backed", [(), ("--backed",)])
+def test_a_zarr_folder_is_read_like_a_file(
+    tmp_path: Path, cells: Path, model: Path, backed: tuple[str, ...]
+) -> None:
+    adata = anndata.read_h5ad(cells)
+    pytest.importorskip("zarr")
+    with warnings.catch_warnings():
+        # Of what zarr and anndata will do by default in their next versions.
+        warnings.simplefilter("ignore")
+        adata.write_zarr(tmp_path / "cells.zarr")
+    made, embedded = tmp_path / "new.h5ad", tmp_path / "embedded.h5ad"
+    words = ("--model", model, *backed)
+    for command, out in (("augment", made), ("embed", embedded)):
+        result = run(command, tmp_path / "cells.zarr", out, *words)
+        assert result.exit_code == 0, result.output
+    known = scDiffAug.load(model, adata=False)
+    found = anndata.read_h5ad(embedded)
+    np.testing.assert_array_equal(found.X.toarray(), adata.X.toarray())
+    np.testing.assert_allclose(
+        found.obsm["X_scdiffaug"], known.get_latent_representation(adata), atol=1e-5
+    )
+    assert anndata.read_h5ad(made).obs["source_obs_name"].tolist() == adata.obs_names.tolist()
 
 
 def test_bad_files_are_named(tmp_path: Path, cells: Path, model: Path) -> None:

@@ -6,7 +6,10 @@ import pandas as pd
 import pytest
 from scipy import sparse, stats
 from sklearn.decomposition import PCA
+from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.preprocessing import StandardScaler
 from small_cells import Array, counts, far
 
@@ -372,3 +375,50 @@ def test_type_kept_names_what_is_wrong(rng: np.random.Generator, score: Any) -> 
         ValueError, match="judge='forest' is unknown: use 'neighbors' or 'logistic'"
     ):
         score(real, labels, real, expected=labels, judge="forest")
+
+
+def test_all_scores_at_once_are_those_of_the_single_functions(rng: np.random.Generator) -> None:
+    training, real, made = (counts(rng, n=60) for _ in range(3))
+    labels = np.repeat(["a", "b"], 30)
+    scores = metrics.augmentation_scores(
+        real,
+        made,
+        counts=(real, made),
+        labels=labels,
+        expected=labels,
+        training=training,
+        sources=np.arange(60),
+    )
+    assert scores["two_sample_auc"] == metrics.two_sample_auc(real, made)
+    assert scores["depth_distance"] == metrics.depth_distance(real, made)
+    assert scores["membership_auc"] == metrics.membership_auc(training, real, made)
+    assert scores["own_source_share"] == metrics.own_source_share(
+        training, made, sources=np.arange(60)
+    )
+    kept = metrics.type_kept_per_type(real, labels, made, expected=labels, judge="logistic")
+    assert scores["type_kept_logistic/a"] == kept["a"]
+    assert scores["type_kept_logistic_worst"] == min(kept.values())
+    few = metrics.augmentation_scores(real, made)
+    assert few.keys() < scores.keys()
+    assert not {"depth_distance", "membership_auc", "type_kept_neighbors"} & few.keys()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [({"labels": ["a"]}, "labels and expected belong together"), ({"sources": [0]}, "training")],
+)
+def test_what_belongs_together_is_asked_for(
+    rng: np.random.Generator, given: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        metrics.augmentation_scores(counts(rng), counts(rng), **given)
+
+
+def test_two_sample_auc_is_that_of_scikit_learn(rng: np.random.Generator) -> None:
+    real, made = rng.normal(size=(80, 4)), rng.normal(0.7, size=(80, 4))
+    cells, side = np.concatenate([real, made]), np.repeat([0, 1], 80)
+    forest = RandomForestClassifier(100, random_state=0)
+    folds = StratifiedKFold(5, shuffle=True, random_state=0)
+    probability = cross_val_predict(forest, cells, side, cv=folds, method="predict_proba")[:, 1]
+    expected = roc_auc_score(side, probability)
+    assert metrics.two_sample_auc(real, made, n_trees=100) == pytest.approx(expected, abs=0.03)

@@ -16,6 +16,8 @@ Settings = Mapping[str, Any]
 
 # Our rows: the defaults, in both registries; what the guide advises for training a classifier.
 OURS, CONSISTENT = "scdiffaug", "scdiffaug_consistent"
+# What tl.embed trains by itself.
+ENCODER_ALONE = "scdiffaug_no_diffusion"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,7 +184,7 @@ METHODS: Mapping[str, Method] = {
         grid=({"n_layers": 1}, {"n_layers": 3}, {"n_layers": 4}),
     ),
     "scdiffaug_alpha0": _ours(alpha=0.0),
-    "scdiffaug_no_diffusion": _ours(diffusion="none"),
+    ENCODER_ALONE: _ours(diffusion="none"),
     "scdiffaug_alternating": _ours(schedule="alternating"),
     "scdiffaug_simclr": _ours(objective="infonce", diffusion="none"),
     "scdiffaug_random_condition": _ours(condition="random"),
@@ -194,6 +196,7 @@ METHODS: Mapping[str, Method] = {
 # Published figures compare with these; ablations, scVI and the rest run only if named.
 DEFAULT = (
     "scdiffaug",
+    ENCODER_ALONE,
     "pca",
     "umap",
     "densmap",

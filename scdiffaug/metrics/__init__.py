@@ -1,5 +1,6 @@
 """Scores of embeddings and of augmented cells."""
 
+from scdiffaug.metrics.augmentation import augmentation_scores
 from scdiffaug.metrics.cell_types import type_kept, type_kept_per_type
 from scdiffaug.metrics.embedding import (
     adjusted_rand_index,
@@ -40,6 +41,7 @@ from scdiffaug.metrics.structure import continuity, random_triplet_accuracy, tru
 
 __all__ = [
     "adjusted_rand_index",
+    "augmentation_scores",
     "continuity",
     "depth_distance",
     "detected_genes_distance",

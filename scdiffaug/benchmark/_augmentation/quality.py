@@ -14,15 +14,12 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.semi_supervised import SelfTrainingClassifier
 
-from scdiffaug import metrics
 from scdiffaug.benchmark._augmentation.peers import Rows
 from scdiffaug.matrices import depths
 from scdiffaug.metrics._inputs import Values
 from scdiffaug.metrics._spaces import dense, pca_of, stacked
+from scdiffaug.metrics.augmentation import Scores, fidelity_scores
 
-Scores = dict[str, float]
-# Fewest cells of a type that can be the worst: shares of fewer are too uncertain.
-_MIN_CELLS_OF_WORST = 20
 _MOST_CELLS_DRAWN = 1_000
 
 
@@ -40,79 +37,9 @@ class Cells:
 
 def fidelity(real: Cells, made: Cells, *, seed: int) -> Scores:
     """Every score of :mod:`scdiffaug.metrics` on distributions, genes and libraries."""
-    one, other = real.seen, made.seen
-    genes = metrics.gene_gene_correlation_agreement(one, other)
-    scores = {
-        "two_sample_auc": metrics.two_sample_auc(one, other, seed=seed),
-        "two_sample_auc_pca": metrics.two_sample_auc(one, other, n_pcs=50, seed=seed),
-        "mmd": metrics.mmd(one, other, seed=seed),
-        "wasserstein_2": metrics.wasserstein_2(one, other, seed=seed),
-        **metrics.precision_recall_density_coverage(one, other, seed=seed),
-        "mixing": metrics.mixing(one, other, seed=seed),
-        "gene_mean_correlation": metrics.gene_mean_correlation(one, other),
-        "gene_variance_correlation": metrics.gene_variance_correlation(one, other),
-        "gene_variance_ratio": metrics.gene_variance_ratio(one, other),
-        "gene_gene_pearson": genes["pearson"],
-        "gene_gene_difference": genes["mean_absolute_difference"],
-        "zero_share": metrics.zero_share(other),
-        "gene_zero_share_difference": metrics.gene_zero_share_difference(one, other),
-        "detected_genes_distance": metrics.detected_genes_distance(one, other),
-    }
-    if real.counts is not None and made.counts is not None:
-        scores["depth_distance"] = metrics.depth_distance(real.counts, made.counts)
-    return scores
-
-
-def types_kept(
-    real: Values, labels: NDArray[Any], made: Values, *, expected: NDArray[Any], seed: int
-) -> Scores:
-    """Share of augmented cells that keep their type: overall, of the worst type, of every type.
-
-    Parameters
-    ----------
-    real, labels
-        Cells that the judges learn from, shape ``(n, d)``, and their types.
-    made, expected
-        Augmented cells, shape ``(m, d)``, and the types of their sources.
-    seed
-        Seed of the components.
-    """
-    names, sizes = np.unique(expected, return_counts=True)
-    scores: Scores = {}
-    for judge in ("neighbors", "logistic"):
-        kept = metrics.type_kept_per_type(
-            real,
-            labels,
-            made,
-            expected=expected,
-            judge=judge,
-            seed=seed,
-        )
-        name = f"type_kept_{judge}"
-        scores[name] = float(np.average([kept[str(each)] for each in names], weights=sizes))
-        large = [kept[str(each)] for each in names[sizes >= _MIN_CELLS_OF_WORST]]
-        if large:
-            scores[f"{name}_worst"] = min(large)
-        scores |= {f"{name}/{each}": share for each, share in kept.items()}
-    return scores
-
-
-def novelty(
-    training: Values, held_out: Values, made: Values, *, sources: ArrayLike | None, seed: int
-) -> Scores:
-    """How new augmented cells are, and what they reveal; ``sources`` are rows of ``training``."""
-    shares = metrics.duplicate_share(training, held_out, made, seed=seed)
-    ratio = metrics.nearest_training_distance_ratio(training, held_out, made, seed=seed)
-    scores = {
-        "nearest_training_distance_ratio": ratio,
-        "duplicates_exact": shares["exact"],
-        "duplicates_near": shares["near"],
-        "membership_auc": metrics.membership_auc(training, held_out, made, seed=seed),
-    }
-    if sources is not None:
-        own = metrics.own_source_share(training, made, sources=sources, seed=seed)
-        scores["own_source_share"] = own
-    return scores
+    has_counts = real.counts is not None and made.counts is not None
+    counts = (real.counts, made.counts) if has_counts else None
+    return fidelity_scores(real.seen, made.seen, counts=counts, seed=seed)
 
 
 @dataclass(frozen=True, kw_only=True)

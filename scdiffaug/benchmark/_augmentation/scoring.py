@@ -10,9 +10,9 @@ from scdiffaug import metrics
 from scdiffaug.benchmark._augmentation import quality
 from scdiffaug.benchmark._augmentation.makers import FILLED
 from scdiffaug.benchmark._augmentation.peers import Rows
-from scdiffaug.benchmark._augmentation.quality import Scores
 from scdiffaug.benchmark._augmentation.trials import Job, Setting, Trial
 from scdiffaug.benchmark.methods import GENERATORS
+from scdiffaug.metrics.augmentation import Scores, novelty_scores, type_scores
 
 
 def scores_of(job: Job, name: str) -> dict[str, Scores]:
@@ -39,7 +39,7 @@ def _alike(job: Job, name: str, *, setting: str, judges: Rows, real: Rows) -> Sc
     scores = quality.fidelity(trial.cells[real], made, seed=trial.seed)
     if GENERATORS[name].follows == "nothing":
         return scores
-    return scores | quality.types_kept(
+    return scores | type_scores(
         trial.cells.seen[judges],
         trial.labels[judges],
         made.seen,
@@ -51,7 +51,7 @@ def _alike(job: Job, name: str, *, setting: str, judges: Rows, real: Rows) -> Sc
 def _novelty(job: Job, name: str) -> Scores:
     trial = job.trial
     train, held_out = trial.halves
-    return quality.novelty(
+    return novelty_scores(
         trial.cells.seen[train],
         trial.cells.seen[held_out],
         job.made(name, "novelty").seen,
@@ -92,7 +92,7 @@ def _like_new(trial: Trial) -> Scores:
     seen = trial.cells.seen
     scores = quality.fidelity(trial.cells[held_out], trial.cells[train], seed=seed)
     scores["zero_share"] = metrics.zero_share(seen[held_out])
-    return scores | quality.types_kept(
+    return scores | type_scores(
         seen[train], labels[train], seen[held_out], expected=labels[held_out], seed=seed
     )
 
@@ -100,7 +100,7 @@ def _like_new(trial: Trial) -> Scores:
 def _new(trial: Trial) -> Scores:
     (train, held_out), seen = trial.halves, trial.cells.seen
     one, other = held_out[::2], held_out[1::2]
-    scores = quality.novelty(seen[train], seen[one], seen[other], sources=None, seed=trial.seed)
+    scores = novelty_scores(seen[train], seen[one], seen[other], sources=None, seed=trial.seed)
     own = metrics.own_source_share_of_real(seen[train], seen[held_out], seed=trial.seed)
     return scores | {"own_source_share": own}
 

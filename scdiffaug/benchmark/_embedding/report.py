@@ -24,7 +24,7 @@ from scdiffaug.benchmark.margins import (
     mean_scores,
     of_metric,
 )
-from scdiffaug.benchmark.methods import METHODS, OURS
+from scdiffaug.benchmark.methods import ENCODER_ALONE, METHODS, OURS
 from scdiffaug.benchmark.pages import interval, markdown
 
 _WORDS = {"2d": "2-D", "80d": "80-d"}
@@ -154,16 +154,21 @@ def score_table(
 
 
 def _margins(results: pd.DataFrame, metric: str) -> list[str]:
+    """Over the best peer of each dataset: of the whole model, and of the encoder alone."""
+    return [part for ours in (OURS, ENCODER_ALONE) for part in _margin(results, metric, ours)]
+
+
+def _margin(results: pd.DataFrame, metric: str, ours: str) -> list[str]:
     scores = mean_scores(results, metric)
     peers = [name for name in scores if not METHODS[name].is_ours]
-    if OURS not in scores or not peers:
+    if ours not in scores or not peers:
         return []
-    table = margins(scores, OURS, peers).dropna()
+    table = margins(scores, ours, peers).dropna()
     if table.empty:
         return []
-    low, high = bootstrap_margin(results, metric, ours=OURS, best_peer=table["best_peer"])
+    low, high = bootstrap_margin(results, metric, ours=ours, best_peer=table["best_peer"])
     verdict = (
-        f"Margin of scdiffaug over the best peer of each dataset: mean "
+        f"Margin of {ours} over the best peer of each dataset: mean "
         f"{table['margin'].mean():+.1f} points (95% interval {interval(low, high)}"
         f"{', over seeds alone' if len(table) == 1 else ''}), "
         f"worst {table['margin'].min():+.1f} ({table['margin'].idxmin()})."
