@@ -113,6 +113,7 @@ def test_settings_of_the_tables_are_the_papers_ablations():
     }
     assert settings == {
         "scdiffaug": {},
+        "scdiffaug_no_diffusion": {"diffusion": "none"},
         "supervised": {"condition": "labels"},
         "random": {"condition": "random"},
         "semantic": {},

@@ -113,6 +113,12 @@ def summary(results: pd.DataFrame, datasets: Sequence[Dataset], *, page: Page) -
         *page.notes,
         markdown(describe(list(datasets))),
     ]
+    return pages.joined([*parts, *tables(results, page=page)])
+
+
+def tables(results: pd.DataFrame, *, page: Page) -> list[str]:
+    """The part of the summary that follows from the results alone."""
+    parts = []
     for metric, representation in product(_headline_metrics(results), page.representations):
         parts += [f"## {HEADLINE[metric]}, {_WORDS[representation]} (%)"]
         parts += [score_table(results, metric, representation=representation, names=page.names)]
@@ -120,7 +126,7 @@ def summary(results: pd.DataFrame, datasets: Sequence[Dataset], *, page: Page) -
     if results["value"].notna().any():
         parts += ["## All metrics, mean over datasets", _all_metrics(results)]
         parts += ["## Versions", pages.versions(results)]
-    return pages.joined([*parts, *pages.failures(results)])
+    return [*parts, *pages.failures(results)]
 
 
 def _headline_metrics(results: pd.DataFrame) -> list[str]:

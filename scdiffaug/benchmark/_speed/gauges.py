@@ -10,6 +10,7 @@ import json
 import resource
 import sys
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -290,6 +291,21 @@ def load_backed(size: Size) -> Measured:
     return measured
 
 
+def load_lazy(size: Size) -> Measured:
+    """Loading of sparse counts from a ``.zarr`` folder by dask, then an epoch of batches."""
+    import tempfile
+
+    import anndata as ad
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "cells.zarr"
+        with warnings.catch_warnings():
+            # Of what zarr and anndata will do by default in their next versions.
+            warnings.simplefilter("ignore")
+            ad.AnnData(simulated_counts(size)).write_zarr(path)
+        return _loaded(ad.experimental.read_lazy(path))
+
+
 def _loaded(adata: AnnData) -> Measured:
     from scdiffaug.data import read_matrix
     from scdiffaug.neighbors import NeighborWalks
@@ -335,6 +351,7 @@ GAUGES: Mapping[str, Callable[[Size], Measured]] = {
         load_csr,
         load_dense,
         load_backed,
+        load_lazy,
     )
 }
 

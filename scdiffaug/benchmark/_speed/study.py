@@ -214,7 +214,12 @@ def _of_peak(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def _loading(results: pd.DataFrame) -> pd.DataFrame:
-    names = {"load_csr": "CSR in memory", "load_dense": "dense in memory", "load_backed": ".h5ad"}
+    names = {
+        "load_csr": "CSR in memory",
+        "load_dense": "dense in memory",
+        "load_backed": ".h5ad",
+        "load_lazy": ".zarr, by dask",
+    }
     return pd.DataFrame(
         {
             "storage": name,
