@@ -124,6 +124,12 @@ def colouring(adata: AnnData, field: str | None) -> Colouring:
     return Continuum(field, ScalarMappable(Normalize(*limits), viridis))
 
 
+def has_values(cells: AnnData, field: str) -> bool:
+    """Whether there is such a column of obs, or a feature, also in ``raw``."""
+    in_raw = cells.raw is not None and field in cells.raw.var_names
+    return field in cells.obs or field in cells.var_names or in_raw
+
+
 def read_values(cells: AnnData, field: str, *, name: str = "adata") -> pd.Series:
     """A column of obs or a feature: numbers, or categories whose names are strings."""
     if field in cells.obs:

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from small_cells import logs_of_no_counts
 
 from scdiffaug import pl, scDiffAug
-from scdiffaug._colours import GREY, OKABE_ITO
+from scdiffaug._colours import GREY, HIGHLIGHT, OKABE_ITO
 
 mpl.use("Agg")
 
@@ -308,9 +308,21 @@ def test_augmented_cells_take_the_colours_of_the_real_ones() -> None:
     ax = pl.augmentation(real, made, model=PLANE, color="cell_type", show=False)
     assert list(legend_of(ax)) == ["real", "augmented", "type 00", "type 01", "type 02"]
     assert all(same_color(edge, OKABE_ITO[2]) for edge in ax.collections[1].get_edgecolor())
+
+
+def test_cells_that_lack_what_is_shown_are_of_one_colour() -> None:
+    real, made = make_cells(3), make_cells(3)
     made.obs = made.obs.drop(columns="cell_type")
-    with pytest.raises(KeyError, match="color='cell_type' not found in new: its obs has"):
-        pl.augmentation(real, made, model=PLANE, color="cell_type", show=False)
+    ax = pl.augmentation(real, made, model=PLANE, color="cell_type", show=False)
+    assert list(legend_of(ax)) == ["real", "augmented", "type 00", "type 01", "type 02"]
+    assert all(same_color(edge, HIGHLIGHT) for edge in ax.collections[1].get_edgecolor())
+    made.obs["interpolation"] = np.linspace(0, 1, made.n_obs)
+    ax = pl.augmentation(real, made, model=PLANE, color="interpolation", show=False)
+    assert all(same_color(face[:3], GREY) for face in ax.collections[0].get_facecolor())
+    edges = ax.collections[1].get_edgecolor()
+    assert same_color(edges[0], mpl.colormaps["viridis"](0.0))
+    with pytest.raises(KeyError, match="color='absent' not found"):
+        pl.augmentation(real, made, model=PLANE, color="absent", show=False)
 
 
 def test_augmented_cells_share_the_scale_of_the_real_ones() -> None:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from scdiffaug._checks import check_cells, check_name, check_number
-from scdiffaug._colours import GREY, HIGHLIGHT, colouring, legend_handle
+from scdiffaug._colours import GREY, HIGHLIGHT, colouring, has_values, legend_handle
 from scdiffaug.pl._figure import check_axes, new_axes, result
 
 if TYPE_CHECKING:
@@ -114,8 +114,9 @@ def augmentation(
     model
         The trained model that made the new cells.
     color
-        Column of obs that both have, or name of a feature, which is shown as the model sees it:
-        counts as log1p of 10,000 per cell. By default real cells are grey.
+        Column of obs, or name of a feature, which is shown as the model sees it: counts as log1p
+        of 10,000 per cell. Where real cells lack the column, as ``"interpolation"``, they are
+        grey, as they are by default; where new ones do, these are of one colour.
     ax, show, return_fig, size, title
         As in :func:`embedding`.
 
@@ -126,7 +127,7 @@ def augmentation(
     Raises
     ------
     KeyError
-        If ``color`` is missing in either.
+        If ``color`` is missing in both.
     RuntimeError
         If the model is not trained.
     TypeError
@@ -154,16 +155,19 @@ def augmentation(
     if color is not None and color not in adata.obs and color in model._contract.var_names:
         # Values of X may be logarithms in one and counts in the other.
         adata, new = (_with_feature(cells, str(color), model) for cells in (adata, new))
-    colours = colouring(adata, color)
-    rgba_made = colours.rgba(new, name="new") if color else HIGHLIGHT
+    is_of_new = color is not None and not has_values(adata, color) and has_values(new, color)
+    colours = colouring(new if is_of_new else adata, color)
+    # Cells that lack what is shown are grey.
+    base = colouring(adata, None) if is_of_new else colours
+    has_color = color is not None and (is_of_new or has_values(new, color))
+    rgba_made = colours.rgba(new, name="new") if has_color else HIGHLIGHT
     drawn = _square_axes() if ax is None else ax
     size = _marker_size(len(real)) if size is None else size
-    faint = colours.rgba(adata) * _FAINT
-    _scatter(drawn, real, faint, order=colours.order(adata), size=size)
+    _scatter(drawn, real, base.rgba(adata) * _FAINT, order=base.order(adata), size=size)
     rings: Any = {"facecolors": "none", "edgecolors": rgba_made, "linewidths": 0.6}
     drawn.scatter(made[:, 0], made[:, 1], s=size, rasterized=True, **rings)
     _frame(drawn, "X_scdiffaug_2d", title or color)
-    ring = legend_handle("augmented", "black" if color else HIGHLIGHT, filled=False)
+    ring = legend_handle("augmented", "black" if has_color else HIGHLIGHT, filled=False)
     colours.explain(drawn, legend_handle("real", GREY), ring)
     return result(drawn, new=ax is None, show=show, return_fig=return_fig)
 
