@@ -223,13 +223,13 @@ class NeighborWalks:
 
 
 # All threads share igraph's generator.
-_GENERATOR = threading.Lock()
+_LOCK = threading.Lock()
 
 
 @contextmanager
 def _igraph_seeded(seed: int) -> Iterator[None]:
     """Give igraph its own random numbers, and afterwards Python's global ones again."""
-    with _GENERATOR:
+    with _LOCK:
         igraph.set_random_number_generator(random.Random(seed))
         try:
             yield

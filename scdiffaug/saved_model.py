@@ -27,7 +27,7 @@ from scdiffaug.module import DiffAugModule
 from scdiffaug.processes import check_draws_counts, is_first_process, placed_alone
 
 # Two threads that build models share torch's generator, from which modules draw their weights.
-_GENERATOR = threading.Lock()
+_LOCK = threading.Lock()
 
 
 class SavedModel(BaseModelClass):
@@ -39,7 +39,7 @@ class SavedModel(BaseModelClass):
     def _build(self, contract: DataContract, config: dict[str, Any]) -> None:
         """Build the module; its weights depend on the seed alone, and no global state changes."""
         self._contract, self._module_config = contract, config
-        with _GENERATOR, torch.random.fork_rng(devices=[]):
+        with _LOCK, torch.random.fork_rng(devices=[]):
             # torch.manual_seed would seed every GPU too.
             torch.default_generator.manual_seed(seed_of(contract.seed, "weights"))
             self.module = _module(contract, config)

@@ -25,7 +25,8 @@ from scdiffaug.benchmark.processes import digest_of
 from scdiffaug.block_files import read_cells
 from scdiffaug.contract import DataContract
 from scdiffaug.data import check_key
-from scdiffaug.features import Matrix, PrincipalAxes, to_dense
+from scdiffaug.features import PrincipalAxes
+from scdiffaug.matrices import Matrix, to_dense
 from scdiffaug.metrics._inputs import Values
 from scdiffaug.storage import written_aside
 

@@ -57,7 +57,9 @@ def bootstrap_margin(
 ) -> tuple[float, float]:
     """95% interval of the mean margin, by a bootstrap over datasets and, within these, seeds.
 
-    NaN where ours was run once.
+    Seeds of ours and of the peer are drawn each by themselves, as they have nothing in common but
+    their number, and the best peer of a dataset stays the same in all draws. NaN where ours was
+    run once.
 
     Parameters
     ----------
