@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize, is_color_like, to_rgba_array
 from matplotlib.lines import Line2D
+from natsort import natsorted
 from numpy.typing import NDArray
 from scanpy.plotting import palettes
 
@@ -148,7 +149,11 @@ def read_values(cells: AnnData, field: str, *, name: str = "adata") -> pd.Series
     if pd.api.types.is_numeric_dtype(values.dtype) and not is_bool:
         return values
     # Of a mixed column 1 and "1" become one group, which leaves text; else categories keep order.
-    return values.astype("category").map(str, na_action="ignore").astype("category")
+    names = values.astype("category").map(str, na_action="ignore").astype("category")
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        return names
+    # As anndata orders text when it makes categories of it: 2 before 10.
+    return names.cat.reorder_categories(natsorted(names.cat.categories))
 
 
 def legend_beside(ax: Axes, handles: Sequence[Line2D], *, n_rows: int = 20) -> None:

@@ -154,6 +154,8 @@ def test_text_and_booleans_are_categories() -> None:
     ]
     adata.obs["text"] = np.where(adata.obs["is_doublet"], "b", "a")
     assert list(legend_of(pl.embedding(adata, color="text", show=False))) == ["a", "b"]
+    adata.obs["cluster"] = np.resize(["10", "2", "1"], adata.n_obs)
+    assert list(legend_of(pl.embedding(adata, color="cluster", show=False))) == ["1", "2", "10"]
 
 
 def test_a_column_of_mixed_types_is_of_texts_and_one_named_missing_keeps_its_colour() -> None:
