@@ -272,6 +272,8 @@ def _say(out: Path) -> None:
 
 
 def _named(data: list[Path] | None, more: list[Path] | None) -> list[Path]:
+    if not data and not more:
+        raise typer.BadParameter("name at least one .h5ad file.", param_hint="'--data'")
     return [*(data or []), *(more or [])]
 
 

@@ -150,14 +150,20 @@ def embed(
     _check_place(out, ".h5ad", overwrite=overwrite)
     check_key_added(key_added)
     training.check()
+    is_zarr = cells.suffix == ".zarr"
+    if is_zarr and backed:
+        raise ValueError(
+            f"{cells} is a .zarr folder, which is not copied by blocks: leave out --backed, or "
+            "write it as .h5ad."
+        )
     adata = read_cells(cells, backed=backed)
     # A generator that is not saved would be thrown away.
     diffusion: Literal["auto", "none"] = "none" if training.folder is None else "auto"
-    model = training.finish(training.model(adata, diffusion=diffusion))
-    embeddings = by_key(key_added, *model._embed(adata))
-    if cells.suffix == ".zarr":
-        in_memory = adata.to_memory() if backed else adata
-        write_whole(out, lambda aside: _write_with(in_memory, embeddings, aside))
+    with scDiffAug._registered_for_now(adata):
+        model = training.finish(training.model(adata, diffusion=diffusion))
+        embeddings = by_key(key_added, *model._embed(adata))
+    if is_zarr:
+        write_whole(out, lambda aside: _write_with(adata, embeddings, aside))
     else:
         write_whole(out, lambda aside: _copy_with(cells, embeddings, aside))
     shapes = {key: list(embedding.shape) for key, embedding in embeddings.items()}

@@ -142,10 +142,14 @@ def _groups(groups: Mapping[str, Mapping[str, Any]]) -> str:
     note = (
         "<p>– stands where no cell of a group was compared, one new cell of each source being "
         "enough, or where fewer than half of its real cells are found in it.</p>"
-        if any(of["value"] is None for of in groups.values())
+        if any(of["value"] is None for of in groups.values()) and _are_judged(groups)
         else ""
     )
     return f"<h2>Group by group</h2>{_table(titles, rows)}{note}"
+
+
+def _are_judged(groups: Mapping[str, Mapping[str, Any]]) -> bool:
+    return any(of["real"] is not None for of in groups.values())
 
 
 def _table(titles: Iterable[str], rows: Iterable[tuple[str, ...]]) -> str:

@@ -134,7 +134,14 @@ def split(
         made = _one_of_each(made, link, sources)
     n = min(max_cells, *map(len, (sources, others, made)))
     if n < _FEWEST_CELLS:
-        raise _too_few(n, n_sources=len(candidates))
+        raise ValueError(
+            f"A report compares {_FEWEST_CELLS} cells a side or more, found {n}: {len(made)} new "
+            f"cells of different sources, {len(sources)} sources and {len(others)} other real "
+            f"cells, of which max_cells={max_cells} allows so many. It takes new cells of "
+            f"{2 * _FEWEST_CELLS} sources, or of {_FEWEST_CELLS} beside as many held-out cells, "
+            "which the model never saw. Of fewer, scdiffaug.metrics.type_kept and "
+            "pl.augmentation show where they lie."
+        )
     side = partial(Side.of, space=space, groupby=groupby)
     rest = rng.permutation(np.setdiff1d(np.arange(real[0].n_obs), candidates))[:max_cells]
     compared = side(place, others[:n])
@@ -155,7 +162,7 @@ def split(
 def _check_sides(real: AnnData, new: AnnData, held_out: Cells | None) -> None:
     if "is_augmented" not in new.obs and data.are_made(real.obs):
         raise ValueError("adata holds augmented cells, new does not: pass the new cells first.")
-    if "interpolation" in new.obs:
+    if "start_obs_name" in new.obs and "source_obs_name" not in new.obs:
         raise ValueError(
             "new holds interpolated cells, which are a sample of no real ones: report on cells "
             "that augment made; pl.augmentation shows where these lie."
@@ -172,7 +179,7 @@ def _check_sides(real: AnnData, new: AnnData, held_out: Cells | None) -> None:
 
 
 def _sizes(groups: Names | None) -> dict[str, int]:
-    return {} if groups is None else pd.Series(groups).value_counts(sort=False).to_dict()
+    return {} if groups is None else pd.Series(groups).value_counts().sort_index().to_dict()
 
 
 def _warn_of_unknown(new: AnnData, link: Rows) -> None:
@@ -194,12 +201,3 @@ def _one_of_each(made: Rows, link: Rows, sources: Rows) -> Rows:
     """The first new cell of each source, in the order of the sources."""
     first = pd.Series(made, index=link[made])
     return first[~first.index.duplicated()].loc[sources].to_numpy()
-
-
-def _too_few(n: int, *, n_sources: int) -> ValueError:
-    return ValueError(
-        f"A report compares {_FEWEST_CELLS} cells a side or more, found {n}: these new cells have "
-        f"{n_sources} sources, of which {2 * _FEWEST_CELLS} are needed, or {_FEWEST_CELLS} beside "
-        f"as many held-out cells, which the model never saw. For fewer, "
-        "scdiffaug.metrics.type_kept and pl.augmentation show where they lie."
-    )

@@ -183,7 +183,7 @@ def group_names(
         return None
     data.check_key(cells, "groupby", groupby)
     data.check_no_missing(
-        cells.obs if needed is None else cells.obs.iloc[needed], "groupby", groupby
+        cells.obs if needed is None else cells.obs[[groupby]].iloc[needed], "groupby", groupby
     )
     column = cells.obs[groupby]
     values = column.cat.categories if isinstance(column.dtype, pd.CategoricalDtype) else column

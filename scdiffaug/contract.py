@@ -24,6 +24,7 @@ from scdiffaug.matrices import (
     subsample,
     to_dense,
 )
+from scdiffaug.normalized import LogScale
 
 logger = logging.getLogger("scdiffaug")
 
@@ -189,6 +190,11 @@ class DataContract:
         data.check_depth(x, cells.obs_names, self.space)
         return cells, x
 
+    def scale_of(self, adata: AnnData) -> LogScale | None:
+        """On which scale cells hold counts; None for counts themselves, and other values."""
+        cells = data.align_features(adata, pd.Index(self.var_names))
+        return self.space.on_scale_of(data.read_matrix(cells, self.layer_of(cells))).scale
+
     def layer_of(self, cells: AnnData) -> str | None:
         """The layer to read; None for X, which is where files of new cells have what it holds."""
         return layer_or_x(self.setup["layer"], cells.layers, cells.uns.get("scdiffaug"))
@@ -232,7 +238,7 @@ class DataContract:
         """Codes of the labels, shape ``(n,)``; zeros if the model has none."""
         if not self.label_names:
             return np.zeros(cells.n_obs, dtype=np.int64)
-        data.check_key(cells, "labels_key", self.setup["labels_key"])
+        data.check_column(cells, "labels_key", self.setup["labels_key"])
         names = data.named_groups(cells.obs[self.setup["labels_key"]])
         data.check_known(names, self.label_names, argument="labels_key")
         return pd.Categorical(names, categories=self.label_names).codes.astype(np.int64)

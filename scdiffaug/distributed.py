@@ -21,6 +21,7 @@ from scdiffaug.augmentation import by_key, made_colours
 from scdiffaug.contract import X_HOLDS, layer_or_x
 from scdiffaug.diffusion import Sampler
 from scdiffaug.model import scDiffAug
+from scdiffaug.normalized import LogScale
 from scdiffaug.planning import bare, source_obs
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ class _Job:
         Cells per block.
     seed
         Decides the random draws of a block, together with the block's number.
+    scale
+        On which scale the cells hold counts, told from the first block: of few cells it cannot be.
     """
 
     verb: Literal["embed", "augment"]
@@ -56,6 +59,7 @@ class _Job:
     changed: int
     block_size: int
     seed: int
+    scale: LogScale | None = None
 
     def rows(self, block: int) -> slice:
         return slice(block * self.block_size, (block + 1) * self.block_size)
@@ -248,6 +252,8 @@ def _run(job: _Job, out: str | Path, client: Client | str | None) -> None:
     obs = _checked_obs(Path(job.cells))
     if job.verb == "augment":
         doubts.warn_of_made(obs, "serve as sources")
+    model, first = _cells(job, 0)
+    job = replace(job, scale=model._contract.scale_of(first))
     n_blocks = -(-len(obs) // job.block_size)
     with block_files.waiting_beside(out, job.digest(), n_blocks) as places:
         _each(partial(_make, job), places, client)
@@ -292,7 +298,7 @@ def _make(job: _Job, block: int, place: Path) -> None:
 
 
 @lru_cache(maxsize=1)
-def _model(folder: str, seal: str) -> scDiffAug:
+def _model(folder: str, seal: str, scale: LogScale | None) -> scDiffAug:
     """Load the model, which a worker keeps from block to block."""
     if storage.read_description(Path(folder))["description_sha256"] != seal:
         raise ValueError(
@@ -301,12 +307,15 @@ def _model(folder: str, seal: str) -> scDiffAug:
         )
     model = scDiffAug.load(folder, adata=False)
     # One block of cells may be less deep than most; a warning is of all cells, or says nothing.
-    model._contract = replace(model._contract, depth=None)
+    contract = replace(model._contract, depth=None)
+    if scale is not None:
+        contract = replace(contract, space=replace(contract.space, scale=scale))
+    model._contract = contract
     return model
 
 
 def _cells(job: _Job, block: int) -> tuple[scDiffAug, AnnData]:
-    model = _model(job.model, job.seal)
+    model = _model(job.model, job.seal, job.scale)
     setup = model._contract.setup
     columns = [str(setup["labels_key"])] if model._contract.label_names else []
     path = Path(job.cells)

@@ -50,7 +50,7 @@ def warn_of_made(obs: pd.DataFrame, what: str) -> None:
         advice = (
             "pass adata[~adata.obs['is_augmented'].isin([True])] to leave them out"
             if n_made < len(obs)
-            else "pass the real ones, or the model that made these, as tl.embed(adata, model)"
+            else "pass the real ones, or, to embed these, the model that made them"
         )
         logger.warning(
             "%d of %d cells are augmented themselves, and %s like real ones: %s.",

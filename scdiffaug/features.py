@@ -20,12 +20,12 @@ from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler, normalize
 from sklearn.utils import gen_batches
 
+from scdiffaug import normalized
 from scdiffaug._checks import check_choice
 from scdiffaug._threads import torch_threads_kept
 from scdiffaug.matrices import Bounds, Matrix, StoredMatrix, row_blocks, stored_values, to_dense
 from scdiffaug.neighborhood import search_space
 from scdiffaug.nn import MOST_DEVIATIONS
-from scdiffaug.normalized import LARGEST_LOG_VALUE, LogScale, find_scale, recover_counts
 
 Kind = Literal["counts", "peaks", "log", "raw"]
 
@@ -63,7 +63,7 @@ class FeatureSpace:
 
     kind: Kind
     cofactor: float | None = None
-    scale: LogScale | None = None
+    scale: normalized.LogScale | None = None
 
     @classmethod
     def decide(
@@ -81,17 +81,16 @@ class FeatureSpace:
         check_choice("feature_space", requested, ("auto", *get_args(Kind)))
         found = _bounds(x)
         may_be_counts = requested in ("auto", "counts", "peaks") and _guess(found) == "log"
-        if may_be_counts and (scale := find_scale(x)) is not None:
-            some = recover_counts(x[row_blocks(x)[0]], scale)
+        if may_be_counts and (scale := normalized.find_scale(x)) is not None:
+            some = normalized.recover_counts(x[row_blocks(x)[0]], scale)
             return replace(cls.decide(some, requested, names=names), scale=scale)
         if requested == "auto":
             requested = _guess(found)
             if requested == "counts" and _are_peaks(x, names):
                 requested = "peaks"
         _check_fits(requested, found)
-        is_intensity = (
-            requested == "raw" and found.lowest >= 0 and found.highest > LARGEST_LOG_VALUE
-        )
+        is_large = found.lowest >= 0 and found.highest > normalized.LARGEST_LOG_VALUE
+        is_intensity = requested == "raw" and is_large
         return cls(requested, _ARCSINH_COFACTOR if is_intensity else None)  # type: ignore[arg-type]
 
     @property
@@ -102,8 +101,7 @@ class FeatureSpace:
     def on_scale_of(self, x: Matrix | StoredMatrix) -> FeatureSpace:
         """The same space, on the scale on which these values hold counts, if it can be told."""
         is_log = self.is_counts and _guess(_bounds(x)) == "log"
-        scale = (find_scale(x[row_blocks(x)[0]]) or self.scale) if is_log else None
-        return replace(self, scale=scale)
+        return replace(self, scale=normalized.likely_scale(x, self.scale) if is_log else None)
 
     def read(self, x: Matrix | StoredMatrix) -> Matrix | StoredMatrix:
         """Values of this kind from those that an AnnData holds, checked.
@@ -118,7 +116,7 @@ class FeatureSpace:
             return x
         if _guess(_bounds(x)) != "log":
             raise ValueError(f"found {_guess(_bounds(x))!r} values")
-        recover = partial(recover_counts, scale=self.scale)
+        recover = partial(normalized.recover_counts, scale=self.scale)
         return x.map(recover).surveyed() if isinstance(x, StoredMatrix) else recover(x)
 
     @property
@@ -179,7 +177,7 @@ def _guess(found: Bounds) -> Kind:
         return "raw"
     if found.is_whole:
         return "counts"
-    return "log" if found.highest <= LARGEST_LOG_VALUE else "raw"
+    return "log" if found.highest <= normalized.LARGEST_LOG_VALUE else "raw"
 
 
 def _check_fits(requested: str, found: Bounds) -> None:
@@ -194,7 +192,7 @@ def _check_fits(requested: str, found: Bounds) -> None:
             f"feature_space={requested!r} needs whole numbers, found fractions: pass the layer "
             "that holds raw counts, round estimated ones (np.rint), or leave feature_space out."
         )
-    if requested == "log" and found.highest > LARGEST_LOG_VALUE:
+    if requested == "log" and found.highest > normalized.LARGEST_LOG_VALUE:
         raise ValueError(
             f"feature_space='log' needs logarithms, found {found.highest:g}: call sc.pp.log1p, or "
             "pass feature_space='raw'."

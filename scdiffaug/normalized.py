@@ -113,6 +113,19 @@ def find_scale(x: Matrix | StoredMatrix) -> LogScale | None:
     return None
 
 
+def likely_scale(x: Matrix | StoredMatrix, usual: LogScale | None) -> LogScale | None:
+    """Scale on which most of the first cells may hold counts; the usual one if it is none.
+
+    Unlike :func:`find_scale` it takes for granted that they hold counts, and tries the usual scale
+    first, as of cells with few values any may fit.
+    """
+    some = x[row_blocks(x)[0]]
+    for scale in (usual, find_scale(some), *_LOG_OF_BASE):
+        if scale is not None and _counts(some, scale, _MOST_READS_OF_NEW)[1].mean() > 1 / 2:
+            return scale
+    return usual
+
+
 def recover_counts(x: Matrix, scale: LogScale) -> Matrix:
     """Counts before normalisation, of the type and shape ``(n, d)`` of ``x``.
 

@@ -93,7 +93,8 @@ class RegisteringModel(GeneratingModel):
         # A copy carries its original's identity, and would take over what is registered for it.
         managers = _managers_of(adata.uns.get(_SCVI_UUID_KEY))
         if not any(manager.adata is adata for manager in managers):
-            adata.uns.pop(_SCVI_UUID_KEY, None)
+            # Other cells may share this dict.
+            adata.uns = {key: value for key, value in adata.uns.items() if key not in _IDENTITIES}
 
     @classmethod
     def setup_anndata(

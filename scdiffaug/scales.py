@@ -69,8 +69,8 @@ class Scales:
     @cached_property
     def scale(self) -> LogScale | None:
         """On which scale the cells hold counts; None for counts themselves, and other values."""
-        if isinstance(self.x, StoredMatrix) and self.x.seen is None:
-            # Values as they are on disk, which need not be surveyed again.
+        as_stored = isinstance(self.x, StoredMatrix) and self.x.seen is None
+        if as_stored or not self.contract.space.is_counts:
             return None
         return self.contract.space.on_scale_of(self._learnt).scale
 

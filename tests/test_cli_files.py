@@ -314,17 +314,18 @@ def test_a_zarr_folder_is_read_like_a_file(
         warnings.simplefilter("ignore")
         adata.write_zarr(tmp_path / "cells.zarr")
     made, embedded = tmp_path / "new.h5ad", tmp_path / "embedded.h5ad"
-    words = ("--model", model, *backed)
-    for command, out in (("augment", made), ("embed", embedded)):
-        result = run(command, tmp_path / "cells.zarr", out, *words)
-        assert result.exit_code == 0, result.output
-    known = scDiffAug.load(model, adata=False)
+    result = run("augment", tmp_path / "cells.zarr", made, "--model", model, *backed)
+    assert result.exit_code == 0, result.output
+    assert anndata.read_h5ad(made).obs["source_obs_name"].tolist() == adata.obs_names.tolist()
+    words = ("embed", tmp_path / "cells.zarr", embedded, "--max-epochs", 1)
+    if backed:
+        assert "leave out --backed" in failure(*words, *backed)
+        return
+    assert run(*words, "--quiet").exit_code == 0
     found = anndata.read_h5ad(embedded)
     np.testing.assert_array_equal(found.X.toarray(), adata.X.toarray())
-    np.testing.assert_allclose(
-        found.obsm["X_scdiffaug"], known.get_latent_representation(adata), atol=1e-5
-    )
-    assert anndata.read_h5ad(made).obs["source_obs_name"].tolist() == adata.obs_names.tolist()
+    assert found.uns.keys() == adata.uns.keys()
+    assert found.obsm["X_scdiffaug"].shape == (120, 80)
 
 
 def test_bad_files_are_named(tmp_path: Path, cells: Path, model: Path) -> None:

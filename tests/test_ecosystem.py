@@ -217,6 +217,9 @@ def test_a_copy_that_is_set_up_takes_nothing_from_its_original() -> None:
     scDiffAug.setup_anndata(copy, layer="counts")
     assert scDiffAug(adata)._contract.setup["layer"] is None
     assert SCVI(adata).adata is adata
+    sharing = AnnData(adata.X, obs=adata.obs, var=adata.var, uns=adata.uns)
+    scDiffAug.setup_anndata(sharing)
+    assert SCVI(adata).adata is adata
 
 
 def test_what_fails_or_ends_leaves_no_mark_of_a_registration(
@@ -224,12 +227,13 @@ def test_what_fails_or_ends_leaves_no_mark_of_a_registration(
 ) -> None:
     monkeypatch.setattr(budget, "default_epochs", lambda *_, **__: 1)
     adata = scdiffaug.datasets.pbmc68k_reduced()[:60].copy()
-    before = dict(adata.uns)
+    before, n_before = dict(adata.uns), len(scDiffAug._setup_adata_manager_store)
     with pytest.raises(ValueError, match="n_neighbors=100"):
         scDiffAug(adata, n_neighbors=100)
     assert adata.uns.keys() == before.keys()
     scdiffaug.tl.embed(adata)
     assert adata.uns.keys() == before.keys()
+    assert len(scDiffAug._setup_adata_manager_store) == n_before
 
 
 def test_a_copy_with_missing_labels_is_embedded_without_them(

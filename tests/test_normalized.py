@@ -217,7 +217,7 @@ def test_a_file_of_new_cells_has_what_the_model_reads(pbmc: AnnData, tmp_path: P
     new.layers["counts"] = new.X.copy()
     np.testing.assert_array_equal(model.get_latent_representation(new), y)
     del new.layers["counts"], new.uns["scdiffaug"]
-    with pytest.raises(KeyError, match="layer='counts' not found"):
+    with pytest.raises(KeyError, match="adata has no layer 'counts', which the model reads"):
         model.get_latent_representation(new)
 
 
@@ -356,7 +356,8 @@ def test_cells_on_another_scale_are_read_alike(pbmc: AnnData, tmp_path: Path) ->
         for each in (loaded, of_counts):
             np.testing.assert_array_equal(each.get_latent_representation(cells), known)
             new = each.augment(cells, range(9), steps=1)
-            assert ("log1p" in new.uns) == (cells is not pbmc)
+            base = {id(pbmc): None, id(logs): {"base": None}}.get(id(cells), {"base": 2})
+            assert new.uns.get("log1p") == base
             as_counts = new.layers.get("counts", new.X).toarray()
             np.testing.assert_array_equal(as_counts.sum(1), pbmc.X[:9].toarray().sum(1))
     for spoilt in (pbmc.X * -0.5, np.expm1(logs.X)):
@@ -401,3 +402,21 @@ def test_cells_on_disk_hold_them(
     assert scDiffAug(bad).feature_space == "log"
     with pytest.raises(ValueError, match="1 cells hold no log1p of normalised counts"):
         models[1].get_latent_representation(bad)
+
+
+def test_few_cells_are_read_on_the_scale_of_the_others(pbmc: AnnData) -> None:
+    logs = _normalized(pbmc)
+    of_counts, of_log2 = scDiffAug(pbmc), scDiffAug(_normalized(pbmc, base=2))
+    for model in (of_counts, of_log2):
+        model.train(**QUICK)
+    # A cell of few values, too few to tell a scale from.
+    shallow = pbmc[:1].copy()
+    kept = np.flatnonzero(shallow.X.toarray()[0])[:8]
+    shallow.X = sparse.csr_matrix(np.isin(np.arange(pbmc.n_vars), kept)[None].astype(np.float32))
+    expected = of_counts.get_latent_representation(shallow)
+    found = of_counts.get_latent_representation(_normalized(shallow))
+    np.testing.assert_array_equal(found, expected)
+    new = of_log2.augment(_normalized(shallow, base=2), steps=1)
+    assert new.uns["log1p"] == {"base": 2}
+    np.testing.assert_allclose((2 ** new.X.toarray() - 1).sum(), 1e4, rtol=1e-3)
+    assert of_counts.get_latent_representation(logs[:1].copy()).shape == (1, 80)

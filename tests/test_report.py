@@ -206,7 +206,7 @@ def test_interpolated_cells_are_no_sample(trained: scDiffAug) -> None:
 def test_too_few_cells_are_refused(trained: scDiffAug) -> None:
     few = trained.augment(indices=range(30), steps=2)
     with pytest.raises(
-        ValueError, match=r"20 cells a side or more, found 15: these new cells have 30 sources"
+        ValueError, match=r"20 cells a side or more, found 15: 15 new cells of different sources"
     ):
         trained.augmentation_report(few)
 

@@ -203,7 +203,7 @@ def test_new_cells_by_themselves_are_said_to_have_a_plane_of_their_own(
     assert "60 of 60 cells are augmented" not in caplog.text
     tl.embed(new)
     assert "60 of 60 cells are augmented themselves" in caplog.text
-    assert "the model that made these, as tl.embed(adata, model)" in caplog.text
+    assert "to embed these, the model that made them" in caplog.text
 
 
 def test_a_layer_that_the_model_reads_is_named(bench: Bench) -> None:

@@ -24,7 +24,7 @@ def augmentation_scores(
     sources: ArrayLike | None = None,
     seed: int = 0,
 ) -> dict[str, float]:
-    """Every score of augmented cells with its default settings, under the name of its function.
+    """Scores of fidelity, of types kept and of novelty in one table, as the benchmark has them.
 
     Scores mean little without those of real cells: call it a second time with other real cells as
     ``made``.
@@ -71,6 +71,10 @@ def augmentation_scores(
         )
     if sources is not None and training is None:
         raise ValueError("sources are rows of training: pass training too, or leave both out.")
+    if counts is not None and (not isinstance(counts, tuple) or len(counts) != 2):
+        raise TypeError("counts must be a pair, those of the real and of the augmented cells.")
+    if labels is not None and len(np.unique(np.asarray(labels, dtype=str))) < 2:
+        raise ValueError("labels names one type alone, to which all cells are kept: pass more.")
     scores = fidelity_scores(real, made, counts=counts, seed=seed)
     if labels is not None and expected is not None:
         scores |= type_scores(real, labels, made, expected=expected, seed=seed)
