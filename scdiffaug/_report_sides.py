@@ -137,7 +137,7 @@ def split(
         raise ValueError(
             f"A report compares {_FEWEST_CELLS} cells a side or more, found {n}: {len(made)} new "
             f"cells of different sources, {len(sources)} sources and {len(others)} other real "
-            f"cells, of which max_cells={max_cells} allows so many. It takes new cells of "
+            f"cells (max_cells={max_cells}). It takes new cells of "
             f"{2 * _FEWEST_CELLS} sources, or of {_FEWEST_CELLS} beside as many held-out cells, "
             "which the model never saw. Of fewer, scdiffaug.metrics.type_kept and "
             "pl.augmentation show where they lie."
