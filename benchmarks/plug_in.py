@@ -71,7 +71,8 @@ def main() -> None:
         "plug_in",
         title=(
             f"Objectives with neighbour positives only and with generated ones (%): "
-            f"{len(given.names)} datasets, {given.seeds} seeds; difference with 95% interval"
+            f"{len(given.names)} datasets, {given.seeds} seed{'s' if given.seeds > 1 else ''}; "
+            "difference with 95% interval"
         ),
         command=shlex.join(["python", "benchmarks/plug_in.py", *sys.argv[1:]]),
     )
