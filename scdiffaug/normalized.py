@@ -121,7 +121,7 @@ def likely_scale(x: Matrix | StoredMatrix, usual: LogScale | None) -> LogScale |
     """
     some = x[row_blocks(x)[0]]
     for scale in (usual, find_scale(some), *_LOG_OF_BASE):
-        if scale is not None and _counts(some, scale, _MOST_READS_OF_NEW)[1].mean() > 1 / 2:
+        if scale is not None and _counts(some, scale, _MOST_READS)[1].mean() > 1 / 2:
             return scale
     return usual
 

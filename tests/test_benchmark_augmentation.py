@@ -15,7 +15,6 @@ from scdiffaug.benchmark._augmentation import (
     makers,
     overview,
     peers,
-    quality,
     report,
     scoring,
     study,
@@ -24,6 +23,7 @@ from scdiffaug.benchmark._augmentation import (
 from scdiffaug.cli import app
 from scdiffaug.diffusion import CountThinning, GaussianDiffusion
 from scdiffaug.metrics._spaces import dense
+from scdiffaug.metrics.augmentation import type_scores
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ def test_every_simple_peer_makes_a_cell_for_each_source_near_its_type(trial, nam
     is_seen = benchmark.GENERATORS[name].makes == "seen"
     seen = made if is_seen else peers.as_compared(made, trial.space)
     train = trial.halves[0]
-    kept = quality.types_kept(
+    kept = type_scores(
         trial.cells.seen[train],
         trial.labels[train],
         seen,
@@ -225,7 +225,7 @@ def test_types_kept_are_weighted_by_cells_and_the_worst_has_twenty(rng):
     real = np.eye(3)[np.repeat([0, 1, 2], 30)] + rng.normal(0, 0.01, (90, 3))
     expected = np.repeat(["a", "b", "c"], [30, 20, 5])
     made = real[np.r_[0:30, 30:40, 0:10, 0:5]]
-    kept = quality.types_kept(real, names, made, expected=expected, seed=0)
+    kept = type_scores(real, names, made, expected=expected, seed=0)
     assert kept["type_kept_neighbors/c"] == 0
     assert kept["type_kept_neighbors_worst"] == kept["type_kept_logistic_worst"] == 0.5
     assert kept["type_kept_neighbors"] == pytest.approx(40 / 55)

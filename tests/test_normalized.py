@@ -1,6 +1,7 @@
 """Counts that are held normalised: told, recovered, learnt from, made."""
 
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import anndata as ad
@@ -360,9 +361,11 @@ def test_cells_on_another_scale_are_read_alike(pbmc: AnnData, tmp_path: Path) ->
             assert new.uns.get("log1p") == base
             as_counts = new.layers.get("counts", new.X).toarray()
             np.testing.assert_array_equal(as_counts.sum(1), pbmc.X[:9].toarray().sum(1))
-    for spoilt in (pbmc.X * -0.5, np.expm1(logs.X)):
+    for spoilt, model in product(
+        (pbmc.X * -0.5, pbmc.X * 0.5, np.expm1(logs.X)), (loaded, of_counts)
+    ):
         with pytest.raises(ValueError, match=r"reads 'counts' values, raw or log-normalised"):
-            loaded.get_latent_representation(AnnData(spoilt, var=pbmc.var))
+            model.get_latent_representation(AnnData(spoilt, var=pbmc.var))
 
 
 def test_logarithms_may_be_wanted(pbmc: AnnData) -> None:
