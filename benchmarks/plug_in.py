@@ -14,7 +14,7 @@ from itertools import product
 import pandas as pd
 from common import DATA, RESULTS, write_table
 
-from scdiffaug.benchmark import embedding
+from scdiffaug.benchmark import embedding, pages
 from scdiffaug.benchmark.margins import bootstrap_margin, mean_scores
 from scdiffaug.benchmark.methods import OTHER_OBJECTIVES
 
@@ -71,8 +71,7 @@ def main() -> None:
         "plug_in",
         title=(
             f"Objectives with neighbour positives only and with generated ones (%): "
-            f"{len(given.names)} datasets, {given.seeds} seed{'s' if given.seeds > 1 else ''}; "
-            "difference with 95% interval"
+            f"{len(given.names)} datasets, {pages.n_seeds(results)}; difference with 95% interval"
         ),
         command=shlex.join(["python", "benchmarks/plug_in.py", *sys.argv[1:]]),
     )

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from scdiffaug import tl
 from scdiffaug._checks import check_key_added
-from scdiffaug.augmentation import by_key, replaced
+from scdiffaug.augmentation import by_key, put, replaced
 from scdiffaug.block_files import read_cells
 from scdiffaug.choosing import Depth, Keep, Target, group_names
 from scdiffaug.model import scDiffAug
@@ -163,7 +163,9 @@ def embed(
         model = training.finish(training.model(adata, diffusion=diffusion))
         embeddings = by_key(key_added, *model._embed(adata))
     if is_zarr:
-        write_whole(out, lambda aside: _write_with(adata, embeddings, aside))
+        put(adata, embeddings)
+        write: Callable[[Path], object] = adata.write_h5ad
+        write_whole(out, write)
     else:
         write_whole(out, lambda aside: _copy_with(cells, embeddings, aside))
     shapes = {key: list(embedding.shape) for key, embedding in embeddings.items()}
@@ -244,13 +246,6 @@ def _check_place(out: Path, suffix: Literal[".h5ad", ".html"], *, overwrite: boo
     if out.exists() and not overwrite:
         raise FileExistsError(f"{out} exists already: pass --overwrite to replace it.")
     check_writable(out.parent)
-
-
-def _write_with(adata: AnnData, embeddings: Mapping[str, NDArray[np.float32]], out: Path) -> None:
-    for name in replaced(adata.obsm, next(iter(embeddings))):
-        del adata.obsm[name]
-    adata.obsm.update(embeddings)
-    adata.write_h5ad(out)
 
 
 def _copy_with(cells: Path, embeddings: Mapping[str, NDArray[np.float32]], out: Path) -> None:

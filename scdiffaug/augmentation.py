@@ -141,6 +141,14 @@ def replaced(obsm: Mapping[str, Any], key: str) -> list[str]:
     return [name for name in obsm if of_key.fullmatch(name)] if key in obsm else []
 
 
+def put(adata: AnnData, embeddings: Mapping[str, NDArray[np.float32]]) -> None:
+    """Write what :func:`by_key` gives into ``.obsm``, in place of an earlier embedding."""
+    for name in replaced(adata.obsm, next(iter(embeddings))):
+        del adata.obsm[name]
+    for name, values in embeddings.items():
+        adata.obsm[name] = values
+
+
 @torch.inference_mode()
 def describe_neighborhoods(
     module: DiffAugModule, contract: DataContract, x: Matrix | StoredMatrix

@@ -24,7 +24,6 @@ from scdiffaug.matrices import (
     subsample,
     to_dense,
 )
-from scdiffaug.normalized import LogScale
 
 logger = logging.getLogger("scdiffaug")
 
@@ -189,11 +188,6 @@ class DataContract:
             ) from error
         data.check_depth(x, cells.obs_names, self.space)
         return cells, x
-
-    def scale_of(self, adata: AnnData) -> LogScale | None:
-        """On which scale cells hold counts; None for counts themselves, and other values."""
-        cells = data.align_features(adata, pd.Index(self.var_names))
-        return self.space.on_scale_of(data.read_matrix(cells, self.layer_of(cells))).scale
 
     def layer_of(self, cells: AnnData) -> str | None:
         """The layer to read; None for X, which is where files of new cells have what it holds."""

@@ -164,15 +164,13 @@ def check_column(adata: AnnData, argument: str, key: str | None) -> None:
     check_sortable(adata, argument, key)
 
 
-def check_layer(adata: AnnData, layer: str | None, *, argument: str = "layer") -> None:
+def check_layer(adata: AnnData, layer: str | None) -> None:
     """Raise KeyError if a layer is named that is not there."""
     if layer is None:
         return
-    check_name(argument, layer)
+    check_name("layer", layer)
     if layer not in adata.layers:
-        raise KeyError(
-            f"{argument}={layer!r} not found in adata.layers: it has {list(adata.layers)}."
-        )
+        raise KeyError(f"layer={layer!r} not found in adata.layers: it has {list(adata.layers)}.")
 
 
 def check_graph(adata: AnnData, neighbors_key: str | None) -> None:

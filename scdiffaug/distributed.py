@@ -23,6 +23,7 @@ from scdiffaug.diffusion import Sampler
 from scdiffaug.model import scDiffAug
 from scdiffaug.normalized import LogScale
 from scdiffaug.planning import bare, source_obs
+from scdiffaug.scales import Scales
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -253,7 +254,7 @@ def _run(job: _Job, out: str | Path, client: Client | str | None) -> None:
     if job.verb == "augment":
         doubts.warn_of_made(obs, "serve as sources")
     model, first = _cells(job, 0)
-    job = replace(job, scale=model._contract.scale_of(first))
+    job = replace(job, scale=Scales(model._contract, *model._read(first, None)).scale)
     n_blocks = -(-len(obs) // job.block_size)
     with block_files.waiting_beside(out, job.digest(), n_blocks) as places:
         _each(partial(_make, job), places, client)

@@ -84,8 +84,7 @@ class RegisteringModel(GeneratingModel):
 
     @classmethod
     def _forget(cls, uuid: str) -> None:
-        of_instances = cls._per_instance_manager_store.values()
-        for store in (cls._setup_adata_manager_store, *of_instances):
+        for store in _stores(cls):
             store.pop(uuid, None)
 
     @staticmethod
@@ -166,7 +165,9 @@ def _managers_of(uuid: str | None) -> Iterator[AnnDataManager]:
     models = [BaseModelClass]
     for model in models:
         models += model.__subclasses__()
-        of_instances = model._per_instance_manager_store.values()
-        for store in (model._setup_adata_manager_store, *of_instances):
-            if uuid in store:
-                yield store[uuid]
+        yield from (store[uuid] for store in _stores(model) if uuid in store)
+
+
+def _stores(model: type[BaseModelClass]) -> list[dict[str, AnnDataManager]]:
+    """Where a model's class, and each of its instances, keep what is registered."""
+    return [model._setup_adata_manager_store, *model._per_instance_manager_store.values()]

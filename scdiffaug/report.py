@@ -99,10 +99,10 @@ def _scores(sides: Sides, space: FeatureSpace, kept: Kept) -> Scores:
 
 
 def _kept_in_all(sides: Sides, kept: Kept) -> tuple[float, float]:
-    if len({name for side in sides.judges for name in side.groups}) < 2:
+    if not kept[1]:
         raise ValueError("All real cells are of one group: there is none to stray into.")
-    told = [name for name, share in kept[1].items() if share >= _LEAST_KEPT]
-    if not set(told) & set(kept[0]):
+    told = _told(kept)
+    if not told & kept[0].keys():
         raise ValueError(
             "Real cells are not found in their own groups: these are too small or too alike."
         )
@@ -111,6 +111,11 @@ def _kept_in_all(sides: Sides, kept: Kept) -> tuple[float, float]:
         np.mean([shares[name] for name in side.groups if name in told]) for shares, side in pairs
     )
     return float(made), float(real)
+
+
+def _told(kept: Kept) -> set[str]:
+    """Groups that the judges find most real cells of."""
+    return {name for name, share in kept[1].items() if share >= _LEAST_KEPT}
 
 
 def _same_means(others: Matrix, made: Matrix, sources: Matrix) -> tuple[float, float]:
@@ -173,7 +178,10 @@ def _judged(scores: Scores) -> tuple[dict[str, Check], dict[str, str]]:
 
 
 def _kept_by_group(sides: Sides) -> Kept:
-    """Share of new cells, and of their sources, that are found in their group, by its name."""
+    """Share of new cells, and of their sources, that are found in their group, by its name.
+
+    Nothing where no groups are named, or all judges are of one.
+    """
     if not len(sides.made.groups):
         return {}, {}
     seen = stacked([side.seen for side in sides.judges])
@@ -191,10 +199,10 @@ def _groups(sides: Sides, kept: Kept) -> dict[str, dict[str, float | None]]:
 
     Of groups that real cells are not found in, or of which no cell was compared, there is none.
     """
-    made, real = kept
+    (made, real), told = kept, _told(kept)
     return {
         name: {
-            "value": made.get(name) if real.get(name, 0) >= _LEAST_KEPT else None,
+            "value": made.get(name) if name in told else None,
             "real": real.get(name),
             "n_cells": int((sides.made.groups == name).sum()),
             "n_new": n_new,

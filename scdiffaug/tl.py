@@ -12,7 +12,7 @@ from anndata import AnnData
 
 from scdiffaug import data
 from scdiffaug._checks import check_cells, check_is, check_key_added
-from scdiffaug.augmentation import by_key, replaced
+from scdiffaug.augmentation import by_key, put
 from scdiffaug.choosing import Depth, Keep, Target
 from scdiffaug.diffusion import Sampler
 from scdiffaug.model import scDiffAug
@@ -70,10 +70,7 @@ def embed(
     data.check_no_view_on_disk(adata)
     with _trained(adata, model, diffusion="none") as model:
         embeddings = by_key(key_added, *model._embed(adata))
-    for name in replaced(adata.obsm, key_added):
-        del adata.obsm[name]
-    for name, values in embeddings.items():
-        adata.obsm[name] = values
+    put(adata, embeddings)
 
 
 def augment(
