@@ -122,7 +122,9 @@ def test_one_run_has_no_interval_and_one_dataset_that_of_its_seeds():
     twice = results_of({("one", "scdiffaug"): [0.7, 0.8], ("one", "umap"): [0.6, 0.6]})
     page = report.Page(title="", command="")
     said = [
-        report.summary(each.assign(seconds=1.0, peak_mb=1.0, versions="", note=""), [], page=page)
+        report.summary(
+            each.assign(seconds=1.0, peak_mb=1.0, settings="", versions="", note=""), [], page=page
+        )
         for each in (once, twice)
     ]
     assert "mean +10.0 points (95% interval –, over seeds alone)" in said[0]
@@ -220,9 +222,10 @@ def test_an_unknown_environment_is_named():
 
 
 def test_every_method_has_a_worker_and_an_equal_tuning_budget():
-    peers = {n: m for n, m in methods.METHODS.items() if m.worker != "pca" and not m.settings}
+    tuned = {n: m for n, m in methods.METHODS.items() if m.worker != "pca" and not m.settings}
+    tuned[methods.ENCODER_ALONE] = methods.METHODS[methods.ENCODER_ALONE]
     assert {m.worker for m in methods.METHODS.values()} <= set(_worker.METHODS)
-    assert {name: len(m.grid) for name, m in peers.items()} == dict.fromkeys(peers, 3)
+    assert {name: len(m.grid) for name, m in tuned.items()} == dict.fromkeys(tuned, 3)
 
 
 def test_every_objective_has_a_row_with_and_without_generated_positives():
@@ -407,6 +410,8 @@ def test_tuning_takes_the_most_trustworthy_setting(counts_file, tmp_path, monkey
         show_progress=False,
     )
     assert set(results["settings"]) == {"n_neighbors=30"}
+    summary = (tmp_path / "out" / "summary.md").read_text()
+    assert f"| {counts_file.stem} | n_neighbors=30 |" in summary
 
 
 def test_a_method_that_lacks_a_dataset_has_no_mean():
@@ -421,7 +426,7 @@ def test_a_method_that_lacks_a_dataset_has_no_mean():
 
 def test_each_dataset_counts_alike_however_many_seeds_it_has():
     results = results_of({("one", "pca"): [0.9], ("two", "pca"): [0.1, 0.3, 0.5]})
-    results = results.assign(seconds=1.0, peak_mb=1.0, versions="", note="")
+    results = results.assign(seconds=1.0, peak_mb=1.0, settings="", versions="", note="")
     summary = report.summary(results, [], page=report.Page(title="", command=""))
     table = summary.split("## All metrics, mean over datasets")[1]
     assert "0.6" in table.split("pca 2d")[1].split("|")[1]

@@ -79,13 +79,12 @@ class Method:
         return found | ({"source": _source_digest()} if self.is_ours else {})
 
 
-def _ours(**settings: Any) -> Method:
-    grid = ({"n_neighbors": 10}, {"n_neighbors": 30}, {"alpha": 0.3})
+def _ours(*, grid: tuple[Settings, ...] = (), **settings: Any) -> Method:
     return Method(
         worker="scdiffaug",
         packages=("scdiffaug", "torch"),
         settings=settings,
-        grid=() if settings else grid,
+        grid=grid,
         is_ours=True,
         uses_labels=settings.get("condition") == "labels",
         embeds_new=True,
@@ -112,7 +111,7 @@ _ON_OUR_COMPONENTS = {
 OTHER_OBJECTIVES = ("infonce", "byol", "simsiam", "moco", "vicreg")
 
 METHODS: Mapping[str, Method] = {
-    "scdiffaug": _ours(),
+    "scdiffaug": _ours(grid=({"n_neighbors": 10}, {"n_neighbors": 30}, {"alpha": 0.3})),
     "pca": Method(worker="pca", packages=("scikit-learn",), embeds_new=True),
     "umap": Method(
         worker="umap",
@@ -184,7 +183,9 @@ METHODS: Mapping[str, Method] = {
         grid=({"n_layers": 1}, {"n_layers": 3}, {"n_layers": 4}),
     ),
     "scdiffaug_alpha0": _ours(alpha=0.0),
-    ENCODER_ALONE: _ours(diffusion="none"),
+    ENCODER_ALONE: _ours(
+        diffusion="none", grid=({"n_neighbors": 10}, {"n_neighbors": 30}, {"balance": 0.0})
+    ),
     "scdiffaug_alternating": _ours(schedule="alternating"),
     "scdiffaug_simclr": _ours(objective="infonce", diffusion="none"),
     "scdiffaug_random_condition": _ours(condition="random"),

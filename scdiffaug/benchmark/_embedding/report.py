@@ -24,7 +24,7 @@ from scdiffaug.benchmark.margins import (
     mean_scores,
     of_metric,
 )
-from scdiffaug.benchmark.methods import ENCODER_ALONE, METHODS, OURS
+from scdiffaug.benchmark.methods import ENCODER_ALONE, METHODS, OURS, as_words
 from scdiffaug.benchmark.pages import interval, markdown
 
 _WORDS = {"2d": "2-D", "80d": "80-d"}
@@ -125,6 +125,7 @@ def tables(results: pd.DataFrame, *, page: Page) -> list[str]:
         parts += _margins(results, metric) if representation == "2d" else []
     if results["value"].notna().any():
         parts += ["## All metrics, mean over datasets", _all_metrics(results)]
+        parts += _other_settings(results)
         parts += ["## Versions", pages.versions(results)]
     return [*parts, *pages.failures(results)]
 
@@ -196,6 +197,18 @@ def _all_metrics(results: pd.DataFrame) -> str:
         peak_mb=table["peak_mb"].map("{:.0f}".format),
     )
     return markdown(text.join(n_datasets).reset_index())
+
+
+def _other_settings(results: pd.DataFrame) -> list[str]:
+    """Settings of each dataset that are not the method's row in the registry, as tuning chose."""
+    settings = results["settings"].fillna("")
+    chosen = settings.groupby([results["dataset"], results["method"]]).first().unstack()
+    usual = pd.Series({name: as_words(METHODS[name].settings) for name in chosen})
+    others = chosen.where(chosen.ne(usual) & chosen.notna(), "")
+    others = others.loc[:, others.ne("").any()]
+    if others.empty:
+        return []
+    return ["## Settings other than defaults", markdown(others.reset_index())]
 
 
 def embeddings_figure(

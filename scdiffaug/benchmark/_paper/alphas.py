@@ -28,13 +28,27 @@ _KNOWN: Mapping[float, str] = {0.0: "scdiffaug_alpha0", TrainingOptions.alpha: "
 def figure(
     datasets: Sequence[Dataset], plan: Plan, *, notes: Sequence[str], command: str, out: Path
 ) -> pd.DataFrame:
-    """Run the grid, draw a box over the seeds for each α, and write the report."""
+    """Run the grid, and write the report with a box over the seeds for each α.
+
+    The files are written after every dataset.
+    """
     rows = []
-    grid = list(product(datasets, GRID, range(plan.n_seeds)))
-    for dataset, alpha, seed in track(grid, "Figure 4", disable=not plan.show_progress):
-        job = at_alpha(plan, dataset, alpha, seed=seed)
-        rows += [{**row, "alpha": alpha} for row in runs.rows(job, runs.run(job))]
-    results = pd.DataFrame(rows, columns=[*runs.COLUMNS, "alpha"])
+    pairs = list(product(datasets, GRID))
+    for dataset, alpha in track(pairs, "Figure 4", disable=not plan.show_progress):
+        jobs = [at_alpha(plan, dataset, alpha, seed=seed) for seed in range(plan.n_seeds)]
+        found = [row for job in jobs for row in runs.rows(job, runs.run(job))]
+        rows += [{**row, "alpha": alpha} for row in found]
+        if alpha == GRID[-1]:
+            results = pd.DataFrame(rows, columns=[*runs.COLUMNS, "alpha"])
+            text = _summary(results, datasets, notes=notes, command=command)
+            pages.write(out, results, summary=text)
+            pages.save(boxes(results, [each.name for each in datasets]), out / "figure4.png")
+    return results
+
+
+def _summary(
+    results: pd.DataFrame, datasets: Sequence[Dataset], *, notes: Sequence[str], command: str
+) -> str:
     parts = [
         "# Figure 4: the share of generated positives",
         f"Made by `{command}` on {pages.hardware()}. Means over {pages.n_seeds(results)}, ± "
@@ -44,9 +58,7 @@ def figure(
         *(text for panel in PANELS for text in _table(results, panel)),
         *pages.failures(results),
     ]
-    pages.write(out, results, summary=pages.joined(parts))
-    pages.save(boxes(results, [dataset.name for dataset in datasets]), out / "figure4.png")
-    return results
+    return pages.joined(parts)
 
 
 def at_alpha(plan: Plan, dataset: Dataset, alpha: float, *, seed: int) -> Job:

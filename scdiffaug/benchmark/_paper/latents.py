@@ -41,7 +41,17 @@ _HOW_TO_READ = (
 def figure(
     datasets: Sequence[Dataset], plan: Plan, *, notes: Sequence[str], command: str, out: Path
 ) -> pd.DataFrame:
-    """Run t-SNE on every latent space, score the pictures, and write the report."""
+    """Run t-SNE on every latent space, score the pictures, and write the report.
+
+    The files are written after every dataset.
+    """
+    page = Page(
+        title="Figure 3: t-SNE of latent spaces",
+        command=command,
+        notes=(_HOW_TO_READ, *notes),
+        names=_NAMES,
+        picture="figure3.png",
+    )
     rows: list[dict[str, Any]] = []
     pictures = {}
     pairs = list(product(datasets, _LATENTS))
@@ -56,15 +66,9 @@ def figure(
             points = runs.embeddings(job)
             if seed == 0 and "2d" in points and not found.error:
                 pictures[dataset.name, name] = points["2d"]
-    results = pd.DataFrame(rows, columns=runs.COLUMNS)
-    page = Page(
-        title="Figure 3: t-SNE of latent spaces",
-        command=command,
-        notes=(_HOW_TO_READ, *notes),
-        names=_NAMES,
-        picture="figure3.png",
-    )
-    report.write(out, results, datasets, pictures=pictures, page=page)
+        if name == list(_LATENTS)[-1]:
+            results = pd.DataFrame(rows, columns=runs.COLUMNS)
+            report.write(out, results, datasets, pictures=pictures, page=page)
     return results
 
 
