@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import matplotlib as mpl
 import numpy as np
@@ -14,10 +14,11 @@ import pandas as pd
 from anndata import AnnData
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize, is_color_like, to_rgba_array
+from matplotlib.colors import Colormap, Normalize, is_color_like, to_hex, to_rgba_array
 from matplotlib.lines import Line2D
 from natsort import natsorted
 from numpy.typing import NDArray
+from pandas.api.types import is_list_like
 from scanpy.plotting import palettes
 
 from scdiffaug._checks import check_name
@@ -31,6 +32,9 @@ GREY = "#BDBDBD"
 HIGHLIGHT = "#D55E00"
 _PALETTES = (OKABE_ITO, palettes.default_20, palettes.default_28, palettes.default_102)
 _MISSING = "missing"
+
+# A colormap of matplotlib, a colour for each category in order, or for each by its name.
+Palette: TypeAlias = str | Sequence[str] | Mapping[str, str]
 
 
 class Colouring(Protocol):
@@ -105,24 +109,33 @@ class Continuum:
             )
 
 
-def colouring(adata: AnnData, field: str | None) -> Colouring:
+def colouring(
+    adata: AnnData, field: str | None, *, palette: Palette | None = None, cmap: str = "viridis"
+) -> Colouring:
     """Categories or a continuum, from the values of a column of obs or of a feature.
 
     Raises
     ------
     KeyError
         If there is neither.
+    TypeError
+        If palette or colormap are of the wrong type.
+    ValueError
+        If the palette lacks a colour, or there is no such colour or colormap.
     """
     if field is None:
         return Categories(None, {})
     check_name("color", field)
     values = read_values(adata, field)
     if isinstance(values.dtype, pd.CategoricalDtype):
-        return Categories(field, _palette(values, adata.uns.get(f"{field}_colors")))
+        stored = adata.uns.get(f"{field}_colors")
+        return Categories(
+            field, _palette(values, stored if palette is None else _chosen(palette, values))
+        )
     finite = values[np.isfinite(values)]
-    viridis = mpl.colormaps["viridis"].with_extremes(bad=GREY)
     limits = (finite.min(), finite.max()) if len(finite) else (0, 1)
-    return Continuum(field, ScalarMappable(Normalize(*limits), viridis))
+    colours = _colormap("cmap", cmap).with_extremes(bad=GREY)
+    return Continuum(field, ScalarMappable(Normalize(*limits), colours))
 
 
 def has_values(cells: AnnData, field: str) -> bool:
@@ -182,6 +195,39 @@ def legend_handle(label: str, colour: str, *, filled: bool = True) -> Line2D:
     return Line2D(
         [], [], linestyle="", marker="o", color=colour, markerfacecolor=face, label=label
     )
+
+
+def _chosen(palette: Palette, values: pd.Series) -> Sequence[str]:
+    """Colour of each category, as a user's palette has it."""
+    names = list(values.cat.categories)
+    if isinstance(palette, str):
+        found = [to_hex(c) for c in _colormap("palette", palette)(np.linspace(0, 1, len(names)))]
+    elif isinstance(palette, Mapping):
+        by_name, occurring = {str(key): colour for key, colour in palette.items()}, set(values)
+        if lacking := [name for name in names if name in occurring and name not in by_name]:
+            raise ValueError(f"palette has no colour for {', '.join(lacking)}: add one for each.")
+        found = [by_name.get(name, GREY) for name in names]
+    elif not is_list_like(palette):
+        raise TypeError(
+            "palette must be the name of a colormap, colours, or a dict of them, found "
+            f"{type(palette).__name__}."
+        )
+    elif len(palette) < len(names):
+        raise ValueError(
+            f"palette has {len(palette)} colours for {len(names)} categories: name as many."
+        )
+    else:
+        found = list(palette)[: len(names)]
+    if unknown := [colour for colour in found if not is_color_like(colour)]:
+        raise ValueError(f"palette has {unknown[0]!r}, which is no colour of matplotlib.")
+    return found
+
+
+def _colormap(argument: str, name: str) -> Colormap:
+    check_name(argument, name)
+    if name not in mpl.colormaps:
+        raise ValueError(f"{argument}={name!r} is no colormap of matplotlib, such as 'viridis'.")
+    return mpl.colormaps[name]
 
 
 def _palette(values: pd.Series, given: Sequence[str] | None) -> dict[str, str]:

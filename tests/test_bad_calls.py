@@ -65,6 +65,11 @@ def _between(bench: Bench, model: Any) -> None:
     tl.interpolate(bench.adata, model, start=0, end=1)
 
 
+def _coloured(bench: Bench, *, color: str = "kind", **colours: Any) -> None:
+    obs = pd.DataFrame({"kind": bench.labels, "0": bench.z[:, 0]}, index=bench.adata.obs_names)
+    pl.embedding(AnnData(obs=obs, obsm={"z": bench.z}), color=color, basis="z", **colours)
+
+
 def _scores(bench: Bench, value: float) -> None:
     metrics.embedding_scores(bench.spoiled(value), bench.labels)
 
@@ -357,6 +362,12 @@ CASES: list[Case] = [
         T,
         "new must be .* found str",
     ),
+    ("too few colours", lambda b: _coloured(b, palette=["red"]), V, "1 colours for 2 categories"),
+    ("no colour for one", lambda b: _coloured(b, palette={"a": "red"}), V, "no colour for b: add"),
+    ("no such colour", lambda b: _coloured(b, palette=["red", "blurple"]), V, "'blurple', which"),
+    ("a palette of none", lambda b: _coloured(b, palette="redish"), V, "palette='redish' is no"),
+    ("a number as palette", lambda b: _coloured(b, palette=3), T, "a dict of them, found int"),
+    ("no such colormap", lambda b: _coloured(b, color="0", cmap="gray0"), V, "cmap='gray0' is no"),
     ("an unknown curve", lambda b: pl.history(b.model, keys=["x"]), K, r"keys=\['x'\] not found"),
     ("a curve of text", lambda b: pl.history(b.model, keys="loss"), T, r"pass \['loss'\]"),
     ("curves untrained", lambda b: pl.history(scDiffAug(b.adata)), RuntimeError, "no history"),

@@ -135,6 +135,35 @@ def test_colours_in_uns_are_used_only_where_they_fit(given: list[str], is_used: 
     assert list(drawn) == (given if is_used else list(OKABE_ITO[:3]))
 
 
+@pytest.mark.parametrize(
+    "palette",
+    [
+        ["red", "lime", "blue", "black"],
+        {"type 02": "blue", "type 00": "red", "type 01": "lime", "none": "black"},
+        "brg",
+    ],
+)
+def test_a_palette_outdoes_colours_in_uns(palette: Any) -> None:
+    adata = make_cells(3)
+    adata.uns["cell_type_colors"] = ["black"] * 3
+    drawn = legend_of(pl.embedding(adata, color="cell_type", palette=palette, show=False))
+    wanted = ["blue", "#fe0100", "lime"] if palette == "brg" else ["red", "lime", "blue"]
+    assert list(drawn) == ["type 00", "type 01", "type 02"]
+    assert all(map(same_color, drawn.values(), wanted))
+
+
+def test_new_cells_take_colours_of_the_palette_and_numbers_those_of_the_colormap() -> None:
+    adata = make_cells(2)
+    options: dict[str, Any] = {"model": PLANE, "show": False, "cmap": "magma"}
+    palette = {0: "red", 1: "blue"}
+    adata.obs["group"] = adata.obs["cell_type"].cat.rename_categories([0, 1])
+    ax = pl.augmentation(adata, adata[:1], color="group", palette=palette, **options)
+    assert same_color(ax.collections[1].get_edgecolors()[0], "red")
+    ax = pl.augmentation(adata, adata[:1], color="depth", **options)
+    lowest = ax.collections[0].get_facecolors()[0][:3]
+    assert lowest == pytest.approx(mpl.colormaps["magma"](0)[:3])
+
+
 def test_a_subset_keeps_the_colours_of_the_whole() -> None:
     adata = make_cells(3)
     adata.obs["cell_type"] = adata.obs["cell_type"].where(adata.obs["cell_type"] != "type 01")

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from scdiffaug._checks import check_cells, check_name, check_number
-from scdiffaug._colours import GREY, HIGHLIGHT, colouring, has_values, legend_handle
+from scdiffaug._colours import GREY, HIGHLIGHT, Palette, colouring, has_values, legend_handle
 from scdiffaug.pl._figure import check_axes, new_axes, result
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ def embedding(
     show: bool | None = None,
     return_fig: bool = False,
     size: float | None = None,
+    palette: Palette | None = None,
+    cmap: str = "viridis",
     title: str | None = None,
 ) -> Axes | Figure | None:
     """Scatter the cells of an AnnData in two dimensions.
@@ -55,6 +57,11 @@ def embedding(
         Return the figure and do not show it.
     size
         Area of a cell's marker in square points.
+    palette
+        Colours of categories: a list with one for each, in their order; a dict of them by
+        category; or the name of a matplotlib colormap.
+    cmap
+        Matplotlib colormap of numbers.
     title
         By default ``color``.
 
@@ -69,7 +76,8 @@ def embedding(
     TypeError
         If an argument is of the wrong type.
     ValueError
-        If the basis has fewer than two dimensions, or ``size`` is not above 0.
+        If the basis has fewer than two dimensions, ``size`` is not above 0, or ``palette`` or
+        ``cmap`` lacks or misnames a colour.
 
     Examples
     --------
@@ -82,7 +90,8 @@ def embedding(
     """
     check_cells("adata", adata)
     _check_look(ax, size)
-    points, colours = _points(adata, basis), colouring(adata, color)
+    points = _points(adata, basis)
+    colours = colouring(adata, color, palette=palette, cmap=cmap)
     drawn = _square_axes() if ax is None else ax
     size = _marker_size(len(points)) if size is None else size
     _scatter(drawn, points, colours.rgba(adata), order=colours.order(adata), size=size)
@@ -101,6 +110,8 @@ def augmentation(
     show: bool | None = None,
     return_fig: bool = False,
     size: float | None = None,
+    palette: Palette | None = None,
+    cmap: str = "viridis",
     title: str | None = None,
 ) -> Axes | Figure | None:
     """Overlay augmented cells on the real ones in the model's two-dimensional embedding.
@@ -117,7 +128,7 @@ def augmentation(
         Column of obs, or name of a feature, which is shown as the model sees it: counts as log1p
         of 10,000 per cell. Where real cells lack the column, as ``"interpolation"``, they are
         grey, as they are by default; where new ones do, these are of one colour.
-    ax, show, return_fig, size, title
+    ax, show, return_fig, size, palette, cmap, title
         As in :func:`embedding`.
 
     Returns
@@ -133,7 +144,8 @@ def augmentation(
     TypeError
         If an argument is of the wrong type.
     ValueError
-        If features of the model are missing, or ``size`` is not above 0.
+        If features of the model are missing, ``size`` is not above 0, or ``palette`` or ``cmap``
+        lacks or misnames a colour.
 
     Examples
     --------
@@ -156,7 +168,7 @@ def augmentation(
         # Values of X may be logarithms in one and counts in the other.
         adata, new = (_with_feature(cells, str(color), model) for cells in (adata, new))
     is_of_new = color is not None and not has_values(adata, color) and has_values(new, color)
-    colours = colouring(new if is_of_new else adata, color)
+    colours = colouring(new if is_of_new else adata, color, palette=palette, cmap=cmap)
     # Cells that lack what is shown are grey.
     base = colouring(adata, None) if is_of_new else colours
     has_color = color is not None and (is_of_new or has_values(new, color))
