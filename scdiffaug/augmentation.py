@@ -112,14 +112,17 @@ def encode(
     contract: DataContract,
     x: Matrix | StoredMatrix,
     *,
+    measured: NDArray[np.bool_] | None = None,
     batch_size: int | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Embeddings of cells, given as the AnnData holds them: y ``(n, 80)`` and z ``(n, 2)``.
 
-    Both are computed at once, as the search for a cell's neighbours takes most of the time.
+    Both are computed at once, as the search for a cell's neighbours takes most of the time. If
+    only some features were ``measured``, ``contract`` and ``x`` are of these.
     """
+    mask = None if measured is None else torch.from_numpy(measured).to(module.device)
     y, z = _by_blocks(
-        lambda cells: itemgetter("y", "z")(module.embed(cells)),
+        lambda cells: itemgetter("y", "z")(module.embed(cells, measured=mask)),
         contract,
         x,
         batch_size=batch_size or _CELLS_AT_ONCE,

@@ -30,6 +30,9 @@ logger = logging.getLogger("scdiffaug")
 # Depths of queries may lie beyond most training cells' by this factor.
 _ROOM_OF_DEPTH = 2
 
+# Of fewer of its features than this share, no cell is embedded (benchmarks/NOTES.md, 57).
+LEAST_MEASURED = 0.1
+
 # Where files of new cells record that X holds what real cells hold in a layer.
 X_HOLDS = "x_holds_layer"
 
@@ -189,6 +192,28 @@ class DataContract:
         data.check_depth(x, cells.obs_names, self.space)
         return cells, x
 
+    def measured_in(self, adata: AnnData) -> NDArray[np.bool_] | None:
+        """Mask of the features that the cells have, shape ``(d,)``.
+
+        None if they have all, or so few of those that the encoder sees that :meth:`read` is to
+        refuse the cells.
+        """
+        data.check_frame(adata)
+        there = pd.Index(self.var_names).isin(adata.var_names)
+        enough = there[list(self.selected)].mean() >= LEAST_MEASURED
+        return there if enough and not there.all() else None
+
+    def of_measured(self, measured: NDArray[np.bool_]) -> DataContract:
+        """The contract of cells that have these features alone; it expects no depth of them."""
+        kept = np.flatnonzero(measured[list(self.selected)])
+        place = np.cumsum(measured) - 1
+        return replace(
+            self,
+            var_names=tuple(np.array(self.var_names, dtype=object)[measured]),
+            selected=tuple(place[np.array(self.selected)[kept]].tolist()),
+            depth=None,
+        )
+
     def layer_of(self, cells: AnnData) -> str | None:
         """The layer to read; None for X, which is where files of new cells have what it holds."""
         return layer_or_x(self.setup["layer"], cells.layers, cells.uns.get("scdiffaug"))
@@ -221,6 +246,11 @@ class DataContract:
     def features(self, x: Matrix) -> Matrix:
         """Selected features, from which the encoder's components are made, shape ``(n, k)``."""
         return self.space.features(x)[:, list(self.selected)]
+
+    @property
+    def selected_names(self) -> pd.Index:
+        """Names of the features that the encoder sees."""
+        return pd.Index(self.var_names)[list(self.selected)]
 
     def feature(self, cells: AnnData, name: str) -> NDArray[np.float32]:
         """One feature of cells as it is compared and plotted, shape ``(n,)``."""

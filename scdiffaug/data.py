@@ -332,7 +332,7 @@ def align_features(
     missing = var_names.difference(adata.var_names, sort=False)
     if not len(missing):
         return _subset(adata, rows, var_names)
-    hint = _hint_at_other_names(missing, adata.var_names)
+    hint = hint_at_other_names(missing, adata.var_names)
     if len(missing) == len(var_names):
         raise ValueError(
             f"{argument} has none of the model's {len(var_names)} features: its names are like "
@@ -355,7 +355,7 @@ def _subset(adata: AnnData, rows: slice | NDArray[np.int64], names: pd.Index | N
     return base[kept, adata.var_names if names is None else names]
 
 
-def _hint_at_other_names(missing: pd.Index, names: pd.Index) -> str:
+def hint_at_other_names(missing: pd.Index, names: pd.Index) -> str:
     """Under which other names most missing features are there; empty if under none."""
     in_capitals = missing.str.casefold().isin(names.str.casefold()).sum()
     stems = [index.str.replace(_VERSIONED, r"\1", regex=True) for index in (missing, names)]

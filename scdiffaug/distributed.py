@@ -253,12 +253,21 @@ def _run(job: _Job, out: str | Path, client: Client | str | None) -> None:
     obs = _checked_obs(Path(job.cells))
     if job.verb == "augment":
         doubts.warn_of_made(obs, "serve as sources")
-    model, first = _cells(job, 0)
-    job = replace(job, scale=Scales(model._contract, *model._read(first, None)).scale)
+    job = replace(job, scale=_scale(job))
     n_blocks = -(-len(obs) // job.block_size)
     with block_files.waiting_beside(out, job.digest(), n_blocks) as places:
         _each(partial(_make, job), places, client)
         storage.write_whole(out, lambda aside: _gather(job, places, aside, obs=obs))
+
+
+def _scale(job: _Job) -> LogScale | None:
+    """On which scale the cells hold counts, told from the first block."""
+    model, first = _cells(job, 0)
+    contract = model._contract
+    if job.verb == "embed" and (measured := contract.measured_in(first)) is not None:
+        doubts.warn_of_unmeasured(contract.selected_names, first)
+        contract = contract.of_measured(measured)
+    return Scales(contract, *contract.read(first)).scale
 
 
 def _checked_obs(path: Path) -> pd.DataFrame:
@@ -329,7 +338,8 @@ def _cells(job: _Job, block: int) -> tuple[scDiffAug, AnnData]:
 
 def _embedded(job: _Job, block: int) -> AnnData:
     model, cells = _cells(job, block)
-    return AnnData(obs=cells.obs[[]], obsm=by_key(job.options["key_added"], *model._embed(cells)))
+    embeddings = model._embed(cells, warns=False)
+    return AnnData(obs=cells.obs[[]], obsm=by_key(job.options["key_added"], *embeddings))
 
 
 def _augmented(job: _Job, block: int) -> AnnData:

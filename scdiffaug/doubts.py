@@ -11,6 +11,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from scipy import sparse
 
+from scdiffaug.data import hint_at_other_names
 from scdiffaug.features import FeatureSpace, are_regions
 from scdiffaug.matrices import Bounds, Matrix, stored_values
 from scdiffaug.normalized import LARGEST_LOG_VALUE, find_scale, hold_counts
@@ -58,6 +59,21 @@ def warn_of_made(obs: pd.DataFrame, what: str) -> None:
             len(obs),
             what,
             advice,
+        )
+
+
+def warn_of_unmeasured(names: pd.Index, cells: AnnData) -> None:
+    """Warn if cells lack some of the features that an embedding is made of."""
+    missing = names[~names.isin(cells.var_names)]
+    if len(missing):
+        logger.warning(
+            "The cells lack %d of the %d features that the embedding is made of (%.0f%%), e.g. "
+            "%r: it is estimated from the others, the less exactly the more are missing.%s",
+            len(missing),
+            len(names),
+            100 * len(missing) / len(names),
+            missing[0],
+            hint_at_other_names(missing, cells.var_names),
         )
 
 

@@ -330,6 +330,8 @@ class scDiffAug(FittingModel):
         ----------
         adata
             Cells with the model's features in any order; by default those it was set up with.
+            If they lack some of those that the encoder sees, but have a tenth of them or more,
+            the embedding is estimated from these, and a warning says how many are missing.
         indices
             Which of these cells; all by default.
         representation
@@ -368,10 +370,20 @@ class scDiffAug(FittingModel):
         indices: Sequence[int] | None = None,
         *,
         batch_size: int | None = None,
+        warns: bool = True,
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Both embeddings, y and z, in the time that one takes."""
         if batch_size is not None:
             check_whole("batch_size", batch_size)
         self._check_if_trained(warn=False)
-        x = self._read(adata, indices)[1]
-        return augmentation.encode(self.module, self._contract, x, batch_size=batch_size)
+        cells, contract = self._given(adata), self._contract
+        measured = contract.measured_in(cells)
+        if measured is not None:
+            if warns:
+                doubts.warn_of_unmeasured(contract.selected_names, cells)
+            contract = contract.of_measured(measured)
+        x = contract.read(cells, indices)[1]
+        contract.warn_of_depth(x)
+        return augmentation.encode(
+            self.module, contract, x, measured=measured, batch_size=batch_size
+        )

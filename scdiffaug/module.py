@@ -17,6 +17,7 @@ from scdiffaug._checks import check_choice
 from scdiffaug.features import FeatureSpace, PrincipalAxes
 from scdiffaug.marginals import FeatureScale
 from scdiffaug.matrices import Matrix, drawn_rows
+from scdiffaug.measured import as_of_whole_cells, mean_shares
 from scdiffaug.neighborhood import NeighborMean
 from scdiffaug.nn import (
     CountGenerator,
@@ -83,6 +84,7 @@ class DiffAugModule(BaseModuleClass):
     """
 
     selected: Tensor
+    profile: Tensor
 
     def __init__(
         self,
@@ -108,6 +110,7 @@ class DiffAugModule(BaseModuleClass):
         )
         self.objective = OBJECTIVES[objective](self.encoder)
         self.register_buffer("selected", torch.as_tensor(selected))
+        self.register_buffer("profile", torch.zeros(n_features))
         self.process = _PROCESSES[diffusion]() if diffusion != "none" else None
         self.neighborhood = NeighborMean(
             n_references, n_components, n_features=len(selected), n_neighbors=n_neighbors
@@ -138,8 +141,15 @@ class DiffAugModule(BaseModuleClass):
             Projection from features to these inputs.
         """
         self.fit_axes(axes)
+        self.fit_profile(x)
         self.fit_scale(x)
         self.fit_references(inputs)
+
+    @torch.no_grad()
+    def fit_profile(self, x: Matrix) -> None:
+        """Keep each feature's mean share of a training cell's counts, or of its open peaks."""
+        if self.space.is_counts:
+            self.profile.copy_(torch.as_tensor(mean_shares(x, self.space)))
 
     @torch.no_grad()
     def fit_scale(self, x: Matrix) -> None:
@@ -213,14 +223,27 @@ class DiffAugModule(BaseModuleClass):
         y, z = self.encoder(x, stop_gradient="semantic" in self.objective.terms)
         return {"y": y, "z": z}
 
-    def embed(self, features: Tensor) -> Tensors:
+    def embed(self, features: Tensor, *, measured: Tensor | None = None) -> Tensors:
         """Return y and z of the selected features, shape ``(n, k)``.
 
         A cell is first moved two thirds of the way to its neighbourhood, where some of its
         positives were. Unmoved, training cells are memorised, and new cells fall beside them
         (benchmarks/NOTES.md, experiments 33 and 49).
+
+        Parameters
+        ----------
+        features
+            The selected features that were measured.
+        measured
+            Mask of the features that were, shape ``(d,)``; by default all. Components are then
+            estimated from them, for a cell whose other features have their usual share of its
+            counts (experiment 57).
         """
-        inputs = self.axes(features)
+        if measured is None:
+            inputs = self.axes(features)
+        else:
+            whole = as_of_whole_cells(features, self.profile[measured].sum(), self.space)
+            inputs = self.axes(whole, measured=measured[self.selected])
         return self.inference(torch.lerp(inputs, self.neighborhood(inputs), _TO_NEIGHBORHOOD))
 
     def describe_neighborhoods(

@@ -26,6 +26,8 @@ LOWEST_SCORE = -4.5
 NEVER = -1e6
 # Widths of the embedded noise level, and of the context made from it and the condition.
 _LEVEL_WIDTH, _CONTEXT_WIDTH = 64, 128
+# Least part of a component's squared loadings that a projection is divided by.
+_LEAST_LOADING = 0.05
 # Share of hidden units dropped in the count generator; see benchmarks/NOTES.md, 43 and 46.
 _DROPOUT = 0.3
 
@@ -95,11 +97,20 @@ class FixedProjection(nn.Module):
         self.register_buffer("scale", torch.ones(n_input))
         self.register_buffer("axes", torch.zeros(n_input, n_output))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Components of features, shape ``(n, n_input)`` to ``(n, n_output)``."""
+    def forward(self, x: Tensor, *, measured: Tensor | None = None) -> Tensor:
+        """Components of features, shape ``(n, n_input)`` to ``(n, n_output)``.
+
+        ``measured``: mask of the features that ``x`` has, shape ``(n_input,)``. Each component is
+        then the least-squares estimate from these, its own loadings alone considered.
+        """
+        centre, scale, axes = self.centre, self.scale, self.axes
+        if measured is not None:
+            centre, scale, heard = centre[measured], scale[measured], axes[measured]
+            share = heard.square().sum(0) / axes.square().sum(0)
+            axes = heard / share.clamp_min(_LEAST_LOADING)
         with torch.autocast(x.device.type, enabled=False):
-            standardised = (x - self.centre).div_(self.scale)
-            return standardised.clamp_(-MOST_DEVIATIONS, MOST_DEVIATIONS) @ self.axes
+            standardised = (x - centre).div_(scale)
+            return standardised.clamp_(-MOST_DEVIATIONS, MOST_DEVIATIONS) @ axes
 
 
 class SemanticEncoder(nn.Module):

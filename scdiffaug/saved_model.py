@@ -276,12 +276,16 @@ class SavedModel(BaseModelClass):
     def _read(
         self, adata: AnnData | None, indices: Sequence[int] | None
     ) -> tuple[AnnData, Matrix | StoredMatrix]:
+        cells, x = self._contract.read(self._given(adata), indices)
+        self._contract.warn_of_depth(x)
+        return cells, x
+
+    def _given(self, adata: AnnData | None) -> AnnData:
+        """The cells that were passed, by default the model's own."""
         adata = self.adata if adata is None else adata
         if adata is None:
             raise ValueError("The model was loaded without cells: pass adata=...")
-        cells, x = self._contract.read(adata, indices)
-        self._contract.warn_of_depth(x)
-        return cells, x
+        return adata
 
 
 def fitting_setup(adata: AnnData, setup: Mapping[str, str | None]) -> dict[str, str | None]:
