@@ -341,8 +341,8 @@ def align_features(
         )
     raise ValueError(
         f"{argument} lacks {len(missing)} of the model's {len(var_names)} features, e.g. "
-        f"{', '.join(map(repr, missing[:5]))}: add them as zeros if they were not measured, "
-        f"or train on features that all cells share.{hint}"
+        f"{', '.join(map(repr, missing[:5]))}: train on features that all cells share, or add as "
+        f"zeros those that no cell expresses.{hint}"
     )
 
 

@@ -86,7 +86,8 @@ def embed(
     dir_path
         Folder of a trained model.
     cells
-        An .h5ad file or a .zarr folder, with the model's features in any order.
+        An .h5ad file or a .zarr folder, with the model's features in any order. To be embedded,
+        cells may lack some, as in :func:`scdiffaug.tl.embed`.
     out
         The .h5ad file to write. Finished blocks wait in a folder beside it until all are there:
         to resume a call that was interrupted, repeat it.
@@ -116,7 +117,8 @@ def embed(
     TypeError
         If an argument is of the wrong type.
     ValueError
-        If an argument is out of range, or features of the model are missing.
+        If an argument is out of range, or more than nine tenths of the features that the encoder
+        sees are missing.
 
     Examples
     --------

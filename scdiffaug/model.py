@@ -348,7 +348,8 @@ class scDiffAug(FittingModel):
         TypeError
             If an argument is of the wrong type.
         ValueError
-            If an argument is out of range or unknown, or features of the model are missing.
+            If an argument is out of range or unknown, or more than nine tenths of the features
+            that the encoder sees are missing.
         IndexError
             If there is no cell at an index.
 

@@ -28,7 +28,8 @@ def embed(
     Parameters
     ----------
     adata
-        Cells to embed, with the model's features in any order.
+        Cells to embed, with the model's features in any order; those that lack some are embedded
+        by the others, with a warning.
     model
         A trained model; by default one is trained on ``adata`` with default settings but without
         the generator, whose cells change the embedding little (``benchmarks/results/alpha``),
@@ -53,7 +54,7 @@ def embed(
     TypeError
         If an argument is of the wrong type.
     ValueError
-        If features of the model are missing.
+        If more than nine tenths of the features that the encoder sees are missing.
 
     Examples
     --------
