@@ -200,6 +200,8 @@ def legend_handle(label: str, colour: str, *, filled: bool = True) -> Line2D:
 def _chosen(palette: Palette, values: pd.Series) -> Sequence[str]:
     """Colour of each category, as a user's palette has it."""
     names = list(values.cat.categories)
+    if isinstance(palette, pd.Series):
+        palette = palette.to_dict()
     if isinstance(palette, str):
         found = [to_hex(c) for c in _colormap("palette", palette)(np.linspace(0, 1, len(names)))]
     elif isinstance(palette, Mapping):
@@ -207,7 +209,7 @@ def _chosen(palette: Palette, values: pd.Series) -> Sequence[str]:
         if lacking := [name for name in names if name in occurring and name not in by_name]:
             raise ValueError(f"palette has no colour for {', '.join(lacking)}: add one for each.")
         found = [by_name.get(name, GREY) for name in names]
-    elif not is_list_like(palette):
+    elif not is_list_like(palette, allow_sets=False):
         raise TypeError(
             "palette must be the name of a colormap, colours, or a dict of them, found "
             f"{type(palette).__name__}."

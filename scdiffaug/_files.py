@@ -150,24 +150,24 @@ def embed(
     _check_place(out, ".h5ad", overwrite=overwrite)
     check_key_added(key_added)
     training.check()
-    is_zarr = cells.suffix == ".zarr"
-    if is_zarr and backed:
-        raise ValueError(
-            f"{cells} is a .zarr folder, which is not copied by blocks: leave out --backed, or "
-            "write it as .h5ad."
-        )
     adata = read_cells(cells, backed=backed)
+    is_copied = _can_be_copied(cells)
+    if backed and not is_copied:
+        raise ValueError(
+            f"{cells} is a .zarr folder or of an old anndata, and is not copied by blocks: leave "
+            "out --backed, or write it again as .h5ad."
+        )
     # A generator that is not saved would be thrown away.
     diffusion: Literal["auto", "none"] = "none" if training.folder is None else "auto"
     with scDiffAug._registered_for_now(adata):
         model = training.finish(training.model(adata, diffusion=diffusion))
         embeddings = by_key(key_added, *model._embed(adata))
-    if is_zarr:
+    if is_copied:
+        write_whole(out, lambda aside: _copy_with(cells, embeddings, aside))
+    else:
         put(adata, embeddings)
         write: Callable[[Path], object] = adata.write_h5ad
         write_whole(out, write)
-    else:
-        write_whole(out, lambda aside: _copy_with(cells, embeddings, aside))
     shapes = {key: list(embedding.shape) for key, embedding in embeddings.items()}
     return {"out": str(out), "n_cells": adata.n_obs, "obsm": shapes, **training.summary_of(model)}
 
@@ -222,7 +222,7 @@ def report(
     held_out = None if checking.held_out is None else read_cells(checking.held_out)
     for each in (adata, made, held_out):
         if each is not None:
-            group_names(each, checking.groupby)
+            group_names(each, checking.groupby, needed=np.arange(0))
     model = training.finish(training.model(adata))
     found = model.augmentation_report(
         made,
@@ -246,6 +246,14 @@ def _check_place(out: Path, suffix: Literal[".h5ad", ".html"], *, overwrite: boo
     if out.exists() and not overwrite:
         raise FileExistsError(f"{out} exists already: pass --overwrite to replace it.")
     check_writable(out.parent)
+
+
+def _can_be_copied(cells: Path) -> bool:
+    """Whether embeddings can be added to a copy of the file: not before anndata 0.7."""
+    if cells.suffix == ".zarr":
+        return False
+    with h5py.File(cells) as file:
+        return isinstance(file.get("obsm", file), h5py.Group)
 
 
 def _copy_with(cells: Path, embeddings: Mapping[str, NDArray[np.float32]], out: Path) -> None:

@@ -22,12 +22,13 @@ def halved_once(batch_size: int, run: Callable[[int], _T]) -> _T:
         If memory runs out again.
     """
     half = max(1, batch_size // 2)
-    try:
-        return run(batch_size)
-    except (MemoryError, RuntimeError) as error:
-        if not _is_of_memory(error):
-            raise
-        logger.warning("No memory for %d cells at once: trying %d.", batch_size, half)
+    if half < batch_size:
+        try:
+            return run(batch_size)
+        except (MemoryError, RuntimeError) as error:
+            if not _is_of_memory(error):
+                raise
+            logger.warning("No memory for %d cells at once: trying %d.", batch_size, half)
     # Only out here is the error gone, which holds on to the tensors.
     with memory_errors_named(half):
         return run(half)
@@ -47,9 +48,9 @@ def memory_errors_named(batch_size: int) -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if not _is_of_memory(error):
             raise
+        smaller = "pass a smaller batch_size to the model's method, or " if batch_size > 1 else ""
         raise MemoryError(
-            f"No memory for {batch_size} cells at once: pass a smaller batch_size to the model's "
-            "method, or free memory."
+            f"No memory for {batch_size} cells at once: {smaller}free memory."
         ) from error
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from anndata import AnnData
 
 from scdiffaug import data, metrics
 from scdiffaug._randomness import seed_of
-from scdiffaug.choosing import Names, group_names
+from scdiffaug.choosing import NO_GROUP, Names, group_names
 from scdiffaug.features import FeatureSpace
 from scdiffaug.matrices import SUBSAMPLED, Matrix, Rows, StoredMatrix, drawn_rows
 
@@ -40,15 +39,31 @@ class Side:
     seen: Matrix
     groups: Names
 
+
+@dataclass(frozen=True, eq=False)
+class _Pool:
+    """Cells of which a side is drawn, their values and, if these are compared, their groups."""
+
+    cells: AnnData
+    x: Matrix | StoredMatrix
+    groups: Names | None
+
     @classmethod
-    def of(cls, cells: Cells, rows: Rows, *, space: FeatureSpace, groupby: str | None) -> Side:
-        """Take some rows of the cells."""
-        x, groups = cells[1][rows], group_names(cells[0], groupby)
-        return cls(
-            x=x,
-            seen=space.transform(x),
-            groups=np.array([], dtype=str) if groups is None else groups[rows],
-        )
+    def of(cls, cells: Cells, groupby: str | None, *, argument: str) -> _Pool:
+        none = np.arange(0)
+        return cls(*cells, group_names(cells[0], groupby, needed=none, argument=argument))
+
+    @property
+    def rows(self) -> Rows:
+        """Cells that can be compared: those that have a group, if groups are."""
+        every = np.arange(self.cells.n_obs)
+        return every if self.groups is None else every[self.groups != NO_GROUP]
+
+    def side(self, rows: Rows, *, space: FeatureSpace) -> Side:
+        """These of the cells."""
+        x, none = self.x[rows], np.array([], dtype=str)
+        groups = none if self.groups is None else self.groups[rows]
+        return Side(x=x, seen=space.transform(x), groups=groups)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,19 +135,50 @@ def split(
     """
     _check_sides(real[0], new[0], held_out)
     rng = np.random.default_rng(seed_of(seed, "split"))
-    link = data.source_rows(new[0].obs, real[0].obs_names)
-    _warn_of_unknown(new[0], link)
+    known, fresh = (
+        _Pool.of(cells, groupby, argument=name) for name, cells in (("adata", real), ("new", new))
+    )
+    unseen = None if held_out is None else _Pool.of(held_out, groupby, argument="held_out")
+    link = _links(fresh, known)
     is_linked = bool((link >= 0).any())
-    candidates = rng.permutation(np.unique(link[link >= 0]) if is_linked else real[0].n_obs)
-    if held_out is None:
+    candidates = rng.permutation(np.unique(link[link >= 0]) if is_linked else known.rows)
+    if unseen is None:
         half = len(candidates) // 2
-        (sources, others), place = np.split(candidates[: 2 * half], 2), real
+        (sources, others), place = np.split(candidates[: 2 * half], 2), known
     else:
-        sources, others, place = candidates, rng.permutation(held_out[0].n_obs), held_out
-    made = rng.permutation(new[0].n_obs)
+        sources, others, place = candidates, rng.permutation(unseen.rows), unseen
+    made = rng.permutation(fresh.rows)
     if is_linked:
         made = _one_of_each(made, link, sources)
     n = min(max_cells, *map(len, (sources, others, made)))
+    _check_enough(n, made, sources, others=others, max_cells=max_cells)
+    beyond = np.setdiff1d(known.rows, candidates)
+    rest = rng.permutation(beyond)[:max_cells]
+    compared = place.side(others[:n], space=space)
+    more = (known.side(rest, space=space),) if groupby is not None and len(rest) else ()
+    return Sides(
+        made=fresh.side(made[:n], space=space),
+        sources=known.side(sources[:n], space=space),
+        others=compared,
+        judges=(compared, *more),
+        own=np.arange(n) if is_linked else None,
+        repeats=(_repeats(new[1]), _repeats(real[1])),
+        seed=seed,
+        n_new=new[0].n_obs,
+        asked=_sizes(fresh),
+        provenance=dict(new[0].uns.get("scdiffaug", {})),
+    )
+
+
+def _links(new: _Pool, real: _Pool) -> Rows:
+    """Row of each new cell's source; -1 if it is unknown or, as the cell, has no group."""
+    link = data.source_rows(new.cells.obs, real.cells.obs_names)
+    _warn_of_unknown(new.cells, link)
+    both = np.isin(np.arange(len(link)), new.rows) & np.isin(link, real.rows)
+    return np.where(both, link, -1)
+
+
+def _check_enough(n: int, made: Rows, sources: Rows, *, others: Rows, max_cells: int) -> None:
     if n < _FEWEST_CELLS:
         raise ValueError(
             f"A report compares {_FEWEST_CELLS} cells a side or more, found {n}: {len(made)} new "
@@ -142,21 +188,6 @@ def split(
             "which the model never saw. Of fewer, scdiffaug.metrics.type_kept and "
             "pl.augmentation show where they lie."
         )
-    side = partial(Side.of, space=space, groupby=groupby)
-    rest = rng.permutation(np.setdiff1d(np.arange(real[0].n_obs), candidates))[:max_cells]
-    compared = side(place, others[:n])
-    return Sides(
-        made=side(new, made[:n]),
-        sources=side(real, sources[:n]),
-        others=compared,
-        judges=(compared, side(real, rest)) if groupby is not None and len(rest) else (compared,),
-        own=np.arange(n) if is_linked else None,
-        repeats=(_repeats(new[1]), _repeats(real[1])),
-        seed=seed,
-        n_new=new[0].n_obs,
-        asked=_sizes(group_names(new[0], groupby)),
-        provenance=dict(new[0].uns.get("scdiffaug", {})),
-    )
 
 
 def _check_sides(real: AnnData, new: AnnData, held_out: Cells | None) -> None:
@@ -178,8 +209,11 @@ def _check_sides(real: AnnData, new: AnnData, held_out: Cells | None) -> None:
         )
 
 
-def _sizes(groups: Names | None) -> dict[str, int]:
-    return {} if groups is None else pd.Series(groups).value_counts().sort_index().to_dict()
+def _sizes(new: _Pool) -> dict[str, int]:
+    """How many new cells there are of each group."""
+    if new.groups is None:
+        return {}
+    return pd.Series(new.groups[new.rows]).value_counts().sort_index().to_dict()
 
 
 def _warn_of_unknown(new: AnnData, link: Rows) -> None:

@@ -24,6 +24,12 @@ from scdiffaug._checks import check_path
 def read_names(path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The whole tables of the cells and of the features."""
     with _opened(path) as store:
+        for table in ("obs", "var"):
+            if not hasattr(store[table], "keys"):
+                raise ValueError(
+                    f"{path} was written before anndata 0.7: write it again, with "
+                    "anndata.read_h5ad(path).write_h5ad(path)."
+                )
         return read_elem(store["obs"]), read_elem(store["var"])
 
 
@@ -122,26 +128,32 @@ def check_new(argument: str, path: str | Path) -> None:
 
 
 def check_writable_tables(adata: AnnData) -> None:
-    """Raise TypeError, naming the column, if one is of a type that no file can hold."""
-    for name in ("obs", "var"):
-        _check_writable(getattr(adata, name), name)
+    """Raise TypeError, naming the column, if one is of a type that no file can hold.
+
+    New cells have names of their own, but the features of the real ones.
+    """
+    for title, table in (("obs", adata.obs), ("var", adata.var)):
+        for name in table:
+            column = _one_of_each_type(table[[name]].dropna())
+            plain = column.set_axis([str(row) for row in range(len(column))])
+            _check_writable(plain, f"{title}[{name!r}]", table[name].dtype)
+    _check_writable(adata.var[[]].iloc[:1], "var_names", adata.var_names.dtype)
 
 
-def _check_writable(table: pd.DataFrame, title: str) -> None:
-    for name in table:
-        # Strings are written as categories, even if some are missing.
-        cells = AnnData(obs=_one_of_each_type(table[[name]].dropna()))
-        cells.strings_to_categoricals()
-        # In memory; HDF5 would take two of its own files in memory, of one name, for one.
-        with h5py.File(io.BytesIO(), "w") as store:
-            try:
-                write_elem(store, "obs", cells.obs)
-            except Exception as error:
-                # The errors that anndata raises are of several types.
-                raise TypeError(
-                    f"{title}[{name!r}] is of type {table[name].dtype}, which no file holds: "
-                    "convert it, e.g. with .astype(str), or remove it."
-                ) from error
+def _check_writable(table: pd.DataFrame, title: str, kind: object) -> None:
+    # Strings are written as categories, even if some are missing.
+    cells = AnnData(obs=table)
+    cells.strings_to_categoricals()
+    # In memory; HDF5 would take two of its own files in memory, of one name, for one.
+    with h5py.File(io.BytesIO(), "w") as store:
+        try:
+            write_elem(store, "obs", cells.obs)
+        except Exception as error:
+            # The errors that anndata raises are of several types.
+            raise TypeError(
+                f"{title} is of type {kind}, which no file holds: convert it, e.g. with "
+                ".astype(str), or remove it."
+            ) from error
 
 
 def _one_of_each_type(column: pd.DataFrame) -> pd.DataFrame:
@@ -230,7 +242,8 @@ def _found(store: Any, key: str, path: Path) -> Any:
 
 
 def _rows(stored: Any, rows: slice, path: Path) -> sparse.csr_matrix | NDArray[Any]:
-    if not stored.attrs["encoding-type"].startswith("cs"):
+    # A dense matrix is an array, whose attributes older files lack.
+    if not hasattr(stored, "keys"):
         return np.asarray(stored[rows])
     matrix = sparse_dataset(stored)
     if matrix.format != "csr":

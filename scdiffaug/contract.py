@@ -100,7 +100,8 @@ class DataContract:
             doubts.warn_of_counts_beside(adata)
         if feature_space == "auto":
             first = x[row_blocks(x)[0]]
-            doubts.warn_of_odd_cells(first, adata.obs_names, space)
+            doubts.warn_of_odd_cells(x, adata.obs_names, space)
+            doubts.warn_of_intensities(first, space)
             doubts.warn_of_peaks(adata.var_names, space)
             doubts.warn_of_mixed_features(adata)
             doubts.warn_of_lost_ones(first, space)
@@ -178,7 +179,7 @@ class DataContract:
                 f"{list(cells.layers)}. If X holds such values: {argument}.layers[{layer!r}] = "
                 f"{argument}.X.copy()."
             )
-        x = data.read_matrix(cells, layer)
+        x = data.read_matrix(cells, layer, argument=argument)
         place = f"{argument}.X" if layer is None else f"layer {layer!r}"
         try:
             # Fractions given to a counts model are an error, not an embedding.

@@ -29,7 +29,9 @@ from scdiffaug.matrices import (
 _VERSIONED = r"^(ENS[A-Z]*\d+)\.\d+$"
 
 
-def read_matrix(adata: AnnData, layer: str | None) -> Matrix | StoredMatrix:
+def read_matrix(
+    adata: AnnData, layer: str | None, *, argument: str = "adata"
+) -> Matrix | StoredMatrix:
     """X or a layer as float32, CSR where it is sparse, checked.
 
     If more than 20,000 cells are on disk, or computed by dask, rows are read when they are asked
@@ -45,14 +47,15 @@ def read_matrix(adata: AnnData, layer: str | None) -> Matrix | StoredMatrix:
         If there are no cells or features, names repeat, values are NaN or infinite, or many cells
         are on disk by columns.
     """
-    check_frame(adata)
+    check_frame(adata, argument)
     check_layer(adata, layer)
     stored, rows, columns = _stored(adata, layer)
+    place = f"{argument}.X" if layer is None else f"{argument}.layers[{layer!r}]"
     if stored is None:
-        raise ValueError("adata.X is empty (None): set X or pass layer=...")
+        raise ValueError(f"{place} is empty (None): set X or pass layer=...")
     if is_stored(stored):
-        return opened(stored, rows, columns, place=_place(layer))
-    return as_float32(adata.X if layer is None else adata.layers[layer], _place(layer))
+        return opened(stored, rows, columns, place=place)
+    return as_float32(adata.X if layer is None else adata.layers[layer], place)
 
 
 def _stored(adata: AnnData, layer: str | None) -> tuple[Any, Rows, Rows | None]:
@@ -199,11 +202,13 @@ def check_no_view_on_disk(adata: AnnData) -> None:
         )
 
 
-def check_no_missing(obs: pd.DataFrame, argument: str, key: str | None) -> None:
-    """Raise ValueError if a column of obs has missing values."""
+def check_no_missing(
+    obs: pd.DataFrame, argument: str, key: str | None, *, of: str = "adata"
+) -> None:
+    """Raise ValueError if a column of obs has missing values; ``of``: whose obs it is."""
     if key is not None and (n_missing := int(obs[key].isna().sum())):
         raise ValueError(
-            f"{argument}={key!r} has {n_missing} missing values in adata.obs: name that group, or "
+            f"{argument}={key!r} has {n_missing} missing values in {of}.obs: name that group, or "
             "leave those cells out."
         )
 
@@ -298,14 +303,14 @@ def _checked_mask(mask: NDArray[np.bool_], n_cells: int) -> NDArray[np.int64]:
     return np.flatnonzero(mask)
 
 
-def check_key(adata: AnnData, argument: str, key: str | None) -> None:
-    """Raise KeyError if a column of obs is named that is not there."""
+def check_key(adata: AnnData, argument: str, key: str | None, *, of: str = "adata") -> None:
+    """Raise KeyError if a column of obs is named that is not there; ``of``: whose obs it is."""
     if key is None:
         return
     check_name(argument, key)
     if key not in adata.obs:
         raise KeyError(
-            f"{argument}={key!r} not found in adata.obs: it has {list(adata.obs.columns)}."
+            f"{argument}={key!r} not found in {of}.obs: it has {list(adata.obs.columns)}."
         )
 
 
@@ -388,7 +393,3 @@ def to_sparse_tensor(x: Matrix) -> torch.Tensor:
     return torch.sparse_coo_tensor(
         places, values, x.shape, check_invariants=False, is_coalesced=True
     )
-
-
-def _place(layer: str | None) -> str:
-    return "adata.X" if layer is None else f"adata.layers[{layer!r}]"

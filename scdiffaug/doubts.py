@@ -13,13 +13,15 @@ from scipy import sparse
 
 from scdiffaug.data import hint_at_other_names
 from scdiffaug.features import FeatureSpace, are_regions
-from scdiffaug.matrices import Bounds, Matrix, stored_values
-from scdiffaug.normalized import LARGEST_LOG_VALUE, find_scale, hold_counts
+from scdiffaug.matrices import Bounds, Matrix, StoredMatrix, depths, stored_values
+from scdiffaug.normalized import LARGEST_LOG_VALUE, find_scale, odd_cell
 
 logger = logging.getLogger("scdiffaug")
 
 # How many cells are searched for counts.
 _LOOKED_AT = 100
+# Whole numbers that sum to more in a cell are no reads.
+_MOST_READS_OF_A_CELL = 1e7
 
 
 def warn_of_counts_beside(adata: AnnData) -> None:
@@ -130,18 +132,28 @@ def _least_values(x: Matrix) -> NDArray[np.floating[Any]]:
     return np.minimum.reduceat(values.data, values.indptr[filled]) if len(filled) else np.empty(0)
 
 
-def warn_of_odd_cells(x: Matrix, obs_names: pd.Index, space: FeatureSpace) -> None:
-    """Warn if most of these cells hold log-normalised counts, and some do not."""
+def warn_of_odd_cells(x: Matrix | StoredMatrix, obs_names: pd.Index, space: FeatureSpace) -> None:
+    """Warn if most cells hold log-normalised counts, and some do not."""
     if space.kind != "log":
         return
-    holds = hold_counts(x)
-    if 1 / 2 < holds.mean() < 1:
+    if (found := odd_cell(x)) is not None:
+        scale, row = found
         logger.warning(
-            "%d of the first %d cells hold log1p of normalised counts, but %r does not: leave "
-            "such cells out to learn from counts; now all are read as logarithms.",
-            holds.sum(),
-            len(holds),
-            obs_names[holds.argmin()],
+            "Most cells hold %s of normalised counts, but %r does not: leave such cells out to "
+            "learn from counts; now all are read as logarithms.",
+            scale,
+            obs_names[row],
+        )
+
+
+def warn_of_intensities(x: Matrix, space: FeatureSpace) -> None:
+    """Warn if these cells have more counts than are ever sequenced."""
+    median = float(np.median(depths(x)))
+    if space.kind == "counts" and median > _MOST_READS_OF_A_CELL:
+        logger.warning(
+            "Cells sum to %.2g (median), more than they have reads: if these are intensities "
+            "(proteomics, cytometry), pass feature_space='raw'.",
+            median,
         )
 
 

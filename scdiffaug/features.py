@@ -43,6 +43,7 @@ _MOST_OPEN = 0.5
 _CELLS_AT_ONCE = 4096
 # Batches with fewer cells have no say in which features vary.
 _FEWEST_OF_BATCH = 20
+_TOO_MANY_READS = 2**31
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,7 @@ def _bounds(x: Matrix | StoredMatrix) -> Bounds:
 def _guess(found: Bounds) -> Kind:
     if found.lowest < 0:
         return "raw"
-    if found.is_whole:
+    if found.is_whole and found.highest < _TOO_MANY_READS:
         return "counts"
     return "log" if found.highest <= normalized.LARGEST_LOG_VALUE else "raw"
 
@@ -187,10 +188,11 @@ def _check_fits(requested: str, found: Bounds) -> None:
             f"feature_space={requested!r} needs non-negative values, found {found.lowest:g}: pass "
             "raw counts (layer=...) or feature_space='raw'."
         )
-    if requested in ("counts", "peaks") and not found.is_whole:
+    if requested in ("counts", "peaks") and _guess(found) != "counts":
+        what = f"{found.highest:g}, too many reads" if found.is_whole else "fractions"
         raise ValueError(
-            f"feature_space={requested!r} needs whole numbers, found fractions: pass the layer "
-            "that holds raw counts, round estimated ones (np.rint), or leave feature_space out."
+            f"feature_space={requested!r} needs whole numbers, found {what}: pass the layer that "
+            "holds raw counts, round estimated ones (np.rint), or leave feature_space out."
         )
     if requested == "log" and found.highest > normalized.LARGEST_LOG_VALUE:
         raise ValueError(

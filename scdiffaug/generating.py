@@ -327,7 +327,8 @@ class GeneratingModel(SavedModel):
         held_out
             Real cells that the model was not trained on, drawn like the sources: a harder test.
         groupby
-            Column of obs of all cells; adds the share of new cells that stayed in their group.
+            Column of obs of all cells; adds the share of new cells that stayed in their group, and
+            leaves out cells that have none.
         path
             Where to write the page, a single HTML file that loads nothing; an existing file is
             replaced. By default the page is only returned.

@@ -28,6 +28,9 @@ logger = logging.getLogger("scdiffaug")
 
 Representation = Literal["semantic", "projection"]
 
+# With three, a tenth of the new cells that keep their type leave it (benchmarks/NOTES.md, 58).
+_FEWEST_SEMANTIC = 8
+
 
 class scDiffAug(FittingModel):
     """Label-free embedding and augmentation of single-cell omics.
@@ -122,6 +125,11 @@ class scDiffAug(FittingModel):
             n_top_features = check_whole("n_top_features", n_top_features)
         check_choice("objective", objective, get_args(ObjectiveName))
         check_choice("condition", condition, get_args(Condition))
+        if n_semantic < _FEWEST_SEMANTIC and condition == "semantic" and diffusion != "none":
+            raise ValueError(
+                f"n_semantic={n_semantic} cannot tell the generator where a cell lies: pass "
+                f"{_FEWEST_SEMANTIC} or more, or diffusion='none'."
+            )
         seed = check_seed(seed)
         data.check_frame(adata)
         with self._registered_for_now(adata, if_it_fails=True):

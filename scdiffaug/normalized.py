@@ -102,8 +102,7 @@ def find_scale(x: Matrix | StoredMatrix) -> LogScale | None:
         Values from 0 to 30, shape ``(n, d)``.
     """
     blocks = row_blocks(x)
-    n_values = np.diff(_nonzero(x[blocks[0]]).indptr)
-    if np.maximum(n_values - 1, 0).mean() < _FEWEST_VALUES:
+    if not _has_enough_values(x[blocks[0]]):
         return None
     # Other values mostly show in the first cells.
     blocks.insert(0, slice(0, _LOOKED_AT_FIRST))
@@ -144,9 +143,24 @@ def recover_counts(x: Matrix, scale: LogScale) -> Matrix:
     return stacked(parts)
 
 
-def hold_counts(x: Matrix) -> NDArray[np.bool_]:
-    """Which cells hold log1p of normalised counts, shape ``(n,)``."""
-    return _counts(x, "log1p", _MOST_READS)[1]
+def odd_cell(x: Matrix | StoredMatrix) -> tuple[LogScale, int] | None:
+    """Scale on which most of the first cells hold counts, and the first cell that does not."""
+    blocks = row_blocks(x)
+    first = x[blocks[0]]
+    for scale in _LOG_OF_BASE if _has_enough_values(first) else ():
+        if _counts(first, scale, _MOST_READS)[1].mean() <= 1 / 2:
+            continue
+        for rows in blocks:
+            is_whole = _counts(x[rows], scale, _MOST_READS)[1]
+            if not is_whole.all():
+                return scale, rows.start + int(is_whole.argmin())
+    return None
+
+
+def _has_enough_values(x: Matrix) -> bool:
+    """Whether cells have values enough not to be multiples of one number by chance."""
+    n_values = np.diff(_nonzero(x).indptr)
+    return bool(np.maximum(n_values - 1, 0).mean() >= _FEWEST_VALUES)
 
 
 def _totals(x: Matrix, scale: LogScale) -> NDArray[np.float32]:

@@ -70,7 +70,7 @@ class RegisteringModel(GeneratingModel):
         """
         was_registered = cls._is_registered(adata)
         known = {key: adata.uns[key] for key in _IDENTITIES if key in adata.uns}
-        is_kept = False
+        columns, is_kept = set(adata.obs), False
         try:
             yield
             is_kept = if_it_fails
@@ -81,6 +81,8 @@ class RegisteringModel(GeneratingModel):
                     adata.uns.pop(key, None)
                 # Those of another model, or of the cells that these are a copy of.
                 adata.uns.update(known)
+                # Codes of labels and batches.
+                adata.obs.drop(columns=set(adata.obs) - columns, inplace=True)
 
     @classmethod
     def _forget(cls, uuid: str) -> None:

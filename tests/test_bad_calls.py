@@ -362,6 +362,13 @@ CASES: list[Case] = [
         T,
         "new must be .* found str",
     ),
+    ("two dimensions", lambda b: scDiffAug(b.adata, n_semantic=2), V, "n_semantic=2 cannot tell"),
+    (
+        "colours by no name",
+        lambda b: _coloured(b, palette={"red"}),
+        T,
+        "a dict of them, found set",
+    ),
     ("too few colours", lambda b: _coloured(b, palette=["red"]), V, "1 colours for 2 categories"),
     ("no colour for one", lambda b: _coloured(b, palette={"a": "red"}), V, "no colour for b: add"),
     ("no such colour", lambda b: _coloured(b, palette=["red", "blurple"]), V, "'blurple', which"),

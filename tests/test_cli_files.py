@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path
 
 import anndata
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -340,8 +341,10 @@ def test_bad_files_are_named(tmp_path: Path, cells: Path, model: Path) -> None:
         "embed", cells, out, "--model", model, "--max-epochs", 3
     )
     fewer = tmp_path / "fewer.h5ad"
-    anndata.read_h5ad(cells)[:, :50].copy().write_h5ad(fewer)
-    assert "features" in failure("embed", fewer, out, "--model", model)
+    anndata.read_h5ad(cells)[:, :19].copy().write_h5ad(fewer)
+    assert "adata lacks 181 of the model's 200 features" in failure(
+        "embed", fewer, out, "--model", model
+    )
     assert not out.exists()
 
 
@@ -364,3 +367,35 @@ def test_real_cells_are_not_replaced_by_new_ones(tmp_path: Path, cells: Path, mo
 def test_a_key_that_no_file_can_hold_is_refused(tmp_path: Path, cells: Path) -> None:
     said = failure("embed", cells, tmp_path / "out.h5ad", "--key-added", "a/b")
     assert "key_added='a/b' has a slash" in said
+
+
+@pytest.mark.parametrize("suffix", ["h5ad", "zarr"])
+def test_registration_leaves_nothing_in_the_output(
+    tmp_path: Path, cells: Path, suffix: str
+) -> None:
+    adata = anndata.read_h5ad(cells)
+    adata.obs["batch"] = pd.Categorical(["a", "b"] * 60)
+    place = tmp_path / f"cells.{suffix}"
+    with warnings.catch_warnings():
+        # Of what zarr and anndata will do by default in their next versions.
+        warnings.simplefilter("ignore")
+        getattr(adata, f"write_{suffix}")(place)
+    out = tmp_path / "out.h5ad"
+    result = run("embed", place, out, "--batch-key", "batch", "--max-epochs", 1, "--quiet")
+    assert result.exit_code == 0, result.output
+    assert list(anndata.read_h5ad(out).obs) == list(adata.obs)
+
+
+def test_a_file_of_an_old_anndata_is_embedded(tmp_path: Path, cells: Path) -> None:
+    old, out = tmp_path / "old.h5ad", tmp_path / "out.h5ad"
+    shutil.copyfile(cells, old)
+    with h5py.File(old, "r+") as file:
+        del file["obsm"]
+        table = np.zeros(120, dtype=[("X_pca", "f4", (2,))])
+        file.create_dataset("obsm", data=table)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", anndata.OldFormatWarning)
+        assert "old anndata" in failure("embed", old, out, "--backed", "--quiet")
+        result = run("embed", old, out, "--max-epochs", 1, "--quiet")
+    assert result.exit_code == 0, result.output
+    assert {"X_pca", "X_scdiffaug"} <= set(anndata.read_h5ad(out).obsm)

@@ -14,6 +14,7 @@ from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
 from scdiffaug import features as features_module
+from scdiffaug import scDiffAug
 from scdiffaug.features import FeatureSpace, PrincipalAxes, select_features
 from scdiffaug.nn import FixedProjection
 
@@ -152,4 +153,26 @@ def test_few_cells_of_a_batch_do_not_choose_features(features):
     alone = np.arange(300).astype(str)
     np.testing.assert_array_equal(
         none, select_features(values, FeatureSpace("log"), n_top=20, batch=alone)
+    )
+
+
+def test_more_reads_than_32_bits_count_are_intensities(
+    pbmc: AnnData, caplog: pytest.LogCaptureFixture
+) -> None:
+    proteins = pbmc[:, :100].copy()
+    proteins.X = np.rint(proteins.X.toarray() * 1e6)
+    assert scDiffAug(proteins.copy()).feature_space == "counts"
+    assert "more than they have reads: if these are intensities" in caplog.text
+    proteins.X *= 1e4
+    assert scDiffAug(proteins.copy()).feature_space == "raw"
+    with pytest.raises(ValueError, match=r"needs whole numbers, found .*, too many reads"):
+        scDiffAug(proteins, feature_space="counts")
+
+
+def test_a_batch_of_19_cells_has_no_say_in_which_genes_vary(pbmc: AnnData) -> None:
+    batch = np.where(np.arange(700) < 19, "small", "large")
+    x, space = pbmc.X, FeatureSpace("counts")
+    together = select_features(x, space, n_top=50, batch=batch)
+    np.testing.assert_array_equal(
+        together, select_features(x[19:], space, n_top=50, batch=batch[19:])
     )

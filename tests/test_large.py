@@ -430,6 +430,18 @@ def test_a_column_of_mixed_types_is_refused_before_cells_are_made(
     assert not list(tmp_path.iterdir())
 
 
+def test_names_that_no_file_holds_are_refused_before_cells_are_made(
+    folder: Path, model: scDiffAug, tmp_path: Path
+) -> None:
+    cells = _in_memory(folder)
+    cells.obs_names = cells.obs_names.astype("string")
+    named = model.augment(cells, indices=[0, 1], steps=1, path=tmp_path / "new.h5ad")
+    assert named.obs["source_obs_name"].tolist() == cells.obs_names[:2].tolist()
+    cells.var_names = cells.var_names.astype("string")
+    with pytest.raises(TypeError, match=r"var_names is of type string, which no file holds"):
+        model.augment(cells, path=tmp_path / "others.h5ad")
+
+
 def test_columns_are_checked_in_threads_at_once() -> None:
     tables = [
         AnnData(obs=pd.DataFrame({"a": [number], "b": ["text"]}, index=["x"]))

@@ -76,6 +76,15 @@ def test_a_batch_is_halved_only_once(bench: Bench, monkeypatch: pytest.MonkeyPat
         bench.model.augment(steps=2, batch_size=40)
 
 
+def test_one_cell_is_tried_once(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    _too_small(monkeypatch, "sample", 0, MemoryError())
+    with pytest.raises(MemoryError, match="No memory for 1 cells at once: free memory"):
+        bench.model.augment(indices=[0], steps=2)
+    assert "trying" not in caplog.text
+
+
 def test_other_errors_stay_what_they_are(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     _too_small(monkeypatch, "sample", 10, RuntimeError("mat1 and mat2 must have the same dtype"))
     with pytest.raises(RuntimeError, match="mat1 and mat2"):

@@ -380,3 +380,13 @@ def test_gene_mean_correlation_is_pearson_of_the_means(
     expected = stats.pearsonr(real.mean(0), made.mean(0)).statistic
     assert metrics.gene_mean_correlation(form(real), form(made)) == pytest.approx(expected)
     assert metrics.gene_mean_correlation(form(real), form(3 * real)) == pytest.approx(1)
+
+
+def test_labels_may_be_strings_of_any_length(rng: np.random.Generator) -> None:
+    points, labels = blobs(rng, spread=0.5)
+    text = np.array([f"type {label}" for label in labels])
+    long = text.astype(np.dtypes.StringDType())
+    assert metrics.knn_accuracy(points, long) == metrics.knn_accuracy(points, text)
+    assert metrics.type_kept(points, long, points, expected=long) == metrics.type_kept(
+        points, text, points, expected=text
+    )

@@ -102,14 +102,24 @@ def test_a_cell_that_holds_none_is_named(pbmc: AnnData, caplog: pytest.LogCaptur
     assert "does not" not in caplog.text
     logs.X[650] *= 1.1
     scDiffAug(logs)
-    said = (
-        f"699 of the first 700 cells hold log1p of normalised counts, but {logs.obs_names[650]!r}"
-    )
+    said = f"Most cells hold log1p of normalised counts, but {logs.obs_names[650]!r} does not"
     assert said in caplog.text
     caplog.clear()
     logs.X = logs_of_no_counts(pbmc.X)
     scDiffAug(logs)
-    assert "of the first" not in caplog.text
+    assert "Most cells hold" not in caplog.text
+
+
+def test_an_odd_cell_beyond_the_first_block_is_named(
+    pbmc: AnnData, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(matrices, "_ROWS_AT_ONCE", 200)
+    logs = _normalized(pbmc)
+    logs.X = (logs.X / np.float32(np.log(2))).tocsr()
+    logs.X[650] *= 1.1
+    scDiffAug(logs)
+    said = f"Most cells hold log2 of normalised counts, but {logs.obs_names[650]!r} does not"
+    assert said in caplog.text
 
 
 def test_the_model_is_that_of_the_counts(pbmc: AnnData) -> None:

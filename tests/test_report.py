@@ -367,3 +367,27 @@ def test_held_out_cells_of_one_group_are_told_from_the_others(trained: scDiffAug
     new = trained.augment(indices=rows[:60], steps=1)
     found = trained.augmentation_report(new, held_out=held_out, groupby="cell_type", **FEW)
     assert found["checks"]["group_kept"]["real"] > 0.9
+
+
+def test_cells_without_a_group_are_left_out(trained: scDiffAug) -> None:
+    adata = trained.adata.copy()
+    adata.obs["known"] = adata.obs["cell_type"].where(np.arange(700) % 3 > 0)
+    named = adata.obs["known"].value_counts()
+    sizes = {name: int(size) + 60 for name, size in named[named > 60].items()}
+    new = trained.augment(adata, groupby="known", target=sizes, steps=1)
+    found = trained.augmentation_report(new, adata, groupby="known", **FEW)
+    assert set(found["groups"]) <= set(sizes)
+    every = trained.augment(adata, steps=1)
+    again = trained.augmentation_report(every, adata, groupby="known", **FEW)
+    assert sum(group["n_new"] for group in again["groups"].values()) == named.sum()
+
+
+def test_errors_name_the_cells_that_they_are_about(trained: scDiffAug, new: AnnData) -> None:
+    spoilt = new.copy()
+    spoilt.X.data[0] = np.nan
+    with pytest.raises(ValueError, match=r"new\.X has 1 NaN"):
+        trained.augmentation_report(spoilt)
+    nameless = new.copy()
+    del nameless.obs["cell_type"]
+    with pytest.raises(KeyError, match=r"groupby='cell_type' not found in new\.obs"):
+        trained.augmentation_report(nameless, groupby="cell_type")

@@ -509,3 +509,12 @@ def test_a_handler_of_signals_that_is_not_pythons_is_left_alone(
     model = scDiffAug(pbmc[:60, :40].copy(), n_semantic=8)
     model.train(max_epochs=1, enable_progress_bar=False)
     assert model.is_trained
+
+
+def test_weights_decay(pbmc: AnnData) -> None:
+    ends = {}
+    for decay in (0.0, 0.5):
+        model = scDiffAug(pbmc[:100, :50].copy(), n_semantic=8, diffusion="none")
+        model.train(max_epochs=20, weight_decay=decay, enable_progress_bar=False)
+        ends[decay] = sum(float(p.detach().square().sum()) for p in model.module.parameters())
+    assert ends[0.5] < ends[0.0]

@@ -37,12 +37,18 @@ def require_matrix(cells: Values, name: str) -> None:
         raise ValueError(f"{name} has {n_spoiled} NaN or infinite values: leave those cells out.")
 
 
+def label_array(labels: ArrayLike) -> NDArray[Any]:
+    """Labels as an array; NumPy's strings of any length, which pandas does not know, as others."""
+    found = np.asarray(labels)
+    return np.array(found.tolist()) if found.dtype.kind == "T" else found
+
+
 def checked_labels(
     labels: ArrayLike, cells: Values, *, name: str = "labels", of: str = "embedding"
 ) -> NDArray[Any]:
     """The labels as an array, one for each row of ``cells`` and none missing."""
     require_matrix(cells, of)
-    found = np.asarray(labels)
+    found = label_array(labels)
     if found.shape != (cells.shape[0],):
         raise ValueError(
             f"{name} has shape {found.shape}, but {of} has {cells.shape[0]} cells: pass one "

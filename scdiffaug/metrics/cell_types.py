@@ -18,6 +18,7 @@ from scdiffaug._checks import check_choice, check_whole
 from scdiffaug.metrics._inputs import (
     Values,
     checked_labels,
+    label_array,
     require_cells,
     require_same_features,
 )
@@ -102,7 +103,7 @@ def type_kept_per_type(
 
 def _expected(expected: ArrayLike, made: Values, labels: ArrayLike) -> NDArray[Any]:
     wanted = checked_labels(expected, made, name="expected", of="made")
-    known = np.asarray(labels)
+    known = label_array(labels)
     is_text = [infer_dtype(values) == "string" for values in (wanted, known)]
     # A type that no real cell has is no mistake; text beside numbers is.
     if len(wanted) and len(known) and is_text[0] != is_text[1]:
