@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from scdiffaug import tl
 from scdiffaug._checks import check_key_added
-from scdiffaug.augmentation import by_key, put, replaced
 from scdiffaug.block_files import read_cells
 from scdiffaug.choosing import Depth, Keep, Target, group_names
+from scdiffaug.embedding import by_key, put, replaced
 from scdiffaug.model import scDiffAug
 from scdiffaug.storage import check_writable, is_left_aside, write_whole
 

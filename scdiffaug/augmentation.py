@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import compress
-from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -17,7 +15,6 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.utils import gen_batches
-from torch import Tensor
 
 from scdiffaug._checks import check_number, check_seed, check_whole, is_one_of
 from scdiffaug._memory import halved_once
@@ -25,12 +22,11 @@ from scdiffaug._randomness import seed_of
 from scdiffaug.contract import DataContract
 from scdiffaug.data import to_csr, to_tensor
 from scdiffaug.diffusion import Sampler
-from scdiffaug.matrices import Matrix, Rows, StoredMatrix, depths, stacked
+from scdiffaug.matrices import Matrix, Rows, depths, stacked
 from scdiffaug.module import DiffAugModule
 from scdiffaug.nn import multiplies_bfloat16
 from scdiffaug.normalized import SCANPY_BASES, Held, LogScale
 
-_CELLS_AT_ONCE = 4096
 _MADE_AT_ONCE = 512
 # On a GPU a step takes as long for few cells as for many, up to this many cells and values.
 _MOST_MADE_AT_ONCE, _MOST_VALUES_AT_ONCE = 8192, 2**24
@@ -104,87 +100,6 @@ def made_at_once(module: DiffAugModule, contract: DataContract, batch_size: int 
         return _MADE_AT_ONCE
     as_many = _MOST_VALUES_AT_ONCE // len(contract.var_names)
     return min(max(as_many, _MADE_AT_ONCE), _MOST_MADE_AT_ONCE)
-
-
-@torch.inference_mode()
-def encode(
-    module: DiffAugModule,
-    contract: DataContract,
-    x: Matrix | StoredMatrix,
-    *,
-    measured: NDArray[np.bool_] | None = None,
-    batch_size: int | None = None,
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Embeddings of cells, given as the AnnData holds them: y ``(n, 80)`` and z ``(n, 2)``.
-
-    Both are computed at once, as the search for a cell's neighbours takes most of the time. If
-    only some features were ``measured``, ``contract`` and ``x`` are of these.
-    """
-    mask = None if measured is None else torch.from_numpy(measured).to(module.device)
-    y, z = _by_blocks(
-        lambda cells: itemgetter("y", "z")(module.embed(cells, measured=mask)),
-        contract,
-        x,
-        batch_size=batch_size or _CELLS_AT_ONCE,
-        device=module.device,
-    )
-    return y, z
-
-
-def by_key(
-    key: str, y: NDArray[np.float32], z: NDArray[np.float32]
-) -> dict[str, NDArray[np.float32]]:
-    """Both embeddings as they are named in ``.obsm``."""
-    return {key: y, f"{key}_{z.shape[1]}d": z}
-
-
-def replaced(obsm: Mapping[str, Any], key: str) -> list[str]:
-    """What an earlier embedding of this key left in ``.obsm``, maybe by another model."""
-    of_key = re.compile(rf"{re.escape(key)}(_\d+d)?")
-    return [name for name in obsm if of_key.fullmatch(name)] if key in obsm else []
-
-
-def put(adata: AnnData, embeddings: Mapping[str, NDArray[np.float32]]) -> None:
-    """Write what :func:`by_key` gives into ``.obsm``, in place of an earlier embedding."""
-    for name in replaced(adata.obsm, next(iter(embeddings))):
-        del adata.obsm[name]
-    for name, values in embeddings.items():
-        adata.obsm[name] = values
-
-
-@torch.inference_mode()
-def describe_neighborhoods(
-    module: DiffAugModule, contract: DataContract, x: Matrix | StoredMatrix
-) -> NDArray[np.float32]:
-    """Semantic vectors of the cells' neighbourhoods, weights not varied, shape ``(n, 80)``."""
-    (y,) = _by_blocks(
-        lambda cells: (module.describe_neighborhoods(cells),),
-        contract,
-        x,
-        batch_size=_CELLS_AT_ONCE,
-        device=module.device,
-    )
-    return y
-
-
-def _by_blocks(
-    function: Callable[[Tensor], tuple[Tensor, ...]],
-    contract: DataContract,
-    x: Matrix | StoredMatrix,
-    *,
-    batch_size: int,
-    device: torch.device,
-) -> list[NDArray[np.float32]]:
-    """Apply a function to the selected features, to as many cells at once as memory allows."""
-
-    def computed(size: int) -> list[NDArray[np.float32]]:
-        blocks = [
-            [part.cpu() for part in function(to_tensor(contract.features(x[rows]), device))]
-            for rows in gen_batches(x.shape[0], size)
-        ]
-        return [torch.cat(parts).numpy() for parts in zip(*blocks, strict=True)]
-
-    return halved_once(min(batch_size, x.shape[0]), computed)
 
 
 def generate(

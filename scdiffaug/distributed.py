@@ -17,9 +17,10 @@ from anndata import AnnData
 from scdiffaug import block_files, data, doubts, storage
 from scdiffaug._checks import check_is, check_key_added, check_path, check_seed, check_whole
 from scdiffaug._randomness import seed_of
-from scdiffaug.augmentation import by_key, made_colours
+from scdiffaug.augmentation import made_colours
 from scdiffaug.contract import X_HOLDS, layer_or_x
 from scdiffaug.diffusion import Sampler
+from scdiffaug.embedding import by_key
 from scdiffaug.model import scDiffAug
 from scdiffaug.normalized import LogScale
 from scdiffaug.planning import bare, source_obs

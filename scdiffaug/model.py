@@ -11,11 +11,12 @@ import numpy as np
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from scdiffaug import augmentation, data, doubts
+from scdiffaug import data, doubts
 from scdiffaug._checks import check_choice, check_flag, check_seed, check_whole
 from scdiffaug.budget import Budget, n_trained_on
 from scdiffaug.checkpoint import check_place
 from scdiffaug.contract import DataContract
+from scdiffaug.embedding import encode
 from scdiffaug.features import N_COMPONENTS
 from scdiffaug.fitting import FittingModel
 from scdiffaug.module import Condition, choose_diffusion
@@ -393,6 +394,4 @@ class scDiffAug(FittingModel):
             contract = contract.of_measured(measured)
         x = contract.read(cells, indices)[1]
         contract.warn_of_depth(x)
-        return augmentation.encode(
-            self.module, contract, x, measured=measured, batch_size=batch_size
-        )
+        return encode(self.module, contract, x, measured=measured, batch_size=batch_size)

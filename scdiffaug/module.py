@@ -123,9 +123,8 @@ class DiffAugModule(BaseModuleClass):
             if not self.makes_counts:
                 self.scale = FeatureScale(n_features)
             self.ema_generator = copy.deepcopy(self.generator).requires_grad_(False)
-            self.label_vectors = nn.Embedding(max(n_labels, 1), n_semantic)
-            # DDP waits for the gradient of every parameter that says it needs one.
-            self.label_vectors.requires_grad_(condition == "labels")
+            if condition == "labels":
+                self.label_vectors = nn.Embedding(max(n_labels, 1), n_semantic)
 
     def fit_cells(self, x: Matrix, inputs: NDArray[np.float32], axes: PrincipalAxes) -> None:
         """Fit what training does not change.
@@ -350,7 +349,7 @@ class DiffAugModule(BaseModuleClass):
         groups = [[*self.encoder.parameters(), *own]]
         if self.process is None:
             return groups
-        labels = self.label_vectors.parameters()
+        labels = self.label_vectors.parameters() if self.condition_on == "labels" else ()
         if isinstance(self.generator, CountGenerator):
             profile, dispersion = self.generator.profile, self.generator.dispersion
             return [*groups, [*profile.parameters(), *labels], [*dispersion.parameters()]]
@@ -370,7 +369,9 @@ class DiffAugModule(BaseModuleClass):
     def _of_each_cell(
         self, network: Callable[..., Any], n_cells: int, rng: torch.Generator
     ) -> diffusion.AnyNetwork:
-        """The generator with hidden units drawn for each cell, the same in all steps."""
+        """A generator of counts with hidden units drawn for each cell, the same in all steps."""
+        if not isinstance(self.generator, CountGenerator):
+            return network
         units = self.generator.draw_units(n_cells, rng=rng)
         return lambda x, level, condition: network(x, level, condition, units=units)
 

@@ -202,15 +202,13 @@ class Generator(nn.Module):
         # Rare features see too few gradients to unlearn random weights.
         nn.init.zeros_(self.out.weight)
 
-    def draw_units(self, n_cells: int, *, rng: torch.Generator) -> Tensor | None:
+    def draw_units(self, n_cells: int, *, rng: torch.Generator) -> Tensor:
         """Weight of each hidden unit in a cell's network, shape ``(n, sum of widths)``.
 
         This is a dropout mask, drawn once per cell and kept in all its steps. It is like drawing
         one of the networks that fit the data (Gal & Ghahramani 2016): the errors of a single
-        network would be shared by all new cells. None if all units have weight 1.
+        network would be shared by all new cells.
         """
-        if not self.dropout:
-            return None
         draws = torch.rand(n_cells, sum(self.widths), generator=rng, device=rng.device)
         present = (draws >= self.dropout).to(_computing_dtype(rng.device.type))
         return present.div_(1 - self.dropout)
@@ -267,13 +265,7 @@ class ValueGenerator(nn.Module):
         # Before data are seen, which may have no such values, a value is never the lowest.
         self.register_buffer("lowest_log_odds", torch.full((n_features,), NEVER))
 
-    def draw_units(self, n_cells: int, *, rng: torch.Generator) -> Tensor | None:
-        """As in :meth:`Generator.draw_units`."""
-        return self.network.draw_units(n_cells, rng=rng)
-
-    def forward(
-        self, x: Tensor, level: Tensor, condition: Tensor, *, units: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, level: Tensor, condition: Tensor) -> Tensor:
         r"""Return what is left of the values after the skip path, shape ``(n, n_features)``.
 
         For a noised value x the input is :math:`x/\sqrt{1+\sigma^2}`. F comes from the network, v
@@ -288,10 +280,8 @@ class ValueGenerator(nn.Module):
             Noise level of each cell, a quarter of the logarithm of sigma, shape ``(n,)``.
         condition
             Semantic vector of each cell, shape ``(n, n_condition)``.
-        units
-            As :meth:`draw_units` gives them.
         """
-        other, log_odds = self.network(x, level, condition, units=units).float().chunk(2, dim=1)
+        other, log_odds = self.network(x, level, condition).float().chunk(2, dim=1)
         sigma = (4 * level).exp()[:, None]
         root = (1 + sigma.square()).sqrt()
         lowest = (LOWEST_SCORE * root - x) / sigma
@@ -362,7 +352,7 @@ class CountGenerator(nn.Module):
         self.profile = Generator(n_features, n_condition=n_condition + 1, dropout=_DROPOUT)
         self.dispersion = Dispersion(n_features)
 
-    def draw_units(self, n_cells: int, *, rng: torch.Generator) -> Tensor | None:
+    def draw_units(self, n_cells: int, *, rng: torch.Generator) -> Tensor:
         """As in :meth:`Generator.draw_units`, for the profile."""
         return self.profile.draw_units(n_cells, rng=rng)
 

@@ -16,16 +16,10 @@ from numpy.typing import NDArray
 
 from scdiffaug import choosing, data, doubts
 from scdiffaug._randomness import seed_of
-from scdiffaug.augmentation import (
-    Request,
-    Sampling,
-    as_anndata,
-    describe_neighborhoods,
-    encode,
-    generate,
-)
+from scdiffaug.augmentation import Request, Sampling, as_anndata, generate
 from scdiffaug.choosing import Choice, Names
 from scdiffaug.contract import DataContract
+from scdiffaug.embedding import describe_neighborhoods, encode
 from scdiffaug.matrices import Matrix, Rows, StoredMatrix, depths, stacked
 from scdiffaug.module import DiffAugModule
 from scdiffaug.normalized import Held

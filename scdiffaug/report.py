@@ -17,8 +17,8 @@ from scdiffaug._checks import check_path
 from scdiffaug._report_page import Drawn
 from scdiffaug._report_sides import Sides
 from scdiffaug._verdicts import Check, judge
-from scdiffaug.augmentation import encode
 from scdiffaug.contract import DataContract
+from scdiffaug.embedding import encode
 from scdiffaug.features import FeatureSpace
 from scdiffaug.matrices import Matrix, depths, stacked
 from scdiffaug.metrics._spaces import pca_of

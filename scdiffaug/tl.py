@@ -12,9 +12,9 @@ from anndata import AnnData
 
 from scdiffaug import data
 from scdiffaug._checks import check_cells, check_is, check_key_added
-from scdiffaug.augmentation import by_key, put
 from scdiffaug.choosing import Depth, Keep, Target
 from scdiffaug.diffusion import Sampler
+from scdiffaug.embedding import by_key, put
 from scdiffaug.model import scDiffAug
 
 logger = logging.getLogger("scdiffaug")

@@ -16,7 +16,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from small_cells import logs_of_no_counts
 
 import scdiffaug
-from scdiffaug import augmentation, budget, choosing, diffusion, scDiffAug, tl
+from scdiffaug import budget, choosing, diffusion, embedding, scDiffAug, tl
 
 QUICK = {"max_epochs": 3, "enable_progress_bar": False}
 FAST = {"steps": 2}
@@ -403,7 +403,7 @@ def test_interpolation_conditions_on_what_lies_between_two_neighborhoods(
 ) -> None:
     trained.interpolate(start=3, end=9, n_cells=5, batch_size=2)
     x = trained.adata.X[[3, 9]]
-    ends = augmentation.describe_neighborhoods(trained.module, trained._contract, x)
+    ends = embedding.describe_neighborhoods(trained.module, trained._contract, x)
     share = np.linspace(0, 1, 5)[:, None]
     wanted = (1 - share) * ends[:1] + share * ends[1:]
     np.testing.assert_allclose(torch.cat(conditions).numpy(), wanted, atol=1e-4)
@@ -415,7 +415,7 @@ def test_each_new_cell_of_a_source_has_a_neighborhood_of_its_own(
     trained.augment(indices=[3, 9], n_per_cell=40, steps=1)
     y = torch.cat(conditions)
     assert len(torch.unique(y, dim=0)) == 80
-    plain = augmentation.describe_neighborhoods(
+    plain = embedding.describe_neighborhoods(
         trained.module, trained._contract, trained.adata.X[[3, 9]]
     )
     to_own, to_other = (torch.cdist(y, torch.from_numpy(plain))[:40, end] for end in (0, 1))

@@ -18,9 +18,9 @@ from small_cells import logs_of_no_counts, write_counts
 
 import scdiffaug
 from scdiffaug import (
-    augmentation,
     block_files,
     choosing,
+    embedding,
     matrices,
     neighbors,
     pl,
@@ -244,8 +244,8 @@ def test_never_more_than_some_blocks_are_read_at_once(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read = _counted_reads(monkeypatch)
-    monkeypatch.setitem(augmentation.encode.__wrapped__.__kwdefaults__, "batch_size", 64)
-    monkeypatch.setattr(augmentation, "_CELLS_AT_ONCE", 64)
+    monkeypatch.setitem(embedding.encode.__wrapped__.__kwdefaults__, "batch_size", 64)
+    monkeypatch.setattr(embedding, "_CELLS_AT_ONCE", 64)
     adata = _backed(folder)
     model = _small_model(adata)
     model.train(max_epochs=2, batch_size=32, enable_progress_bar=False)

@@ -1,0 +1,104 @@
+"""Embed cells by a trained module, and put the embeddings where scanpy looks for them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from operator import itemgetter
+from typing import Any
+
+import numpy as np
+import torch
+from anndata import AnnData
+from numpy.typing import NDArray
+from sklearn.utils import gen_batches
+from torch import Tensor
+
+from scdiffaug._memory import halved_once
+from scdiffaug.contract import DataContract
+from scdiffaug.data import to_tensor
+from scdiffaug.matrices import Matrix, StoredMatrix
+from scdiffaug.module import DiffAugModule
+
+_CELLS_AT_ONCE = 4096
+
+
+@torch.inference_mode()
+def encode(
+    module: DiffAugModule,
+    contract: DataContract,
+    x: Matrix | StoredMatrix,
+    *,
+    measured: NDArray[np.bool_] | None = None,
+    batch_size: int | None = None,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Embeddings of cells, given as the AnnData holds them: y ``(n, 80)`` and z ``(n, 2)``.
+
+    Both are computed at once, as the search for a cell's neighbours takes most of the time. If
+    only some features were ``measured``, ``contract`` and ``x`` are of these.
+    """
+    mask = None if measured is None else torch.from_numpy(measured).to(module.device)
+    y, z = _by_blocks(
+        lambda cells: itemgetter("y", "z")(module.embed(cells, measured=mask)),
+        contract,
+        x,
+        batch_size=batch_size or _CELLS_AT_ONCE,
+        device=module.device,
+    )
+    return y, z
+
+
+def by_key(
+    key: str, y: NDArray[np.float32], z: NDArray[np.float32]
+) -> dict[str, NDArray[np.float32]]:
+    """Both embeddings as they are named in ``.obsm``."""
+    return {key: y, f"{key}_{z.shape[1]}d": z}
+
+
+def replaced(obsm: Mapping[str, Any], key: str) -> list[str]:
+    """What an earlier embedding of this key left in ``.obsm``, maybe by another model."""
+    of_key = re.compile(rf"{re.escape(key)}(_\d+d)?")
+    return [name for name in obsm if of_key.fullmatch(name)] if key in obsm else []
+
+
+def put(adata: AnnData, embeddings: Mapping[str, NDArray[np.float32]]) -> None:
+    """Write what :func:`by_key` gives into ``.obsm``, in place of an earlier embedding."""
+    for name in replaced(adata.obsm, next(iter(embeddings))):
+        del adata.obsm[name]
+    for name, values in embeddings.items():
+        adata.obsm[name] = values
+
+
+@torch.inference_mode()
+def describe_neighborhoods(
+    module: DiffAugModule, contract: DataContract, x: Matrix | StoredMatrix
+) -> NDArray[np.float32]:
+    """Semantic vectors of the cells' neighbourhoods, weights not varied, shape ``(n, 80)``."""
+    (y,) = _by_blocks(
+        lambda cells: (module.describe_neighborhoods(cells),),
+        contract,
+        x,
+        batch_size=_CELLS_AT_ONCE,
+        device=module.device,
+    )
+    return y
+
+
+def _by_blocks(
+    function: Callable[[Tensor], tuple[Tensor, ...]],
+    contract: DataContract,
+    x: Matrix | StoredMatrix,
+    *,
+    batch_size: int,
+    device: torch.device,
+) -> list[NDArray[np.float32]]:
+    """Apply a function to the selected features, to as many cells at once as memory allows."""
+
+    def computed(size: int) -> list[NDArray[np.float32]]:
+        blocks = [
+            [part.cpu() for part in function(to_tensor(contract.features(x[rows]), device))]
+            for rows in gen_batches(x.shape[0], size)
+        ]
+        return [torch.cat(parts).numpy() for parts in zip(*blocks, strict=True)]
+
+    return halved_once(min(batch_size, x.shape[0]), computed)
