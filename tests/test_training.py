@@ -9,6 +9,7 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from scdiffaug.module import DiffAugModule
 from scdiffaug.neighborhood import neighbor_mean
 from scdiffaug.pairs import batch_bounds
 from scdiffaug.preparing import training_cells
-from scdiffaug.training import best_precision
+from scdiffaug.training import DiffAugPlan, best_precision
 
 
 def _batch(model: scDiffAug, size: int = 400) -> dict[str, torch.Tensor]:
@@ -518,3 +519,26 @@ def test_weights_decay(pbmc: AnnData) -> None:
         model.train(max_epochs=20, weight_decay=decay, enable_progress_bar=False)
         ends[decay] = sum(float(p.detach().square().sum()) for p in model.module.parameters())
     assert ends[0.5] < ends[0.0]
+
+
+def test_a_gradient_is_cut_to_a_norm_of_ten_and_kept_as_it_was() -> None:
+    weight = torch.nn.Parameter(torch.zeros(4))
+    weight.grad = torch.full((4,), 50.0)
+    plan = SimpleNamespace(_epoch=[{}])
+    DiffAugPlan.configure_gradient_clipping(plan, torch.optim.SGD([weight], lr=1))
+    assert float(weight.grad.norm()) == pytest.approx(10)
+    assert float(plan._epoch[-1]["gradient_norm"]) == pytest.approx(100)
+
+
+def test_generated_views_of_deep_cells_have_no_more_reads_than_the_encoder_sees(
+    pbmc: AnnData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pbmc.X = pbmc.X * 1000
+    model = scDiffAug(pbmc)
+    batch, depths = _batch(model), []
+    sample = model.module.sample
+    monkeypatch.setattr(
+        model.module, "sample", lambda *a, **k: depths.append(k["depth"]) or sample(*a, **k)
+    )
+    _views(model, batch, generated=True)
+    assert float(depths[0].max()) == 10_000
