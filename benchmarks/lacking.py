@@ -33,6 +33,7 @@ DATASETS = (
     "cite_cbmc_8617_hvg2000",
     "pbmc3k_named",
     "cytof_huimmprofiling_20k",
+    "cytof_huimmprofiling_pbmc",
     "scatac_granja_hemato_14125",
 )
 SHARES = (0.1, 0.3, 0.5, 0.7)

@@ -6,17 +6,33 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from scdiffaug._checks import check_choice
 from scdiffaug.budget import Budget
 from scdiffaug.checkpoint import Checkpoints, described
 from scdiffaug.contract import DataContract
+from scdiffaug.features import FeatureSpace
 from scdiffaug.matrices import SUBSAMPLED, subsample
+from scdiffaug.module import Diffusion
 from scdiffaug.pairs import PairBatches
 from scdiffaug.preparing import training_cells
 from scdiffaug.processes import Hardware
 from scdiffaug.registering import RegisteringModel
 from scdiffaug.training import TrainingOptions, fit
+
+
+def choose_diffusion(requested: str, space: FeatureSpace) -> str:
+    """Check the forward process against the data, or choose it from them."""
+    check_choice("diffusion", requested, ("auto", *get_args(Diffusion)))
+    if requested == "counts" and not space.is_counts:
+        raise ValueError(
+            f"diffusion='counts' thins reads, but the data are {space.kind!r} values: pass the "
+            "layer that holds raw counts, or diffusion='gaussian'."
+        )
+    if requested != "auto":
+        return requested
+    return "counts" if space.is_counts else "gaussian"
 
 
 class FittingModel(RegisteringModel):

@@ -18,8 +18,8 @@ from scdiffaug.checkpoint import check_place
 from scdiffaug.contract import DataContract
 from scdiffaug.embedding import encode
 from scdiffaug.features import N_COMPONENTS
-from scdiffaug.fitting import FittingModel
-from scdiffaug.module import Condition, choose_diffusion
+from scdiffaug.fitting import FittingModel, choose_diffusion
+from scdiffaug.module import Condition
 from scdiffaug.objectives import ObjectiveName
 from scdiffaug.processes import Hardware, Strategy, check_draws_counts
 from scdiffaug.repulsion import USUAL_BALANCE, USUAL_RELATEDNESS

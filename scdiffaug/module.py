@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -13,7 +13,6 @@ from scvi.module.base import BaseModuleClass, LossOutput
 from torch import Tensor, nn
 
 from scdiffaug import diffusion, losses
-from scdiffaug._checks import check_choice
 from scdiffaug.features import FeatureSpace, PrincipalAxes
 from scdiffaug.marginals import FeatureScale
 from scdiffaug.matrices import Matrix, drawn_rows
@@ -42,19 +41,6 @@ _PROCESSES: dict[str, Callable[[], diffusion.ForwardProcess]] = {
     "counts": diffusion.CountThinning,
     "gaussian": diffusion.GaussianDiffusion,
 }
-
-
-def choose_diffusion(requested: str, space: FeatureSpace) -> str:
-    """Check the forward process against the data, or choose it from them."""
-    check_choice("diffusion", requested, ("auto", *get_args(Diffusion)))
-    if requested == "counts" and not space.is_counts:
-        raise ValueError(
-            f"diffusion='counts' thins reads, but the data are {space.kind!r} values: pass the "
-            "layer that holds raw counts, or diffusion='gaussian'."
-        )
-    if requested != "auto":
-        return requested
-    return "counts" if space.is_counts else "gaussian"
 
 
 class DiffAugModule(BaseModuleClass):
@@ -240,10 +226,19 @@ class DiffAugModule(BaseModuleClass):
         """
         if measured is None:
             inputs = self.axes(features)
+            around = self.neighborhood(inputs)
         else:
-            whole = as_of_whole_cells(features, self.profile[measured].sum(), self.space)
-            inputs = self.axes(whole, measured=measured[self.selected])
-        return self.inference(torch.lerp(inputs, self.neighborhood(inputs), _TO_NEIGHBORHOOD))
+            inputs, around = self._estimated(features, measured)
+        return self.inference(torch.lerp(inputs, around, _TO_NEIGHBORHOOD))
+
+    def _estimated(self, features: Tensor, measured: Tensor) -> tuple[Tensor, Tensor]:
+        """Components of cells and of their neighbourhoods, from the measured features alone."""
+        whole = as_of_whole_cells(features, self.profile[measured].sum(), self.space)
+        heard = measured[self.selected]
+        inputs, known = self.axes(whole, measured=heard), self.axes.known_of(heard)
+        around = self.neighborhood(inputs, known=known)
+        # Of a panel, components are the features themselves: some are not known at all.
+        return torch.where(known, inputs, around), around
 
     def describe_neighborhoods(
         self, features: Tensor, *, rng: torch.Generator | None = None

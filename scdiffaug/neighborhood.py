@@ -54,7 +54,12 @@ def neighbor_weights(x: Tensor, neighbors: Tensor, *, n_features: int) -> Tensor
 
 
 def neighbor_mean(
-    x: Tensor, neighbors: Tensor, *, n_features: int, rng: torch.Generator | None = None
+    x: Tensor,
+    neighbors: Tensor,
+    *,
+    n_features: int,
+    rng: torch.Generator | None = None,
+    known: Tensor | None = None,
 ) -> Tensor:
     """Weighted mean of a cell's neighbours, of the shape ``(n, n_components)`` of the cells.
 
@@ -64,8 +69,12 @@ def neighbor_mean(
         As in :func:`neighbor_weights`.
     rng
         Varies the weight of each neighbour at random, as in the Bayesian bootstrap (Rubin 1981).
+    known
+        Mask of the components by which cells are compared, shape ``(n_components,)``; in ``x``
+        the others are 0. By default all.
     """
-    weights = neighbor_weights(x, neighbors, n_features=n_features)
+    compared = neighbors if known is None else neighbors * known
+    weights = neighbor_weights(x, compared, n_features=n_features)
     if rng is not None:
         weights = weights * torch.empty_like(weights).exponential_(generator=rng)
         weights = weights / weights.sum(1, keepdim=True)
@@ -110,26 +119,26 @@ class NeighborMean(nn.Module):
         self.n_features, self.n_neighbors = n_features, n_neighbors
         self.register_buffer("references", torch.zeros(n_cells, n_components))
 
-    def forward(self, x: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, *, rng: torch.Generator | None = None, known: Tensor | None = None
+    ) -> Tensor:
         """Means, of the shape ``(n, n_components)`` of the cells; see :func:`neighbor_mean`."""
-        known = self._points(self.references)
-        half_squares = known.square().sum(1) / 2
+        points = self._points(self.references if known is None else self.references * known)
+        half_squares = points.square().sum(1) / 2
         at_once = _CELLS_AT_ONCE if x.device.type == "cpu" else _CELLS_AT_ONCE_ON_GPU
-        parts = [
-            neighbor_mean(
-                part, self._nearest(part, known, half_squares), n_features=self.n_features, rng=rng
-            )
-            for part in x.split(at_once)
-        ]
+        parts = []
+        for part in x.split(at_once):
+            near = self._nearest(part, points, half_squares)
+            parts += [neighbor_mean(part, near, n_features=self.n_features, rng=rng, known=known)]
         return torch.cat(parts)
 
     def _points(self, cells: Tensor) -> Tensor:
         return search_space(cells, n_features=self.n_features)
 
-    def _nearest(self, x: Tensor, known: Tensor, half_squares: Tensor) -> Tensor:
+    def _nearest(self, x: Tensor, points: Tensor, half_squares: Tensor) -> Tensor:
         # A matrix of cells by references, in float32 and for few cells at once.
         with torch.autocast(x.device.type, enabled=False):
-            nearness = (self._points(x) @ known.T).sub_(half_squares)
+            nearness = (self._points(x) @ points.T).sub_(half_squares)
         nearest = largest(nearness, self.n_neighbors + 1)
         is_itself = torch.isclose(self.references[nearest[:, 0]], x, atol=1e-3).all(1)
         others = torch.where(is_itself[:, None], nearest[:, 1:], nearest[:, :-1])

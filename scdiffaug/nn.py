@@ -101,7 +101,8 @@ class FixedProjection(nn.Module):
         """Components of features, shape ``(n, n_input)`` to ``(n, n_output)``.
 
         ``measured``: mask of the features that ``x`` has, shape ``(n_input,)``. Each component is
-        then the least-squares estimate from these, its own loadings alone considered.
+        then the least-squares estimate from these, its own loadings alone considered; 0 if it has
+        none.
         """
         centre, scale, axes = self.centre, self.scale, self.axes
         if measured is not None:
@@ -111,6 +112,10 @@ class FixedProjection(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             standardised = (x - centre).div_(scale)
             return standardised.clamp_(-MOST_DEVIATIONS, MOST_DEVIATIONS) @ axes
+
+    def known_of(self, measured: Tensor) -> Tensor:
+        """Mask of the components with loadings on measured features, shape ``(n_output,)``."""
+        return (self.axes[measured] != 0).any(0)
 
 
 class SemanticEncoder(nn.Module):

@@ -112,6 +112,23 @@ def test_names_of_other_capitals_are_hinted_at(
     assert "are there in other capitals: another species?" in caplog.text
 
 
+def test_markers_of_a_panel_are_taken_from_the_nearest_cells() -> None:
+    """Of two markers that say the same, one is as good as both."""
+    rng = np.random.default_rng(0)
+    side = np.repeat([-1.0, 1.0], 150)
+    values = np.stack([side, side, rng.normal(size=300)], axis=1) + rng.normal(size=(300, 3)) / 10
+    cells = AnnData(values.astype(np.float32))
+    cells.var_names = ["one", "other", "noise"]
+    model = scDiffAug(cells, diffusion="none")
+    model.train(max_epochs=30, enable_progress_bar=False)
+    y, few = (
+        model.get_latent_representation(part) for part in (cells, cells[:, ["other", "noise"]])
+    )
+    assert (
+        np.linalg.norm(few - y, axis=1).mean() < 0.2 * np.linalg.norm(y - y.mean(0), axis=1).mean()
+    )
+
+
 def test_of_less_than_a_tenth_nothing_is_embedded(halves: tuple[scDiffAug, AnnData]) -> None:
     model, query = halves
     with pytest.raises(ValueError, match=r"lacks \d+ of the model's 765 features"):
