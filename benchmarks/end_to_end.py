@@ -121,7 +121,7 @@ def _clock(spent: dict[str, float], stage: str, *, place: Any, function: str) ->
 
 def stages(name: str, n_cells: int) -> dict[str, Any]:
     """Seconds of ``tl.embed`` by stage, in this process."""
-    from scdiffaug import augmentation, contract, data, features, fitting, neighbors, tl
+    from scdiffaug import components, contract, data, fitting, model, neighbors, tl
 
     x, _ = resampled(name, n_cells)
     adata = ad.AnnData(x)
@@ -129,13 +129,13 @@ def stages(name: str, n_cells: int) -> dict[str, Any]:
     watched = [
         ("reading and checking", data, "read_matrix"),
         ("variable features", contract, "select_features"),
-        ("principal axes", features.PrincipalAxes, "fit"),
-        ("components", features.PrincipalAxes, "transform"),
+        ("principal axes", components.PrincipalAxes, "fit"),
+        ("components", components.PrincipalAxes, "transform"),
         ("neighbours", neighbors, "knn_indices"),
         ("weights of walks", neighbors, "jaccard_weights"),
         ("communities", neighbors.NeighborWalks, "communities"),
         ("training", fitting, "fit"),
-        ("embedding", augmentation, "encode"),
+        ("embedding", model, "encode"),
     ]
     with ExitStack() as clocks:
         for stage, place, function in watched:

@@ -71,8 +71,9 @@ class Categories:
         return np.random.default_rng(0).permutation(cells.n_obs)
 
     def explain(self, ax: Axes, *extra: Line2D) -> None:
-        """Add a legend outside the axes, in columns."""
-        handles = [*extra, *(legend_handle(*entry) for entry in self.palette.items())]
+        """Add a legend outside the axes, in columns; of more than 102 categories none."""
+        shown = self.palette if len(self.palette) <= len(_PALETTES[-1]) else {}
+        handles = [*extra, *(legend_handle(*entry) for entry in shown.items())]
         if handles:
             legend_beside(ax, handles)
 

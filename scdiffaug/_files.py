@@ -20,7 +20,13 @@ from scdiffaug.block_files import read_cells
 from scdiffaug.choosing import Depth, Keep, Target, group_names
 from scdiffaug.embedding import by_key, put, replaced
 from scdiffaug.model import scDiffAug
-from scdiffaug.storage import check_writable, is_left_aside, write_whole
+from scdiffaug.storage import (
+    check_writable,
+    is_left_aside,
+    read_description,
+    standing,
+    write_whole,
+)
 
 Summary = dict[str, Any]
 
@@ -73,6 +79,8 @@ class Training:
         """
         if self.folder is not None and not self.is_saved:
             check_writable(self.folder.parent)
+        if self.is_saved and self.folder is not None:
+            read_description(standing(self.folder))
         given = ("layer", "batch_key", "feature_space", "max_epochs")
         options = [f"--{name.replace('_', '-')}" for name in given if getattr(self, name)]
         if self.is_saved and options:
@@ -218,12 +226,18 @@ def report(
     cells, new, out = places
     _check_place(out, ".html", overwrite=overwrite)
     training.check()
+    if training.folder is not None and not training.is_saved:
+        raise FileNotFoundError(
+            f"{training.folder} holds no model: name the one that made {new}, or leave --model "
+            "out to train one for the report."
+        )
     adata, made = read_cells(cells), read_cells(new)
     held_out = None if checking.held_out is None else read_cells(checking.held_out)
     for each in (adata, made, held_out):
         if each is not None:
             group_names(each, checking.groupby, needed=np.arange(0))
-    model = training.finish(training.model(adata))
+    # A report looks at y, and makes no cells.
+    model = training.finish(training.model(adata, diffusion="none"))
     found = model.augmentation_report(
         made,
         adata,

@@ -200,7 +200,13 @@ def _check_sides(real: AnnData, new: AnnData, held_out: Cells | None) -> None:
         )
     if held_out is None:
         return
-    if n_known := int(held_out[0].obs_names.isin(real.obs_names).sum()):
+    n_known = int(held_out[0].obs_names.isin(real.obs_names).sum())
+    if n_known == held_out[0].n_obs:
+        raise ValueError(
+            "held_out holds the real cells that new ones were made from: pass cells that the "
+            "model never saw, or leave held_out out."
+        )
+    if n_known:
         logger.warning(
             "%d of %d held-out cells have names of real cells that new ones were made from: pass "
             "cells that the model never saw.",

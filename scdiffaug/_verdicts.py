@@ -193,8 +193,9 @@ RULES = {
     ),
     "own_source": Rule(
         title="Nearest to their own source",
-        how_to_read="Share of new cells whose nearest source cell is the one they were made "
-        "from; beside it, the same of real cells, one drawn from the 15 nearest to each source.",
+        how_to_read="Share of new cells whose nearest source cell, of those compared, is the one "
+        "they were made from; beside it, the same of real cells, one drawn from the 15 nearest to "
+        "each source. Of few sources each is nearest more easily.",
         good="New cells are seldom nearest to the cell they were made from.",
         below="",
         above="Many new cells are nearest to the very cell they were made from: they are "

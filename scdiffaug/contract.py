@@ -15,7 +15,8 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from scdiffaug import data, doubts, neighbors
-from scdiffaug.features import N_COMPONENTS, FeatureSpace, select_features
+from scdiffaug.components import N_COMPONENTS
+from scdiffaug.features import FeatureSpace, select_features
 from scdiffaug.matrices import (
     Matrix,
     StoredMatrix,
@@ -104,7 +105,8 @@ class DataContract:
             doubts.warn_of_intensities(first, space)
             doubts.warn_of_peaks(adata.var_names, space)
             doubts.warn_of_mixed_features(adata)
-            doubts.warn_of_lost_ones(first, space)
+            if not doubts.warn_of_mixed_scales(x, space):
+                doubts.warn_of_lost_ones(first, space)
         neighbors.check_enough(adata.n_obs, n_neighbors)
         contract = cls(
             setup=setup,

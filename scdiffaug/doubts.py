@@ -13,13 +13,15 @@ from scipy import sparse
 
 from scdiffaug.data import hint_at_other_names
 from scdiffaug.features import FeatureSpace, are_regions
-from scdiffaug.matrices import Bounds, Matrix, StoredMatrix, depths, stored_values
+from scdiffaug.matrices import Bounds, Matrix, StoredMatrix, depths, row_blocks, stored_values
 from scdiffaug.normalized import LARGEST_LOG_VALUE, find_scale, odd_cell
 
 logger = logging.getLogger("scdiffaug")
 
 # How many cells are searched for counts.
 _LOOKED_AT = 100
+# Share of the cells of which no doubt arises.
+_FEW_OF_A_SCALE = 0.02
 # Whole numbers that sum to more in a cell are no reads.
 _MOST_READS_OF_A_CELL = 1e7
 
@@ -139,8 +141,8 @@ def warn_of_odd_cells(x: Matrix | StoredMatrix, obs_names: pd.Index, space: Feat
     if (found := odd_cell(x)) is not None:
         scale, row = found
         logger.warning(
-            "Most cells hold %s of normalised counts, but %r does not: leave such cells out to "
-            "learn from counts; now all are read as logarithms.",
+            "Most cells hold %s of normalised counts, but %r does not: pass the counts, or leave "
+            "such cells out, to learn from counts; now all are read as logarithms.",
             scale,
             obs_names[row],
         )
@@ -155,6 +157,35 @@ def warn_of_intensities(x: Matrix, space: FeatureSpace) -> None:
             "(proteomics, cytometry), pass feature_space='raw'.",
             median,
         )
+
+
+def warn_of_mixed_scales(x: Matrix | StoredMatrix, space: FeatureSpace) -> bool:
+    """Warn if some cells hold whole numbers and others do not, as two files put together may.
+
+    Returns whether it did, as other advice then leads astray.
+    """
+    if space.is_counts:
+        return False
+    # Files are put together one after the other.
+    blocks = row_blocks(x)
+    ends = blocks if len(blocks) < 3 else [blocks[0], blocks[-1]]
+    share = np.concatenate([_are_whole(x[rows]) for rows in ends]).mean()
+    if _FEW_OF_A_SCALE < share < 1 - _FEW_OF_A_SCALE:
+        logger.warning(
+            "%.0f%% of the cells hold whole numbers, as counts are, and the others do not: if "
+            "they come from several files, put all on one scale.",
+            100 * share,
+        )
+        return True
+    return False
+
+
+def _are_whole(x: Matrix) -> NDArray[np.bool_]:
+    """Cells all of whose values are whole numbers, some of them above 0."""
+    values = sparse.csr_matrix(x)
+    row = np.repeat(np.arange(x.shape[0]), np.diff(values.indptr))
+    broken = np.bincount(row, values.data % 1 != 0, minlength=x.shape[0]) > 0
+    return ~broken & (depths(values) > 0)
 
 
 def warn_of_sparse_values(x: Matrix) -> None:

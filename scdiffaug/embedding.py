@@ -63,7 +63,7 @@ def replaced(obsm: Mapping[str, Any], key: str) -> list[str]:
 
 def put(adata: AnnData, embeddings: Mapping[str, NDArray[np.float32]]) -> None:
     """Write what :func:`by_key` gives into ``.obsm``, in place of an earlier embedding."""
-    for name in replaced(adata.obsm, next(iter(embeddings))):
+    for name in set(replaced(adata.obsm, next(iter(embeddings)))) - set(embeddings):
         del adata.obsm[name]
     for name, values in embeddings.items():
         adata.obsm[name] = values

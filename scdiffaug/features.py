@@ -16,31 +16,25 @@ import torch
 from anndata import AnnData
 from numpy.typing import NDArray
 from scipy import sparse
-from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler, normalize
-from sklearn.utils import gen_batches
 
 from scdiffaug import normalized
 from scdiffaug._checks import check_choice
 from scdiffaug._threads import torch_threads_kept
-from scdiffaug.matrices import Bounds, Matrix, StoredMatrix, row_blocks, stored_values, to_dense
-from scdiffaug.neighborhood import search_space
-from scdiffaug.nn import MOST_DEVIATIONS
+from scdiffaug.matrices import Bounds, Matrix, StoredMatrix, row_blocks, stored_values
 
 Kind = Literal["counts", "peaks", "log", "raw"]
 
-# Components that the encoder sees, by default.
-N_COMPONENTS = 50
 # The cofactor cytometrists use for mass cytometry.
 _ARCSINH_COFACTOR = 5.0
-_MOST_CELLS_FITTED = 20_000
+# Share of the values beyond which those that may be negative are intensities.
+_MANY_LARGE = 0.1
 # A few variable genes say what a cell is, but it takes many open peaks.
 _N_TOP_GENES, _N_TOP_PEAKS = 2000, 20_000
 # Chromosome, start and end, as in "chr1:9776-10668".
 _PEAK_NAME = re.compile(r"[\w.]+[:_-]\d+[_-]\d+")
 # Peaks have a smaller share of values above zero; panels of proteins have fewer zeros.
 _MOST_OPEN = 0.5
-_CELLS_AT_ONCE = 4096
 # Batches with fewer cells have no say in which features vary.
 _FEWEST_OF_BATCH = 20
 _TOO_MANY_READS = 2**31
@@ -90,8 +84,7 @@ class FeatureSpace:
             if requested == "counts" and _are_peaks(x, names):
                 requested = "peaks"
         _check_fits(requested, found)
-        is_large = found.lowest >= 0 and found.highest > normalized.LARGEST_LOG_VALUE
-        is_intensity = requested == "raw" and is_large
+        is_intensity = requested == "raw" and _are_intensities(x, found)
         return cls(requested, _ARCSINH_COFACTOR if is_intensity else None)  # type: ignore[arg-type]
 
     @property
@@ -181,6 +174,20 @@ def _guess(found: Bounds) -> Kind:
     return "log" if found.highest <= normalized.LARGEST_LOG_VALUE else "raw"
 
 
+def _are_intensities(x: Matrix | StoredMatrix, found: Bounds) -> bool:
+    """Whether values are large; those of cytometers may be negative, and so are scaled ones.
+
+    Of scaled values, which have a deviation of 1, hardly any are above the cofactor.
+    """
+    if found.highest <= normalized.LARGEST_LOG_VALUE:
+        return False
+    if found.lowest >= 0:
+        return True
+    some = x[row_blocks(x)[0]]
+    n_large = np.count_nonzero(stored_values(some) > _ARCSINH_COFACTOR)
+    return bool(n_large > _MANY_LARGE * some.shape[0] * some.shape[1])
+
+
 def _check_fits(requested: str, found: Bounds) -> None:
     """Raise ValueError where values are not what was asked for."""
     if requested != "raw" and found.lowest < 0:
@@ -227,14 +234,9 @@ def _count_like_peaks(x: Matrix | StoredMatrix) -> bool:
     return bool(is_sparse and n_open and (two > max(one, three) or one == n_open))
 
 
-def _n_open(x: Matrix) -> NDArray[np.int64]:
-    """In how many cells each peak is open, shape ``(d,)``."""
-    return np.asarray((x > 0).sum(0)).ravel()
-
-
 def _most_open(x: Matrix, n_top: int) -> NDArray[np.int64]:
     """Positions of the peaks open in the most cells, and in at least one, ascending."""
-    n_open = _n_open(x)
+    n_open = np.asarray((x > 0).sum(0)).ravel()
     most = np.argsort(-n_open, kind="stable")[:n_top]
     return np.sort(most[n_open[most] > 0])
 
@@ -310,90 +312,3 @@ def _of_large_batches(x: Matrix, batch: NDArray[Any]) -> AnnData:
     # Made from values, not categories: one without cells would stop scanpy.
     cells.obs["batch"] = pd.Categorical(batch[is_large])
     return cells
-
-
-@dataclass(frozen=True)
-class PrincipalAxes:
-    """Projection from features to the principal components that the encoder sees.
-
-    Parameters
-    ----------
-    centre, scale
-        Mean of each feature and what its values are divided by, shape ``(k,)``.
-    axes
-        Projection, shape ``(k, m)``.
-    """
-
-    centre: NDArray[np.float32]
-    scale: NDArray[np.float32]
-    axes: NDArray[np.float32]
-
-    @classmethod
-    def fit(
-        cls, features: Matrix, *, n_components: int = N_COMPONENTS, seed: int, tf_idf: bool = False
-    ) -> PrincipalAxes:
-        r"""Axes of standardised features, of at most 20,000 cells drawn at random.
-
-        Standardised values are clipped at ten, and components divided by one standard deviation,
-        that of them all. A panel of no more features than components is only centred and divided.
-
-        Parameters
-        ----------
-        features
-            Shape ``(n, k)``, on the scale the networks see.
-        n_components
-            Largest number of axes.
-        seed
-            Seed of the draw and of the decomposition.
-        tf_idf
-            Whether features are term frequencies, which are weighted by inverse document
-            frequency, :math:`\log(1 + n / n_{open})`, and not standardised: latent semantic
-            indexing (Cusanovich et al. 2015), except that features are centred.
-        """
-        if features.shape[0] > _MOST_CELLS_FITTED:
-            rng = np.random.default_rng(seed)
-            features = features[rng.choice(features.shape[0], _MOST_CELLS_FITTED, replace=False)]
-        if tf_idf and features.shape[1] > n_components:
-            return cls._of_frequencies(features, n_components=n_components, seed=seed)
-        dense = to_dense(features)
-        centre, n_features = dense.mean(0), dense.shape[1]
-        if n_features <= n_components:
-            spread = np.full(n_features, max(float((dense - centre).std()), 1e-3), np.float32)
-            return cls(centre, spread, np.eye(n_features, dtype=np.float32))
-        scale = np.maximum(dense.std(0), np.float32(1e-3))
-        standardised = _standardised(dense, centre, scale)
-        pca = PCA(min(n_components, len(dense) - 1), random_state=seed).fit(standardised)
-        spread = np.sqrt(pca.explained_variance_.mean())
-        return cls(centre, scale, (pca.components_.T / spread).astype(np.float32))
-
-    @classmethod
-    def _of_frequencies(cls, features: Matrix, *, n_components: int, seed: int) -> PrincipalAxes:
-        frequencies = sparse.csr_matrix(features)
-        weights = np.log1p(frequencies.shape[0] / np.maximum(_n_open(frequencies), 1))
-        weighted = frequencies @ sparse.diags(weights.astype(np.float32))
-        most = min(n_components, frequencies.shape[0] - 1)
-        pca = PCA(most, svd_solver="arpack", random_state=seed).fit(weighted)
-        spread = np.sqrt(pca.explained_variance_.mean())
-        centre = np.asarray(frequencies.mean(0), dtype=np.float32).ravel()
-        axes = (pca.components_.T / spread).astype(np.float32)
-        return cls(centre, (1 / weights).astype(np.float32), axes)
-
-    def transform(self, features: Matrix) -> NDArray[np.float32]:
-        """Components of cells, shape ``(n, m)``."""
-        blocks = gen_batches(features.shape[0], _CELLS_AT_ONCE)
-        parts = [
-            _standardised(to_dense(features[block]), self.centre, self.scale) @ self.axes
-            for block in blocks
-        ]
-        return np.concatenate(parts)
-
-    def search_space(self, components: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Points among which neighbours are searched, as in :mod:`scdiffaug.neighborhood`."""
-        points = torch.from_numpy(components)
-        return search_space(points, n_features=len(self.axes)).numpy()
-
-
-def _standardised(
-    dense: NDArray[np.float32], centre: NDArray[np.float32], scale: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    return np.clip((dense - centre) / scale, -MOST_DEVIATIONS, MOST_DEVIATIONS)

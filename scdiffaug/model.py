@@ -15,9 +15,9 @@ from scdiffaug import data, doubts
 from scdiffaug._checks import check_choice, check_flag, check_seed, check_whole
 from scdiffaug.budget import Budget, n_trained_on
 from scdiffaug.checkpoint import check_place
+from scdiffaug.components import N_COMPONENTS
 from scdiffaug.contract import DataContract
 from scdiffaug.embedding import encode
-from scdiffaug.features import N_COMPONENTS
 from scdiffaug.fitting import FittingModel, choose_diffusion
 from scdiffaug.module import Condition
 from scdiffaug.objectives import ObjectiveName
@@ -51,7 +51,8 @@ class scDiffAug(FittingModel):
         recovered first, and new cells are normalised as their sources are. ``"peaks"``: counts of
         accessible regions; the encoder sees which are open (TF-IDF), all else is as with counts.
         ``"log"``: non-negative logarithms, used as they are. ``"raw"``: any real values; arcsinh
-        with cofactor 5 is applied if none is negative and the largest is above 30. ``"auto"``
+        with cofactor 5 is applied to intensities (the largest above 30, and none negative or a
+        tenth above 5). ``"auto"``
         takes negative values as raw, whole numbers and log-normalised counts as counts, others up
         to 30 as logarithms, all else as raw. It takes counts as peaks if most features are named
         as regions (``chr1:9776-10668``), or if most values are zero and, of the others, 2 is more

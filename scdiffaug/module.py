@@ -13,7 +13,8 @@ from scvi.module.base import BaseModuleClass, LossOutput
 from torch import Tensor, nn
 
 from scdiffaug import diffusion, losses
-from scdiffaug.features import FeatureSpace, PrincipalAxes
+from scdiffaug.components import PrincipalAxes
+from scdiffaug.features import FeatureSpace
 from scdiffaug.marginals import FeatureScale
 from scdiffaug.matrices import Matrix, drawn_rows
 from scdiffaug.measured import as_of_whole_cells, mean_shares

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from scdiffaug import data, matrices, neighbors
 from scdiffaug._randomness import seed_of
 from scdiffaug._threads import torch_threads_kept
+from scdiffaug.components import PrincipalAxes
 from scdiffaug.contract import DataContract
-from scdiffaug.features import PrincipalAxes
 from scdiffaug.layouts import community_layout
 from scdiffaug.matrices import Matrix, Rows, StoredMatrix, drawn_rows, row_blocks, subsample, taken
 from scdiffaug.neighborhood import neighbor_weights

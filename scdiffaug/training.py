@@ -372,8 +372,7 @@ def fit(
     module.to(trainer.strategy.root_device).eval()
     if (n_trained := len(plan.records)) < options.max_epochs:
         logger.warning(
-            "Training was stopped after %d of %d epochs: the model can be used, but learnt less "
-            "than it would have.",
+            "Training was stopped after %d of %d epochs: it learnt less than it would have.",
             n_trained,
             options.max_epochs,
         )

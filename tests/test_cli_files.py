@@ -399,3 +399,20 @@ def test_a_file_of_an_old_anndata_is_embedded(tmp_path: Path, cells: Path) -> No
         result = run("embed", old, out, "--max-epochs", 1, "--quiet")
     assert result.exit_code == 0, result.output
     assert {"X_pca", "X_scdiffaug"} <= set(anndata.read_h5ad(out).obsm)
+
+
+def test_a_report_trains_no_model_in_a_folder_that_has_none(
+    tmp_path: Path, cells: Path, model: Path
+) -> None:
+    new, page = tmp_path / "new.h5ad", tmp_path / "report.html"
+    assert run("augment", cells, new, "--model", model, "--steps", 1).exit_code == 0
+    typo = tmp_path / "typo"
+    assert f"{typo} holds no model: name" in failure("report", cells, new, page, "--model", typo)
+    assert not typo.exists()
+
+
+def test_a_folder_without_a_model_is_not_said_to_have_one(tmp_path: Path, cells: Path) -> None:
+    (tmp_path / "junk").mkdir()
+    (tmp_path / "junk" / "notes.txt").touch()
+    words = ("--model", tmp_path / "junk", "--max-epochs", 2)
+    assert "no saved scDiffAug model" in failure("embed", cells, tmp_path / "out.h5ad", *words)

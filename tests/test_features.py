@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,9 +14,9 @@ from scipy import sparse
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
-from scdiffaug import features as features_module
-from scdiffaug import scDiffAug
-from scdiffaug.features import FeatureSpace, PrincipalAxes, select_features
+from scdiffaug import components, scDiffAug
+from scdiffaug.components import PrincipalAxes
+from scdiffaug.features import FeatureSpace, select_features
 from scdiffaug.nn import FixedProjection
 
 
@@ -82,7 +83,7 @@ def test_fixed_projection_is_the_same_in_torch(features):
 
 
 def test_axes_of_many_cells_are_fitted_on_a_draw_of_them(features, monkeypatch):
-    monkeypatch.setattr(features_module, "_MOST_CELLS_FITTED", 200)
+    monkeypatch.setattr(components, "_MOST_CELLS_FITTED", 200)
     rows = np.random.default_rng(3).choice(300, 200, replace=False)
     found = PrincipalAxes.fit(features, n_components=10, seed=3)
     wanted = PrincipalAxes.fit(features[rows], n_components=10, seed=3)
@@ -176,3 +177,32 @@ def test_a_batch_of_19_cells_has_no_say_in_which_genes_vary(pbmc: AnnData) -> No
     np.testing.assert_array_equal(
         together, select_features(x[19:], space, n_top=50, batch=batch[19:])
     )
+
+
+@pytest.mark.parametrize(
+    ("values", "cofactor"),
+    [
+        (lambda x: x - 1, 5.0),
+        (lambda x: 3 * x - 10, 5.0),
+        (lambda x: (x - x.mean(0)) / x.std(0), None),
+    ],
+    ids=["a negative one", "compensated", "scaled"],
+)
+def test_intensities_may_be_negative(values, cofactor):
+    x = np.random.default_rng(0).lognormal(2, 1.5, size=(500, 8)).astype(np.float32)
+    x[0, 0] = 1e4
+    assert FeatureSpace.decide(values(x)) == FeatureSpace("raw", cofactor)
+
+
+def test_counts_beside_logarithms_are_told(
+    pbmc: AnnData, caplog: pytest.LogCaptureFixture
+) -> None:
+    logs = pbmc[300:].copy()
+    sc.pp.normalize_total(logs, target_sum=1e4)
+    sc.pp.log1p(logs)
+    both = ad.concat([pbmc[:300], logs], index_unique="-", keys=["one", "two"])
+    scDiffAug(both)
+    assert "43% of the cells hold whole numbers, as counts are, and the others do not" in (
+        caplog.text
+    )
+    assert "np.rint" not in caplog.text

@@ -188,6 +188,15 @@ def test_damaged_model_is_refused(trained: scDiffAug, tmp_path: Path) -> None:
         scDiffAug.load(tmp_path / "model")
 
 
+def test_a_view_that_has_an_embedding_keeps_it_until_it_has_another(trained: scDiffAug) -> None:
+    adata = trained.adata.copy()
+    tl.embed(adata, trained)
+    part = adata[:50]
+    with pytest.warns(ad.ImplicitModificationWarning, match="Setting element") as found:
+        tl.embed(part, trained)
+    assert not [w for w in found if "Removing" in str(w.message)]
+
+
 def test_query_features_are_aligned_by_name(trained: scDiffAug) -> None:
     shuffled = trained.adata[:, ::-1].copy()
     np.testing.assert_array_equal(

@@ -13,7 +13,8 @@ from sklearn.decomposition import PCA
 
 from scdiffaug import scDiffAug
 from scdiffaug.benchmark.inputs import prepare_cells
-from scdiffaug.features import FeatureSpace, PrincipalAxes, select_features
+from scdiffaug.components import PrincipalAxes
+from scdiffaug.features import FeatureSpace, select_features
 from scdiffaug.preparing import training_cells
 
 N_CELLS, N_PEAKS = 240, 400

@@ -16,8 +16,9 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from scipy import sparse
 
+from scdiffaug.components import PrincipalAxes
 from scdiffaug.contract import DataContract
-from scdiffaug.features import FeatureSpace, PrincipalAxes
+from scdiffaug.features import FeatureSpace
 
 DTYPES = (
     *(np.int8, np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.int64, np.uint64),

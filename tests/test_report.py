@@ -310,8 +310,12 @@ def test_swapped_cells_are_refused(trained: scDiffAug, new: AnnData) -> None:
 def test_held_out_cells_that_are_known_are_said(
     trained: scDiffAug, new: AnnData, caplog: pytest.LogCaptureFixture
 ) -> None:
-    trained.augmentation_report(new, held_out=trained.adata[:40].copy(), **FEW)
-    assert "40 of 40 held-out cells have names of real cells" in caplog.text
+    held_out = trained.adata[:40].copy()
+    held_out.obs_names = [
+        f"new {k}" if k % 2 else name for k, name in enumerate(held_out.obs_names)
+    ]
+    trained.augmentation_report(new, held_out=held_out, **FEW)
+    assert "20 of 40 held-out cells have names of real cells" in caplog.text
 
 
 def test_cells_that_strayed_into_a_group_of_which_none_are_made_are_found(
@@ -391,3 +395,8 @@ def test_errors_name_the_cells_that_they_are_about(trained: scDiffAug, new: AnnD
     del nameless.obs["cell_type"]
     with pytest.raises(KeyError, match=r"groupby='cell_type' not found in new\.obs"):
         trained.augmentation_report(nameless, groupby="cell_type")
+
+
+def test_held_out_cells_that_are_the_sources_are_refused(trained: scDiffAug, new: AnnData) -> None:
+    with pytest.raises(ValueError, match="held_out holds the real cells"):
+        trained.augmentation_report(new, held_out=trained.adata[:300].copy())

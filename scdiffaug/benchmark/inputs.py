@@ -23,9 +23,9 @@ from scdiffaug._checks import check_number, check_whole
 from scdiffaug.benchmark._worker import write_matrix
 from scdiffaug.benchmark.processes import digest_of
 from scdiffaug.block_files import read_cells
+from scdiffaug.components import PrincipalAxes
 from scdiffaug.contract import DataContract
 from scdiffaug.data import check_key
-from scdiffaug.features import PrincipalAxes
 from scdiffaug.matrices import Matrix, to_dense
 from scdiffaug.metrics._inputs import Values
 from scdiffaug.storage import written_aside

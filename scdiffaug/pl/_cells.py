@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from scdiffaug import data
 from scdiffaug._checks import check_cells, check_name, check_number
 from scdiffaug._colours import GREY, HIGHLIGHT, Palette, colouring, has_values, legend_handle
 from scdiffaug.pl._figure import check_axes, new_axes, result
@@ -144,8 +145,8 @@ def augmentation(
     TypeError
         If an argument is of the wrong type.
     ValueError
-        If features of the model are missing, ``size`` is not above 0, or ``palette`` or ``cmap``
-        lacks or misnames a colour.
+        If real and augmented cells are swapped, features of the model are missing, ``size`` is
+        not above 0, or ``palette`` or ``cmap`` lacks or misnames a colour.
 
     Examples
     --------
@@ -160,6 +161,8 @@ def augmentation(
     """
     check_cells("adata", adata)
     check_cells("new", new)
+    if "is_augmented" not in new.obs and data.are_made(adata.obs):
+        raise ValueError("adata holds augmented cells, new does not: pass the real cells first.")
     _check_look(ax, size)
     if color is not None:
         check_name("color", color)
