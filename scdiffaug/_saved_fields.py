@@ -61,7 +61,8 @@ class SavedFields:
         """
         digests = ("weights_sha256", "adata_sha256")
         names = ("contract", "module", "is_trained", "history", *digests)
-        _check_fields("model.json", saved, (*names, "schema_version", "description_sha256"))
+        of_file = ("schema_version", "saved_by", "description_sha256")
+        _check_fields("model.json", saved, (*names, *of_file))
         check_flag("is_trained", saved["is_trained"])
         _check_contract(saved["contract"])
         _check_module(saved["module"])

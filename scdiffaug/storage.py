@@ -13,6 +13,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -70,8 +71,13 @@ def write_model(
 
 
 def sealed(description: Mapping[str, Any], weights: bytes) -> dict[str, Any]:
-    """A description with its version, and the sha256 of itself and of the weights' file."""
-    body = {**description, "schema_version": SCHEMA_VERSION, "weights_sha256": sha256(weights)}
+    """A description with its versions, and the sha256 of itself and of the weights' file."""
+    body = {
+        **description,
+        "schema_version": SCHEMA_VERSION,
+        "saved_by": f"scdiffaug {version('scdiffaug')}",
+        "weights_sha256": sha256(weights),
+    }
     return {**body, "description_sha256": _digest(body)}
 
 
@@ -127,10 +133,11 @@ def read_description(folder: Path) -> dict[str, Any]:
 def _check_seal(folder: Path, saved: Any) -> None:
     if not isinstance(saved, dict):
         raise damaged(folder, f"{_DESCRIPTION} holds no JSON object")
-    version = saved.get("schema_version")
-    if version != SCHEMA_VERSION or isinstance(version, bool):
+    schema = saved.get("schema_version")
+    if schema != SCHEMA_VERSION or isinstance(schema, bool):
+        maker = f" ({saved['saved_by']})" if isinstance(saved.get("saved_by"), str) else ""
         raise ValueError(
-            f"The model in {folder} has schema version {version!r}, this scdiffaug reads "
+            f"The model in {folder} has schema version {schema!r}{maker}, this scdiffaug reads "
             f"{SCHEMA_VERSION}: load it with the version that saved it, or train it again."
         )
     body = {name: value for name, value in saved.items() if name != "description_sha256"}

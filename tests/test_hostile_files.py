@@ -222,6 +222,10 @@ HOSTILE: dict[str, tuple[Damage, str]] = {
         _json_text(b'{"schema_version": 2}'),
         "has schema version 2, .*: load it with the version that saved it, or train it again",
     ),
+    "other maker": (
+        _json_text(b'{"schema_version": 99, "saved_by": "scdiffaug 2.0"}'),
+        r"has schema version 99 \(scdiffaug 2.0\), this scdiffaug reads",
+    ),
     "newer version": (_json_text(b'{"schema_version": 99}'), "has schema version 99"),
     "version as text": (_json_text(b'{"schema_version": "5"}'), "has schema version '5'"),
     "no seal": (
