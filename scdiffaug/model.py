@@ -68,7 +68,7 @@ class scDiffAug(FittingModel):
         Neighbours per cell, in the graph on which positives are drawn and communities found, and
         in the neighbourhood that the generator is conditioned on.
     n_semantic, n_projection
-        Dimensions of the two embeddings, y and z.
+        Dimensions of the two embeddings, y and z; of y eight or more where it guides a generator.
     objective
         What the encoder learns from the positives: the paper's soft contrastive loss, or
         ``"infonce"`` (SimCLR), ``"byol"``, ``"simsiam"``, ``"moco"`` or ``"vicreg"``. The last
