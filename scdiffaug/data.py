@@ -346,8 +346,8 @@ def align_features(
         )
     raise ValueError(
         f"{argument} lacks {len(missing)} of the model's {len(var_names)} features, e.g. "
-        f"{', '.join(map(repr, missing[:5]))}: train on features that all cells share, or add as "
-        f"zeros those that no cell expresses.{hint}"
+        f"{', '.join(map(repr, missing[:5]))}: add as zeros those that no cell expresses, or "
+        f"train on features that all cells share.{hint}"
     )
 
 
