@@ -191,8 +191,7 @@ def _check_enough(n: int, made: Rows, sources: Rows, *, others: Rows, max_cells:
 
 
 def _check_sides(real: AnnData, new: AnnData, held_out: Cells | None) -> None:
-    if "is_augmented" not in new.obs and data.are_made(real.obs):
-        raise ValueError("adata holds augmented cells, new does not: pass the new cells first.")
+    data.check_not_swapped(real, new, first="new")
     if "start_obs_name" in new.obs and "source_obs_name" not in new.obs:
         raise ValueError(
             "new holds interpolated cells, which are a sample of no real ones: report on cells "

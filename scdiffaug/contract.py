@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from scdiffaug import data, doubts, neighbors
+from scdiffaug._checks import check_cells
 from scdiffaug.components import N_COMPONENTS
 from scdiffaug.features import FeatureSpace, select_features
 from scdiffaug.matrices import (
@@ -32,7 +34,7 @@ logger = logging.getLogger("scdiffaug")
 _ROOM_OF_DEPTH = 2
 
 # Of fewer of its features than this share, no cell is embedded (benchmarks/NOTES.md, 57).
-LEAST_MEASURED = 0.1
+_LEAST_MEASURED = 0.1
 
 # Where files of new cells record that X holds what real cells hold in a layer.
 X_HOLDS = "x_holds_layer"
@@ -201,19 +203,18 @@ class DataContract:
         None if they have all, or so few of those that the encoder sees that :meth:`read` is to
         refuse the cells.
         """
-        data.check_frame(adata)
+        check_cells("adata", adata)
         there = pd.Index(self.var_names).isin(adata.var_names)
-        enough = there[list(self.selected)].mean() >= LEAST_MEASURED
+        enough = there[list(self.selected)].mean() >= _LEAST_MEASURED
         return there if enough and not there.all() else None
 
     def of_measured(self, measured: NDArray[np.bool_]) -> DataContract:
         """The contract of cells that have these features alone; it expects no depth of them."""
-        kept = np.flatnonzero(measured[list(self.selected)])
         place = np.cumsum(measured) - 1
         return replace(
             self,
-            var_names=tuple(np.array(self.var_names, dtype=object)[measured]),
-            selected=tuple(place[np.array(self.selected)[kept]].tolist()),
+            var_names=tuple(compress(self.var_names, measured)),
+            selected=tuple(int(place[column]) for column in self.selected if measured[column]),
             depth=None,
         )
 

@@ -80,9 +80,12 @@ def has_x(adata: AnnData) -> bool:
         return False
 
 
-def are_made(obs: pd.DataFrame) -> bool:
-    """Whether all cells say that they are augmented; missing values say nothing."""
-    return "is_augmented" in obs and bool(obs["is_augmented"].isin([True]).all())
+def check_not_swapped(adata: AnnData, new: AnnData, *, first: str) -> None:
+    """Raise ValueError if all real cells say that they are augmented, and new ones do not."""
+    made = "is_augmented" in adata.obs and adata.obs["is_augmented"].isin([True]).all()
+    if made and "is_augmented" not in new.obs:
+        what = "adata holds augmented cells, new does not"
+        raise ValueError(f"{what}: pass the {first} cells first.")
 
 
 def source_rows(made: pd.DataFrame, known: pd.Index) -> Rows:

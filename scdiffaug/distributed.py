@@ -266,10 +266,7 @@ def _run(job: _Job, out: str | Path, client: Client | str | None) -> None:
 def _scale(job: _Job) -> LogScale | None:
     """On which scale the cells hold counts, told from the first block."""
     model, first = _cells(job, 0)
-    contract = model._contract
-    if job.verb == "embed" and (measured := contract.measured_in(first)) is not None:
-        doubts.warn_of_unmeasured(contract.selected_names, first)
-        contract = contract.of_measured(measured)
+    contract = model._contract_for(first)[0] if job.verb == "embed" else model._contract
     return Scales(contract, *contract.read(first)).scale
 
 

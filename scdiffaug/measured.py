@@ -23,8 +23,8 @@ def mean_shares(x: Matrix, space: FeatureSpace) -> NDArray[np.floating[Any]]:
     space
         Their feature space.
     """
-    counted = (x > 0).astype(np.float32) if space.kind == "peaks" else x
-    return np.asarray(normalize(counted, norm="l1").mean(0)).ravel()
+    shares = space.features(x) if space.kind == "peaks" else normalize(x, norm="l1")
+    return np.asarray(shares.mean(0)).ravel()
 
 
 def as_of_whole_cells(features: Tensor, share: Tensor, space: FeatureSpace) -> Tensor:

@@ -52,9 +52,9 @@ class scDiffAug(FittingModel):
         accessible regions; the encoder sees which are open (TF-IDF), all else is as with counts.
         ``"log"``: non-negative logarithms, used as they are. ``"raw"``: any real values; arcsinh
         with cofactor 5 is applied to intensities (the largest above 30, and none negative or a
-        tenth above 5). ``"auto"``
-        takes negative values as raw, whole numbers and log-normalised counts as counts, others up
-        to 30 as logarithms, all else as raw. It takes counts as peaks if most features are named
+        tenth above 5). ``"auto"`` takes negative values as raw, whole numbers and log-normalised
+        counts as counts, others up to 30 as logarithms, all else as raw. It takes counts as peaks
+        if most features are named
         as regions (``chr1:9776-10668``), or if most values are zero and, of the others, 2 is more
         frequent than 1 and 3 (a fragment has two ends) or all are 1.
     n_top_features
@@ -387,12 +387,8 @@ class scDiffAug(FittingModel):
         if batch_size is not None:
             check_whole("batch_size", batch_size)
         self._check_if_trained(warn=False)
-        cells, contract = self._given(adata), self._contract
-        measured = contract.measured_in(cells)
-        if measured is not None:
-            if warns:
-                doubts.warn_of_unmeasured(contract.selected_names, cells)
-            contract = contract.of_measured(measured)
+        cells = self._given(adata)
+        contract, measured = self._contract_for(cells, warns=warns)
         x = contract.read(cells, indices)[1]
         contract.warn_of_depth(x)
         return encode(self.module, contract, x, measured=measured, batch_size=batch_size)

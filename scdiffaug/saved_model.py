@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scvi.model.base import BaseModelClass
 from torch import Tensor
 
-from scdiffaug import data, storage
+from scdiffaug import data, doubts, storage
 from scdiffaug._checks import check_flag, check_path
 from scdiffaug._randomness import seed_of
 from scdiffaug._saved_fields import SavedFields
@@ -279,6 +279,17 @@ class SavedModel(BaseModelClass):
         cells, x = self._contract.read(self._given(adata), indices)
         self._contract.warn_of_depth(x)
         return cells, x
+
+    def _contract_for(
+        self, cells: AnnData, *, warns: bool = True
+    ) -> tuple[DataContract, NDArray[np.bool_] | None]:
+        """The contract by which cells are embedded, and which features they have if not all."""
+        measured = self._contract.measured_in(cells)
+        if measured is None:
+            return self._contract, None
+        if warns:
+            doubts.warn_of_unmeasured(self._contract.selected_names, cells)
+        return self._contract.of_measured(measured), measured
 
     def _given(self, adata: AnnData | None) -> AnnData:
         """The cells that were passed, by default the model's own."""

@@ -161,8 +161,7 @@ def augmentation(
     """
     check_cells("adata", adata)
     check_cells("new", new)
-    if "is_augmented" not in new.obs and data.are_made(adata.obs):
-        raise ValueError("adata holds augmented cells, new does not: pass the real cells first.")
+    data.check_not_swapped(adata, new, first="real")
     _check_look(ax, size)
     if color is not None:
         check_name("color", color)
