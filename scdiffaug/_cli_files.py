@@ -203,10 +203,18 @@ def report(
     training = _training(locals())
     from scdiffaug import _files
 
-    checking = _files.Checking(held_out=held_out, groupby=groupby, max_cells=max_cells, seed=seed)
-    places = (cells, new, out)
     found = or_fail(
-        lambda: _files.report(places, training=training, checking=checking, overwrite=overwrite)
+        lambda: _files.report(
+            cells,
+            new,
+            out,
+            training=training,
+            held_out=held_out,
+            groupby=groupby,
+            max_cells=max_cells,
+            seed=seed,
+            overwrite=overwrite,
+        )
     )
     worries = found["worries"] or ["Nothing to worry about was found."]
     _say(found, [f"Wrote {out}", *(f"- {words}" for words in worries)], as_json=as_json)

@@ -135,16 +135,6 @@ class Making:
     seed: int | None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Checking:
-    """The options of :meth:`scdiffaug.scDiffAug.augmentation_report`."""
-
-    held_out: Path | None
-    groupby: str | None
-    max_cells: int
-    seed: int | None
-
-
 def embed(
     cells: Path,
     out: Path,
@@ -220,10 +210,18 @@ def augment(
 
 
 def report(
-    places: tuple[Path, Path, Path], *, training: Training, checking: Checking, overwrite: bool
+    cells: Path,
+    new: Path,
+    out: Path,
+    *,
+    training: Training,
+    held_out: Path | None,
+    groupby: str | None,
+    max_cells: int,
+    seed: int | None,
+    overwrite: bool,
 ) -> Summary:
     """Write the page that compares new cells with real ones."""
-    cells, new, out = places
     _check_place(out, ".html", overwrite=overwrite)
     training.check()
     if training.folder is not None and not training.is_saved:
@@ -232,20 +230,20 @@ def report(
             "out to train one for the report."
         )
     adata, made = read_cells(cells), read_cells(new)
-    held_out = None if checking.held_out is None else read_cells(checking.held_out)
-    for each in (adata, made, held_out):
+    unseen = None if held_out is None else read_cells(held_out)
+    for each in (adata, made, unseen):
         if each is not None:
-            group_names(each, checking.groupby, needed=np.arange(0))
+            group_names(each, groupby, needed=np.arange(0))
     # A report looks at y, and makes no cells.
     model = training.finish(training.model(adata, diffusion="none"))
     found = model.augmentation_report(
         made,
         adata,
-        held_out=held_out,
-        groupby=checking.groupby,
-        max_cells=checking.max_cells,
+        held_out=unseen,
+        groupby=groupby,
+        max_cells=max_cells,
         path=out,
-        seed=checking.seed,
+        seed=seed,
     )
     told = {key: found[key] for key in ("n_cells", "worries", "checks", "skipped")}
     return {"out": str(out), **told, **training.summary_of(model)}

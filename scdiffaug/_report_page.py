@@ -181,6 +181,9 @@ def _picture(drawn: Drawn) -> str:
         axes[3].remove()
     else:
         _draw_histogram(axes[3], drawn.depths, "counts per cell")
+    handles = axes[0].get_legend_handles_labels()
+    # Not "best": matplotlib would look for the place among all points, and warn if it takes long.
+    figure.legend(*handles, loc="outside upper right", ncols=2, frameon=False, markerscale=3)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     data = base64.b64encode(buffer.getvalue()).decode()
@@ -194,7 +197,6 @@ def _draw_projection(ax: Axes, projection: tuple[Array, Array]) -> None:
         x, y = np.pad(points, ((0, 0), (0, 1)))[:, :2].T
         ax.scatter(x, y, s=5, color=colour, linewidths=0, label=label)
     ax.set(xticks=[], yticks=[], title="embedding")
-    ax.legend(frameon=False, markerscale=3)
 
 
 def _draw_means(ax: Axes, means: tuple[Array, Array]) -> None:
@@ -204,8 +206,7 @@ def _draw_means(ax: Axes, means: tuple[Array, Array]) -> None:
 
 def _draw_histogram(ax: Axes, values: tuple[Array, Array], label: str) -> None:
     bins = np.histogram_bin_edges(np.concatenate(values), bins=40).tolist()
-    ax.hist(values[0], bins=bins, color=GREY, label="real")
-    ax.hist(values[1], bins=bins, color=HIGHLIGHT, histtype="step", linewidth=1.5, label="new")
+    ax.hist(values[0], bins=bins, color=GREY)
+    ax.hist(values[1], bins=bins, color=HIGHLIGHT, histtype="step", linewidth=1.5)
     ax.set(xlabel=label, ylabel="cells")
     ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(frameon=False)

@@ -20,12 +20,12 @@ from scdiffaug._checks import check_number, check_seed, check_whole, is_one_of
 from scdiffaug._memory import halved_once
 from scdiffaug._randomness import seed_of
 from scdiffaug.contract import DataContract
-from scdiffaug.data import to_csr, to_tensor
 from scdiffaug.diffusion import Sampler
 from scdiffaug.matrices import Matrix, Rows, depths, stacked
 from scdiffaug.module import DiffAugModule
 from scdiffaug.nn import multiplies_bfloat16
 from scdiffaug.normalized import SCANPY_BASES, Held, LogScale
+from scdiffaug.tensors import to_csr, to_tensor
 
 _MADE_AT_ONCE = 512
 # On a GPU a step takes as long for few cells as for many, up to this many cells and values.

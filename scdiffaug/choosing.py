@@ -244,12 +244,13 @@ def _wanted_sizes(names: Names, sizes: NDArray[np.int64], target: Target) -> dic
     unknown = [name for name in wanted if name not in names]
     if unknown:
         raise KeyError(
-            f"target names {unknown[0]!r}, which has no cells: the groups are {_listed(names)}."
+            f"target names {unknown[0]!r}, which has no cells: the groups are {listed(names)}."
         )
     return wanted
 
 
-def _listed(names: Names) -> str:
+def listed(names: Names) -> str:
+    """The first names of groups, for messages."""
     return ", ".join(repr(name) for name in names[:20].tolist() if name != NO_GROUP)
 
 
@@ -338,48 +339,6 @@ def drawn_in_turn(rows: Rows, n: int, rng: np.random.Generator) -> Rows:
     """Draw n of the rows at random, none a second time before all were drawn."""
     n_rounds = -(-n // len(rows))
     return np.concatenate([rng.permutation(rows) for _ in range(n_rounds)])[:n]
-
-
-def both_ends(
-    cells: AnnData, start: str | int, end: str | int, *, groups: Names | None
-) -> tuple[Rows, Rows]:
-    """Rows of the ends of an interpolation: of a cell by name or position, or of a group's cells.
-
-    Raises
-    ------
-    KeyError
-        If there is no such cell or group; the message names the argument.
-    TypeError
-        If it is neither a name nor a position.
-    """
-    return (
-        _end_rows(cells, start, groups=groups, argument="start"),
-        _end_rows(cells, end, groups=groups, argument="end"),
-    )
-
-
-def _end_rows(cells: AnnData, end: str | int, *, groups: Names | None, argument: str) -> Rows:
-    if groups is not None:
-        rows = np.flatnonzero(groups == data.group_name(end))
-        known = f"the groups are {_listed(np.unique(groups))}"
-    elif isinstance(end, str):
-        rows = np.flatnonzero(cells.obs_names == end)
-        known = f"adata.obs_names begins with {cells.obs_names[0]!r}; groups need groupby"
-    else:
-        _check_position(argument, end)
-        rows = np.arange(cells.n_obs)[end : end + 1] if end >= 0 else np.array([], dtype=int)
-        known = f"positions go from 0 to {cells.n_obs - 1}"
-    if not len(rows):
-        raise KeyError(f"{argument}={end!r} not found: {known}.")
-    return rows
-
-
-def _check_position(argument: str, end: object) -> None:
-    if not isinstance(end, Integral) or isinstance(end, bool):
-        raise TypeError(
-            f"{argument}={end!r} must be the name or the position of a cell; it is of type "
-            f"{type(end).__name__}."
-        )
 
 
 def _is_size(value: object) -> bool:

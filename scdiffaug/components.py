@@ -9,16 +9,13 @@ import torch
 from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.decomposition import PCA
-from sklearn.utils import gen_batches
 
-from scdiffaug.matrices import Matrix, to_dense
+from scdiffaug.matrices import SUBSAMPLED, Matrix, row_blocks, to_dense
 from scdiffaug.neighborhood import search_space
 from scdiffaug.nn import MOST_DEVIATIONS
 
 # Components that the encoder sees, by default.
 N_COMPONENTS = 50
-_MOST_CELLS_FITTED = 20_000
-_CELLS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
@@ -59,9 +56,9 @@ class PrincipalAxes:
             frequency, :math:`\log(1 + n / n_{open})`, and not standardised: latent semantic
             indexing (Cusanovich et al. 2015), except that features are centred.
         """
-        if features.shape[0] > _MOST_CELLS_FITTED:
+        if features.shape[0] > SUBSAMPLED:
             rng = np.random.default_rng(seed)
-            features = features[rng.choice(features.shape[0], _MOST_CELLS_FITTED, replace=False)]
+            features = features[rng.choice(features.shape[0], SUBSAMPLED, replace=False)]
         if tf_idf and features.shape[1] > n_components:
             return cls._of_frequencies(features, n_components=n_components, seed=seed)
         dense = to_dense(features)
@@ -90,10 +87,9 @@ class PrincipalAxes:
 
     def transform(self, features: Matrix) -> NDArray[np.float32]:
         """Components of cells, shape ``(n, m)``."""
-        blocks = gen_batches(features.shape[0], _CELLS_AT_ONCE)
         parts = [
-            _standardised(to_dense(features[block]), self.centre, self.scale) @ self.axes
-            for block in blocks
+            _standardised(to_dense(features[rows]), self.centre, self.scale) @ self.axes
+            for rows in row_blocks(features)
         ]
         return np.concatenate(parts)
 

@@ -99,16 +99,8 @@ class DataContract:
         space = FeatureSpace.decide(x, feature_space, names=adata.var_names)
         x = space.read(x)
         data.check_depth(x, adata.obs_names, space)
-        if feature_space == "auto" and not space.is_counts:
-            doubts.warn_of_counts_beside(adata)
         if feature_space == "auto":
-            first = x[row_blocks(x)[0]]
-            doubts.warn_of_odd_cells(x, adata.obs_names, space)
-            doubts.warn_of_intensities(first, space)
-            doubts.warn_of_peaks(adata.var_names, space)
-            doubts.warn_of_mixed_features(adata)
-            if not doubts.warn_of_mixed_scales(x, space):
-                doubts.warn_of_lost_ones(first, space)
+            doubts.warn_of_guess(adata, x, space)
         neighbors.check_enough(adata.n_obs, n_neighbors)
         contract = cls(
             setup=setup,
@@ -200,13 +192,26 @@ class DataContract:
     def measured_in(self, adata: AnnData) -> NDArray[np.bool_] | None:
         """Mask of the features that the cells have, shape ``(d,)``.
 
-        None if they have all, or so few of those that the encoder sees that :meth:`read` is to
-        refuse the cells.
+        None if they have all, or none of those that the encoder sees.
+
+        Raises
+        ------
+        ValueError
+            If they have fewer than a tenth of those.
         """
         check_cells("adata", adata)
-        there = pd.Index(self.var_names).isin(adata.var_names)
-        enough = there[list(self.selected)].mean() >= _LEAST_MEASURED
-        return there if enough and not there.all() else None
+        names = pd.Index(self.var_names)
+        there = names.isin(adata.var_names)
+        share = there[list(self.selected)].mean()
+        if 0 < share < _LEAST_MEASURED:
+            raise data.features_missing(
+                names[~there],
+                adata,
+                of=len(names),
+                advice=f"of those that the embedding is made of {share:.0%} are there, and a "
+                "tenth is needed; train on features that all cells share",
+            )
+        return there if share and not there.all() else None
 
     def of_measured(self, measured: NDArray[np.bool_]) -> DataContract:
         """The contract of cells that have these features alone; it expects no depth of them."""

@@ -7,10 +7,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from anndata import AnnData
 from numpy.typing import NDArray
-from scipy import sparse
 
 from scdiffaug._checks import as_whole, check_cells, check_name
 from scdiffaug.features import FeatureSpace
@@ -22,7 +20,6 @@ from scdiffaug.matrices import (
     depths,
     is_stored,
     opened,
-    to_dense,
 )
 
 # An Ensembl identifier, and what is added to it when a gene's annotation changes.
@@ -340,17 +337,31 @@ def align_features(
     missing = var_names.difference(adata.var_names, sort=False)
     if not len(missing):
         return _subset(adata, rows, var_names)
-    hint = hint_at_other_names(missing, adata.var_names)
     if len(missing) == len(var_names):
         raise ValueError(
             f"{argument} has none of the model's {len(var_names)} features: its names are like "
             f"{adata.var_names[0]!r}, the model's like {var_names[0]!r}; rename "
-            f"{argument}.var_names, e.g. from symbols to Ensembl identifiers.{hint}"
+            f"{argument}.var_names, e.g. from symbols to Ensembl identifiers."
+            f"{hint_at_other_names(missing, adata.var_names)}"
         )
-    raise ValueError(
-        f"{argument} lacks {len(missing)} of the model's {len(var_names)} features, e.g. "
-        f"{', '.join(map(repr, missing[:5]))}: add as zeros those that no cell expresses, or "
-        f"train on features that all cells share.{hint}"
+    raise features_missing(
+        missing,
+        adata,
+        of=len(var_names),
+        advice="add as zeros those that no cell expresses, or train on features that all cells "
+        "share",
+        argument=argument,
+    )
+
+
+def features_missing(
+    missing: pd.Index, adata: AnnData, *, of: int, advice: str, argument: str = "adata"
+) -> ValueError:
+    """The error for cells that lack features of the model, which has so many."""
+    return ValueError(
+        f"{argument} lacks {len(missing)} of the model's {of} features, e.g. "
+        f"{', '.join(map(repr, missing[:5]))}: {advice}."
+        f"{hint_at_other_names(missing, adata.var_names)}"
     )
 
 
@@ -371,28 +382,3 @@ def hint_at_other_names(missing: pd.Index, names: pd.Index) -> str:
     if of_other_version > in_capitals:
         return f" {of_other_version} are there with another version: remove it from both."
     return f" {in_capitals} are there in other capitals: another species?" if in_capitals else ""
-
-
-def to_tensor(x: Matrix, device: torch.device) -> torch.Tensor:
-    """A matrix as a dense float32 tensor on a device; zeros of CSR are not transferred."""
-    return to_sparse_tensor(x).to(device).to_dense()
-
-
-def to_csr(x: torch.Tensor) -> sparse.csr_matrix:
-    """A dense tensor on any device as a CSR matrix in memory; zeros are not transferred."""
-    n, d = x.shape
-    place = x.flatten().nonzero()[:, 0]
-    indptr = torch.searchsorted(place, torch.arange(n + 1, device=x.device) * d)
-    parts = (x.take(place), place % d, indptr)
-    return sparse.csr_matrix(tuple(part.cpu().numpy() for part in parts), shape=(n, d))
-
-
-def to_sparse_tensor(x: Matrix) -> torch.Tensor:
-    """A CSR matrix as a sparse float32 tensor in coordinate form; a dense one as it is."""
-    if not isinstance(x, sparse.csr_matrix):
-        return torch.from_numpy(to_dense(x))
-    row = np.repeat(np.arange(x.shape[0]), np.diff(x.indptr))
-    places, values = torch.from_numpy(np.stack([row, x.indices])), torch.from_numpy(x.data)
-    return torch.sparse_coo_tensor(
-        places, values, x.shape, check_invariants=False, is_coalesced=True
-    )

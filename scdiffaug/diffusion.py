@@ -303,12 +303,12 @@ def draw_rates(
     Hilferty 1931): exact draws would take longer than the network. Means hold within 5 %, and so
     do variances up to dispersions of 16; at 50 the variances are a third too large.
     """
-    heard = torch.addcmul(kept.new_ones(()), kept, dispersion)
+    gained = torch.addcmul(kept.new_ones(()), kept, dispersion)
     rates = torch.softmax(logits, dim=1)
     expected = (rates * kept.sum(1, keepdim=True)).mul_(dispersion).add_(1)
-    rates.mul_(heard).div_(expected)
+    rates.mul_(gained).div_(expected)
     # In place from here on: these are matrices of cells by genes.
-    spread = heard.reciprocal_().mul_(dispersion)
+    spread = gained.reciprocal_().mul_(dispersion)
     # It would be a ninth of the spread, were roots not cut off at 0.
     variance = spread / torch.add(9, spread, alpha=0.18)
     root = expected.normal_(generator=rng).mul_(variance.sqrt()).add_(1).sub_(variance)

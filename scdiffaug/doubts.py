@@ -26,7 +26,29 @@ _FEW_OF_A_SCALE = 0.02
 _MOST_READS_OF_A_CELL = 1e7
 
 
-def warn_of_counts_beside(adata: AnnData) -> None:
+def warn_of_guess(adata: AnnData, x: Matrix | StoredMatrix, space: FeatureSpace) -> None:
+    """Warn of all that makes a guess of the feature space doubtful.
+
+    Parameters
+    ----------
+    adata, x
+        Cells, and those of their values that the model is to read.
+    space
+        What these were taken for.
+    """
+    if not space.is_counts:
+        _warn_of_counts_beside(adata)
+    first = x[row_blocks(x)[0]]
+    _warn_of_odd_cells(x, adata.obs_names, space)
+    _warn_of_intensities(first, space)
+    _warn_of_peaks(adata.var_names, space)
+    _warn_of_mixed_features(adata)
+    # Of mixed scales, other advice leads astray.
+    if not _warn_of_mixed_scales(x, space):
+        _warn_of_lost_ones(first, space)
+
+
+def _warn_of_counts_beside(adata: AnnData) -> None:
     """Warn if counts stand beside values that are none: the generator does better with counts."""
     for name, values in adata.layers.items():
         if found := _counts_in(values):
@@ -39,7 +61,7 @@ def warn_of_counts_beside(adata: AnnData) -> None:
         logger.warning("adata.raw holds %s: pass adata.raw.to_adata() to learn from them.", found)
 
 
-def warn_of_peaks(names: pd.Index, space: FeatureSpace) -> None:
+def _warn_of_peaks(names: pd.Index, space: FeatureSpace) -> None:
     """Warn if nothing but the counts themselves says that they are of peaks."""
     if space.kind == "peaks" and not are_regions(names):
         logger.warning(
@@ -81,7 +103,7 @@ def warn_of_unmeasured(names: pd.Index, cells: AnnData) -> None:
         )
 
 
-def warn_of_mixed_features(adata: AnnData) -> None:
+def _warn_of_mixed_features(adata: AnnData) -> None:
     """Warn if genes, proteins or peaks are mixed in one matrix, as read_10x_h5 gives them."""
     if "feature_types" not in adata.var:
         return
@@ -96,7 +118,7 @@ def warn_of_mixed_features(adata: AnnData) -> None:
         )
 
 
-def warn_of_lost_ones(x: Matrix, space: FeatureSpace) -> None:
+def _warn_of_lost_ones(x: Matrix, space: FeatureSpace) -> None:
     """Warn if these cells hold counts that were normalised, rounded or estimated."""
     least = _least_values(x)
     if not len(least):
@@ -134,7 +156,7 @@ def _least_values(x: Matrix) -> NDArray[np.floating[Any]]:
     return np.minimum.reduceat(values.data, values.indptr[filled]) if len(filled) else np.empty(0)
 
 
-def warn_of_odd_cells(x: Matrix | StoredMatrix, obs_names: pd.Index, space: FeatureSpace) -> None:
+def _warn_of_odd_cells(x: Matrix | StoredMatrix, obs_names: pd.Index, space: FeatureSpace) -> None:
     """Warn if most cells hold log-normalised counts, and some do not."""
     if space.kind != "log":
         return
@@ -148,7 +170,7 @@ def warn_of_odd_cells(x: Matrix | StoredMatrix, obs_names: pd.Index, space: Feat
         )
 
 
-def warn_of_intensities(x: Matrix, space: FeatureSpace) -> None:
+def _warn_of_intensities(x: Matrix, space: FeatureSpace) -> None:
     """Warn if these cells have more counts than are ever sequenced."""
     median = float(np.median(depths(x)))
     if space.kind == "counts" and median > _MOST_READS_OF_A_CELL:
@@ -159,11 +181,8 @@ def warn_of_intensities(x: Matrix, space: FeatureSpace) -> None:
         )
 
 
-def warn_of_mixed_scales(x: Matrix | StoredMatrix, space: FeatureSpace) -> bool:
-    """Warn if some cells hold whole numbers and others do not, as two files put together may.
-
-    Returns whether it did, as other advice then leads astray.
-    """
+def _warn_of_mixed_scales(x: Matrix | StoredMatrix, space: FeatureSpace) -> bool:
+    """Warn, and tell, if some cells hold whole numbers and others do not, as of two files."""
     if space.is_counts:
         return False
     # Files are put together one after the other.

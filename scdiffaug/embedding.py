@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -16,9 +15,9 @@ from torch import Tensor
 
 from scdiffaug._memory import halved_once
 from scdiffaug.contract import DataContract
-from scdiffaug.data import to_tensor
 from scdiffaug.matrices import Matrix, StoredMatrix
 from scdiffaug.module import DiffAugModule
+from scdiffaug.tensors import to_tensor
 
 _CELLS_AT_ONCE = 4096
 
@@ -39,11 +38,11 @@ def encode(
     """
     mask = None if measured is None else torch.from_numpy(measured).to(module.device)
     y, z = _by_blocks(
-        lambda cells: itemgetter("y", "z")(module.embed(cells, measured=mask)),
+        lambda cells: module.embed(cells, measured=mask),
         contract,
         x,
-        batch_size=batch_size or _CELLS_AT_ONCE,
         device=module.device,
+        batch_size=batch_size or _CELLS_AT_ONCE,
     )
     return y, z
 
@@ -75,11 +74,7 @@ def describe_neighborhoods(
 ) -> NDArray[np.float32]:
     """Semantic vectors of the cells' neighbourhoods, weights not varied, shape ``(n, 80)``."""
     (y,) = _by_blocks(
-        lambda cells: (module.describe_neighborhoods(cells),),
-        contract,
-        x,
-        batch_size=_CELLS_AT_ONCE,
-        device=module.device,
+        lambda cells: (module.describe_neighborhoods(cells),), contract, x, device=module.device
     )
     return y
 
@@ -89,8 +84,8 @@ def _by_blocks(
     contract: DataContract,
     x: Matrix | StoredMatrix,
     *,
-    batch_size: int,
     device: torch.device,
+    batch_size: int = _CELLS_AT_ONCE,
 ) -> list[NDArray[np.float32]]:
     """Apply a function to the selected features, to as many cells at once as memory allows."""
 

@@ -134,6 +134,28 @@ class FeatureSpace:
             return self.transform_tensor(x)
         return torch.nn.functional.normalize((x > 0).float(), p=1, dim=1)
 
+    def mean_shares(self, x: Matrix) -> NDArray[np.floating[Any]]:
+        """Mean share of each feature in a cell's counts, or in its open peaks, shape ``(d,)``."""
+        shares = self.features(x) if self.kind == "peaks" else normalize(x, norm="l1")
+        return np.asarray(shares.mean(0)).ravel()
+
+    def as_of_whole_cells(self, features: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
+        """:meth:`features` as if those that were not measured had their usual share of a cell.
+
+        Counts are read per 10,000 of a cell, or peaks as a share of all that are open, and a cell
+        whose abundant genes were not measured would seem to express the others too much.
+
+        Parameters
+        ----------
+        features
+            Features that were measured, shape ``(n, k)``.
+        share
+            What all measured features have of a training cell's counts, on average.
+        """
+        if self.kind == "peaks":
+            return features * share
+        return (features.expm1() * share).log1p() if self.kind == "counts" else features
+
     def transform(self, x: Matrix) -> Matrix:
         """Values as they are compared and plotted; ``x`` is left unchanged."""
         if self.is_counts:

@@ -67,6 +67,7 @@ class FittingModel(RegisteringModel):
                 settings = {
                     **self._module_config,
                     **asdict(options),
+                    "max_epochs": budget.max_epochs,
                     "accelerator": hardware.accelerator,
                     "n_processes": hardware.n_processes,
                 }
@@ -76,6 +77,7 @@ class FittingModel(RegisteringModel):
                 self.module,
                 batches,
                 options,
+                budget=budget,
                 hardware=hardware,
                 enable_progress_bar=enable_progress_bar,
                 checkpoints=checkpoints,

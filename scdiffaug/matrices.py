@@ -118,7 +118,7 @@ class StoredMatrix:
         Name of the matrix in messages.
     bounds, sums
         What :meth:`surveyed` found: bounds of the values, sum of each row.
-    seen
+    applied
         Function that is applied to the rows that are read.
     """
 
@@ -128,7 +128,7 @@ class StoredMatrix:
     place: str
     bounds: Bounds = _OF_NOTHING
     sums: NDArray[np.float32] | None = None
-    seen: Callable[[Matrix], Matrix] | None = None
+    applied: Callable[[Matrix], Matrix] | None = None
 
     def surveyed(self) -> Self:
         """The same matrix, all rows read once and checked; errors as in :func:`as_float32`."""
@@ -155,17 +155,18 @@ class StoredMatrix:
         x = stacked([self._read(part) for part in _runs(wanted)])
         if not np.array_equal(place, np.arange(len(wanted))):
             x = x[place]
-        return x if self.seen is None else self.seen(x)
+        return x if self.applied is None else self.applied(x)
 
     def take(self, rows: Rows) -> Self:
         """Some of the rows, which are not read yet."""
         sums = None if self.sums is None else self.sums[rows]
         return replace(self, rows=self.rows[rows], sums=sums)
 
-    def map(self, seen: Callable[[Matrix], Matrix]) -> Self:
+    def map(self, function: Callable[[Matrix], Matrix]) -> Self:
         """The same matrix, with one more function applied to the rows that are read."""
-        first = self.seen
-        return replace(self, seen=seen if first is None else lambda rows: seen(first(rows)))
+        if (first := self.applied) is None:
+            return replace(self, applied=function)
+        return replace(self, applied=lambda rows: function(first(rows)))
 
     def _read(self, wanted: Rows) -> Matrix:
         """Sorted rows of the source, by one read from the first to the last of them."""

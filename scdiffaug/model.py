@@ -301,15 +301,11 @@ class scDiffAug(FittingModel):
             alternates=alternates,
         )
         options = TrainingOptions(
-            max_epochs=budget.max_epochs,
-            n_steps=budget.n_steps,
             alpha=alpha,
-            encoder_share=budget.encoder_share,
             startup=startup,
             schedule=schedule,
             learning_rate=learning_rate,
             weight_decay=weight_decay,
-            generator_epsilon=budget.generator_epsilon,
             balance=balance,
             relatedness=relatedness,
             precision=best_precision(hardware.accelerator) if precision == "auto" else precision,

@@ -17,7 +17,6 @@ from scdiffaug.components import PrincipalAxes
 from scdiffaug.features import FeatureSpace
 from scdiffaug.marginals import FeatureScale
 from scdiffaug.matrices import Matrix, drawn_rows
-from scdiffaug.measured import as_of_whole_cells, mean_shares
 from scdiffaug.neighborhood import NeighborMean
 from scdiffaug.nn import (
     CountGenerator,
@@ -135,7 +134,7 @@ class DiffAugModule(BaseModuleClass):
     def fit_profile(self, x: Matrix) -> None:
         """Keep each feature's mean share of a training cell's counts, or of its open peaks."""
         if self.space.is_counts:
-            self.profile.copy_(torch.as_tensor(mean_shares(x, self.space)))
+            self.profile.copy_(torch.as_tensor(self.space.mean_shares(x)))
 
     @torch.no_grad()
     def fit_scale(self, x: Matrix) -> None:
@@ -209,7 +208,7 @@ class DiffAugModule(BaseModuleClass):
         y, z = self.encoder(x, stop_gradient="semantic" in self.objective.terms)
         return {"y": y, "z": z}
 
-    def embed(self, features: Tensor, *, measured: Tensor | None = None) -> Tensors:
+    def embed(self, features: Tensor, *, measured: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return y and z of the selected features, shape ``(n, k)``.
 
         A cell is first moved two thirds of the way to its neighbourhood, where some of its
@@ -230,13 +229,14 @@ class DiffAugModule(BaseModuleClass):
             around = self.neighborhood(inputs)
         else:
             inputs, around = self._estimated(features, measured)
-        return self.inference(torch.lerp(inputs, around, _TO_NEIGHBORHOOD))
+        found = self.inference(torch.lerp(inputs, around, _TO_NEIGHBORHOOD))
+        return found["y"], found["z"]
 
     def _estimated(self, features: Tensor, measured: Tensor) -> tuple[Tensor, Tensor]:
         """Components of cells and of their neighbourhoods, from the measured features alone."""
-        whole = as_of_whole_cells(features, self.profile[measured].sum(), self.space)
-        heard = measured[self.selected]
-        inputs, known = self.axes(whole, measured=heard), self.axes.known_of(heard)
+        whole = self.space.as_of_whole_cells(features, self.profile[measured].sum())
+        there = measured[self.selected]
+        inputs, known = self.axes(whole, measured=there), self.axes.known_of(there)
         around = self.neighborhood(inputs, known=known)
         # Of a panel, components are the features themselves: some are not known at all.
         return torch.where(known, inputs, around), around

@@ -48,8 +48,9 @@ def knn_indices(
         If there are not more points than neighbours.
     """
     check_enough(len(points), n_neighbors)
-    search = _exact if len(points) <= _EXACT_UP_TO else _approximate
-    return _drop_self(search(points, n_neighbors + 1, seed))
+    if len(points) <= _EXACT_UP_TO:
+        return _drop_self(nearest(points, points, n_neighbors + 1)[1])
+    return _drop_self(_approximate(points, n_neighbors + 1, seed))
 
 
 def check_enough(n_cells: int, n_neighbors: int) -> None:
@@ -235,10 +236,6 @@ def _igraph_seeded(seed: int) -> Iterator[None]:
             yield
         finally:
             igraph.set_random_number_generator(random)
-
-
-def _exact(points: NDArray[Any], k: int, _seed: int) -> NDArray[np.int64]:
-    return nearest(points, points, k)[1]
 
 
 def _approximate(points: NDArray[Any], k: int, seed: int) -> NDArray[np.int64]:

@@ -106,9 +106,9 @@ class FixedProjection(nn.Module):
         """
         centre, scale, axes = self.centre, self.scale, self.axes
         if measured is not None:
-            centre, scale, heard = centre[measured], scale[measured], axes[measured]
-            share = heard.square().sum(0) / axes.square().sum(0)
-            axes = heard / share.clamp_min(_LEAST_LOADING)
+            centre, scale, loadings = centre[measured], scale[measured], axes[measured]
+            share = loadings.square().sum(0) / axes.square().sum(0)
+            axes = loadings / share.clamp_min(_LEAST_LOADING)
         with torch.autocast(x.device.type, enabled=False):
             standardised = (x - centre).div_(scale)
             return standardised.clamp_(-MOST_DEVIATIONS, MOST_DEVIATIONS) @ axes

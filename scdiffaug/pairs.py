@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from scdiffaug import matrices
-from scdiffaug.data import to_sparse_tensor
 from scdiffaug.matrices import Matrix, Rows, StoredMatrix, batches, mixed_reads, shuffled
 from scdiffaug.neighbors import NeighborWalks
 from scdiffaug.repulsion import Repulsion
+from scdiffaug.tensors import to_sparse_tensor
 
 
 def batch_bounds(n_cells: int, batch_size: int) -> list[int]:

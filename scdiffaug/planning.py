@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cache
+from numbers import Integral
 from typing import Any
 
 import anndata
@@ -65,18 +66,6 @@ class _NewCells:
             request=request,
             sampling=replace(self.sampling, seed=seed),
             batch_size=self.batch_size,
-        )
-
-    def _as_anndata(
-        self,
-        made: Matrix,
-        obs: pd.DataFrame,
-        provenance: Mapping[str, Any],
-        *,
-        held: Held,
-    ) -> AnnData:
-        return as_anndata(
-            made, self.cells, obs, contract=self.contract, provenance=provenance, held=held
         )
 
     def _held(self, source_of: Rows, *, as_learnt: bool = False) -> Held:
@@ -159,7 +148,9 @@ class Plan(_NewCells):
         table = _made_table(sources, self.copy_of[rows], strength=self.sampling.strength)
         obs = source_obs(self.cells.obs, table)
         held = self._held(source_of, as_learnt=as_learnt)
-        return self._as_anndata(made, obs, provenance, held=held)
+        return as_anndata(
+            made, self.cells, obs, contract=self.contract, provenance=provenance, held=held
+        )
 
     def _made(self) -> tuple[Matrix, Rows, dict[str, Any]]:
         """Values of the new cells, their rows in the plan, and what provenance records."""
@@ -279,13 +270,17 @@ class Interpolation(_NewCells):
             source_of=np.arange(self.n_cells),
             y=y_start + share[:, None] * (y_end - y_start),
             labels=np.zeros(self.n_cells, dtype=np.int64),
-            depth=_depths_between(contract, x_start, x_end, share=share),
+            depth=np.rint(_between(depths(x_start), depths(x_end), share))
+            if contract.space.is_counts
+            else None,
         )
         made = self._generate(x_start, request, self.sampling.seed)
-        return self._as_anndata(
+        return as_anndata(
             made,
+            self.cells,
             self._obs(start, end, share),
-            {**asdict(self.sampling), **self.provenance},
+            contract=contract,
+            provenance={**asdict(self.sampling), **self.provenance},
             held=self._held(np.concatenate([start, end])).of_other_cells(
                 lambda totals: _between(totals[: self.n_cells], totals[self.n_cells :], share)
             ),
@@ -303,18 +298,52 @@ class Interpolation(_NewCells):
         return pd.DataFrame({**columns, "interpolation": share, "is_augmented": True}, index=index)
 
 
-def _depths_between(
-    contract: DataContract, start: Matrix, end: Matrix, *, share: NDArray[np.float32]
-) -> NDArray[np.float32] | None:
-    if not contract.space.is_counts:
-        return None
-    return np.rint(_between(depths(start), depths(end), share))
-
-
 def _between(
     start: NDArray[np.float32], end: NDArray[np.float32], share: NDArray[np.float32]
 ) -> NDArray[np.float32]:
     return start + share * (end - start)
+
+
+def both_ends(
+    cells: AnnData, start: str | int, end: str | int, *, groups: Names | None
+) -> tuple[Rows, Rows]:
+    """Rows of the ends of an interpolation: of a cell by name or position, or of a group's cells.
+
+    Raises
+    ------
+    KeyError
+        If there is no such cell or group; the message names the argument.
+    TypeError
+        If it is neither a name nor a position.
+    """
+    return (
+        _end_rows(cells, start, groups=groups, argument="start"),
+        _end_rows(cells, end, groups=groups, argument="end"),
+    )
+
+
+def _end_rows(cells: AnnData, end: str | int, *, groups: Names | None, argument: str) -> Rows:
+    if groups is not None:
+        rows = np.flatnonzero(groups == data.group_name(end))
+        known = f"the groups are {choosing.listed(np.unique(groups))}"
+    elif isinstance(end, str):
+        rows = np.flatnonzero(cells.obs_names == end)
+        known = f"adata.obs_names begins with {cells.obs_names[0]!r}; groups need groupby"
+    else:
+        _check_position(argument, end)
+        rows = np.arange(cells.n_obs)[end : end + 1] if end >= 0 else np.array([], dtype=int)
+        known = f"positions go from 0 to {cells.n_obs - 1}"
+    if not len(rows):
+        raise KeyError(f"{argument}={end!r} not found: {known}.")
+    return rows
+
+
+def _check_position(argument: str, end: object) -> None:
+    if not isinstance(end, Integral) or isinstance(end, bool):
+        raise TypeError(
+            f"{argument}={end!r} must be the name or the position of a cell; it is of type "
+            f"{type(end).__name__}."
+        )
 
 
 def source_obs(obs: pd.DataFrame, made: pd.DataFrame) -> pd.DataFrame:

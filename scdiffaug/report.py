@@ -207,7 +207,7 @@ def _groups(sides: Sides, kept: Kept) -> dict[str, dict[str, float | None]]:
             "n_cells": int((sides.made.groups == name).sum()),
             "n_new": n_new,
         }
-        for name, n_new in sides.asked.items()
+        for name, n_new in sides.n_new_of.items()
     }
 
 

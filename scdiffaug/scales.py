@@ -69,7 +69,7 @@ class Scales:
     @cached_property
     def scale(self) -> LogScale | None:
         """On which scale the cells hold counts; None for counts themselves, and other values."""
-        as_stored = isinstance(self.x, StoredMatrix) and self.x.seen is None
+        as_stored = isinstance(self.x, StoredMatrix) and self.x.applied is None
         if as_stored or not self.contract.space.is_counts:
             return None
         return self.contract.space.on_scale_of(self._learnt).scale

@@ -45,7 +45,7 @@ def write_model(
     Raises
     ------
     FileExistsError
-        If the folder exists and ``overwrite`` is false, or is not a saved model.
+        If the folder exists and ``overwrite`` is false, or holds anything but a saved model.
     PermissionError
         If the folder that it is in may not be written to.
     ValueError
@@ -55,8 +55,7 @@ def write_model(
     if folder.exists():
         if not overwrite:
             raise FileExistsError(f"{folder} exists already: pass overwrite=True to replace it.")
-        if not _is_replaceable(folder):
-            raise FileExistsError(f"{folder} is not a saved model: it is not overwritten.")
+        _check_holds_a_model_alone(folder)
     if spoiled := _not_finite(weights):
         raise ValueError(f"The weights {spoiled!r} are NaN or infinite: train the model again.")
     content = safetensors.torch.save(dict(weights))
@@ -95,8 +94,17 @@ def _digest(body: Mapping[str, Any]) -> str:
     return sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode())
 
 
-def _is_replaceable(folder: Path) -> bool:
-    return folder.is_dir() and ((folder / _DESCRIPTION).is_file() or not any(folder.iterdir()))
+def _check_holds_a_model_alone(folder: Path) -> None:
+    """Raise FileExistsError if what is replaced is a file, or holds files of others."""
+    if not folder.is_dir():
+        raise FileExistsError(f"{folder} is a file, not a saved model: it is not overwritten.")
+    others = {path.name for path in folder.iterdir()} - {_WEIGHTS, _DESCRIPTION, _ADATA}
+    # Finder and Jupyter leave hidden files behind.
+    if visible := sorted(name for name in others if not name.startswith(".")):
+        raise FileExistsError(
+            f"{folder} is not a saved model alone, but holds {visible[0]!r} too, which would be "
+            "lost: name another folder."
+        )
 
 
 def damaged(folder: Path, why: object) -> ValueError:

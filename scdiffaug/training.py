@@ -25,6 +25,7 @@ from scdiffaug._signals import (
     failing_on_termination,
     stop_on_interrupt,
 )
+from scdiffaug.budget import Budget
 from scdiffaug.checkpoint import Checkpoints, Progress
 from scdiffaug.module import DiffAugModule, Tensors
 from scdiffaug.nn import multiplies_bfloat16
@@ -45,25 +46,19 @@ _OF_THE_GENERATOR = ("diffusion",)
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions:
-    """What a training run needs beside the data.
+    """How a training run learns, beside what its :class:`~scdiffaug.budget.Budget` decides.
 
     Parameters
     ----------
-    max_epochs, n_steps
-        Epochs, and optimiser steps in all.
     alpha
         Probability that the positives of a step are mixed with generated cells, once startup is
         over.
-    encoder_share
-        Share of the steps after which the encoder is done, and the generator goes on alone.
     startup
         Share of the encoder's steps before generated positives begin.
     schedule
         ``"joint"``: both losses at every step. ``"alternating"``: each in every other epoch.
     learning_rate, weight_decay
         Peak learning rate of the one-cycle schedule; weight decay of AdamW.
-    generator_epsilon
-        AdamW's epsilon for the generator's profiles.
     balance, relatedness
         How communities share the embedding; see :class:`~scdiffaug.repulsion.Repulsion`.
     precision
@@ -72,15 +67,11 @@ class TrainingOptions:
         Seed of mixing, noise and substitution.
     """
 
-    max_epochs: int
-    n_steps: int
     alpha: float = 0.5
-    encoder_share: float = 1.0
     startup: float = 0.5
     schedule: Schedule = "joint"
     learning_rate: float = 3e-3
     weight_decay: float = 1e-2
-    generator_epsilon: float
     balance: float = USUAL_BALANCE
     relatedness: float = USUAL_RELATEDNESS
     precision: Literal["32-true", "bf16-mixed"]
@@ -109,17 +100,15 @@ class DiffAugPlan(pl.LightningModule):
     module
         Encoder and generator.
     options
-        Everything else.
-    n_processes
-        Processes that train together.
+        How they learn.
+    budget
+        For how long, and in how many processes.
     """
 
-    def __init__(
-        self, module: DiffAugModule, options: TrainingOptions, *, n_processes: int = 1
-    ) -> None:
+    def __init__(self, module: DiffAugModule, options: TrainingOptions, budget: Budget) -> None:
         super().__init__()
-        self.module, self.options, self.n_processes = module, options, n_processes
-        self.encoder_steps = max(1, round(options.encoder_share * options.n_steps))
+        self.module, self.options, self.budget = module, options, budget
+        self.encoder_steps = max(1, round(budget.encoder_share * budget.n_steps))
         self.records: list[dict[str, float]] = []
         self._epoch: list[Tensors] = []
         self._rng: torch.Generator | None = None
@@ -129,13 +118,13 @@ class DiffAugPlan(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW with a one-cycle learning rate."""
-        options = self.options
+        options, budget = self.options, self.budget
         encoder, *generator = self.module.parameter_groups()
         groups: list[dict[str, Any]] = [{"params": encoder, "n_steps": self.encoder_steps}]
-        groups += [{"params": part, "n_steps": options.n_steps} for part in generator]
+        groups += [{"params": part, "n_steps": budget.n_steps} for part in generator]
         if generator:
             # For profiles alone: else few genes' dispersions would move (benchmarks/NOTES.md, 47).
-            groups[1]["eps"] = options.generator_epsilon
+            groups[1]["eps"] = budget.generator_epsilon
         optimizer = torch.optim.AdamW(groups, weight_decay=options.weight_decay, fused=True)
         if self._resumed is not None:
             _set_moments(optimizer, self._resumed.tensors)
@@ -151,7 +140,7 @@ class DiffAugPlan(pl.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Seed each of several processes' noise by the epoch: checkpoints hold one state."""
-        if self.n_processes > 1:
+        if self.budget.n_processes > 1:
             assert self._rng is not None
             part = (len(self.records), self.trainer.global_rank)
             self._rng.manual_seed(seed_of(self.options.seed, "noise", *part))
@@ -241,7 +230,7 @@ class DiffAugPlan(pl.LightningModule):
         if self.options.schedule == "alternating":
             return _OF_THE_GENERATOR if len(self.records) % 2 or encoder_is_done else embedding
         # Several processes would wait for the gradients of the encoder.
-        if encoder_is_done and self.n_processes == 1:
+        if encoder_is_done and self.budget.n_processes == 1:
             return _OF_THE_GENERATOR
         return embedding + _OF_THE_GENERATOR
 
@@ -271,7 +260,7 @@ class DiffAugPlan(pl.LightningModule):
         # Not all steps train the same terms.
         names = dict.fromkeys(name for step in self._epoch for name in step)
         means = {name: _mean([s[name] for s in self._epoch if name in s]) for name in names}
-        if self.n_processes > 1:
+        if self.budget.n_processes > 1:
             means = averaged(means)
         self._epoch.clear()
         self.records.append(means)
@@ -334,6 +323,7 @@ def fit(
     batches: PairBatches,
     options: TrainingOptions,
     *,
+    budget: Budget,
     hardware: Hardware,
     enable_progress_bar: bool,
     checkpoints: Checkpoints | None,
@@ -344,7 +334,7 @@ def fit(
     -------
     The history, and whether Ctrl-C was pressed. The module ends on the device of its process.
     """
-    plan = DiffAugPlan(module, options, n_processes=hardware.n_processes)
+    plan = DiffAugPlan(module, options, budget)
     callbacks: list[pl.Callback] = []
     if checkpoints is not None:
         _go_on(plan, batches, checkpoints)
@@ -353,7 +343,7 @@ def fit(
         callbacks += [SameCells(batches.digest()), EndingTogether()]
     with WITHOUT_CHATTER:
         trainer = Trainer(
-            max_epochs=options.max_epochs - len(plan.records),
+            max_epochs=budget.max_epochs - len(plan.records),
             **asdict(hardware),
             precision=options.precision,
             benchmark=False,
@@ -370,11 +360,11 @@ def fit(
         ):
             trainer.fit(plan, batches)
     module.to(trainer.strategy.root_device).eval()
-    if (n_trained := len(plan.records)) < options.max_epochs:
+    if (n_trained := len(plan.records)) < budget.max_epochs:
         logger.warning(
             "Training was stopped after %d of %d epochs: it learnt less than it would have.",
             n_trained,
-            options.max_epochs,
+            budget.max_epochs,
         )
     return plan.history(), trainer.should_stop
 

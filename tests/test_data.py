@@ -11,11 +11,12 @@ from anndata import AnnData
 from scipy import sparse
 
 from scdiffaug import scDiffAug
-from scdiffaug.data import read_matrix, to_csr, to_tensor
+from scdiffaug.data import read_matrix
 from scdiffaug.features import FeatureSpace
 from scdiffaug.neighbors import NeighborWalks
 from scdiffaug.pairs import PairBatches
 from scdiffaug.repulsion import Repulsion
+from scdiffaug.tensors import to_csr, to_tensor
 
 
 def _small(pbmc: AnnData) -> AnnData:

@@ -172,9 +172,13 @@ def test_saving_over_is_refused_unless_told(trained: scDiffAug, tmp_path: Path) 
         trained.save(tmp_path / "model")
     trained.save(tmp_path / "model", overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    (tmp_path / "model" / "figures").mkdir()
+    with pytest.raises(FileExistsError, match="holds 'figures' too, which would be lost"):
+        trained.save(tmp_path / "model", overwrite=True)
+    assert (tmp_path / "model" / "figures").is_dir()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
-    with pytest.raises(FileExistsError, match="not a saved model"):
+    with pytest.raises(FileExistsError, match=r"but holds .thesis\.txt. too"):
         trained.save(tmp_path / "mine", overwrite=True)
 
 

@@ -311,6 +311,21 @@ def test_new_cells_are_compared_with_their_sources_each_as_often_as_it_was_one()
         assert ax.collections[0].get_offsets()[:, 0].max() > 5
 
 
+def test_the_scale_is_that_of_all_real_cells_whatever_the_sources() -> None:
+    """Some intensities are below 30, as logarithms are, and so may those of all sources be."""
+    real = named([[0.5, 1, 2, 3], [6.5, 4, 0.5, 1], [900, 90, 9, 9]])
+    real.obs_names = ["a", "b", "bright"]
+    new = named(real.X[:2] + 0.25)
+    new.obs["source_obs_name"] = ["a", "b"]
+    (ax,) = pl.gene_agreement(real, new, keys=["mean"], show=False)
+    x, y = ax.collections[0].get_offsets().T
+    np.testing.assert_allclose(x, np.arcsinh(real.X[:2] / 5).mean(0), rtol=1e-5)
+    np.testing.assert_allclose(y, np.arcsinh(new.X / 5).mean(0), rtol=1e-5)
+    logarithms = real[:2].copy()
+    with pytest.raises(ValueError, match="new must hold 'log' values, as adata does"):
+        pl.gene_agreement(logarithms, named(new.X + 31), show=False)
+
+
 def test_depth_moves_no_gene_of_counts() -> None:
     real = named([[1, 2, 3, 0], [2, 0, 1, 4]])
     deep = named(10 * real.X)

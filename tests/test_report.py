@@ -315,7 +315,18 @@ def test_held_out_cells_that_are_known_are_said(
         f"new {k}" if k % 2 else name for k, name in enumerate(held_out.obs_names)
     ]
     trained.augmentation_report(new, held_out=held_out, **FEW)
-    assert "20 of 40 held-out cells have names of real cells" in caplog.text
+    assert "20 of 40 held-out cells are real cells" in caplog.text
+
+
+def test_other_cells_of_the_same_names_may_be_held_out(
+    trained: scDiffAug, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Cells that nobody named are called 0, 1 and so on, in any two files."""
+    sources, held_out = trained.adata[:60].copy(), trained.adata[60:120].copy()
+    for cells in (sources, held_out):
+        cells.obs_names = [str(k) for k in range(cells.n_obs)]
+    trained.augmentation_report(trained.augment(sources), sources, held_out=held_out, **FEW)
+    assert "held-out cells are" not in caplog.text
 
 
 def test_cells_that_strayed_into_a_group_of_which_none_are_made_are_found(

@@ -38,6 +38,7 @@ _PREPARING = [
     Path(scdiffaug.__file__).parent / name
     for name in (
         "benchmark/inputs.py",
+        "components.py",
         "contract.py",
         "data.py",
         "features.py",

@@ -94,8 +94,8 @@ def _ours(*, grid: tuple[Settings, ...] = (), **settings: Any) -> Method:
 # Modules that change neither embeddings nor augmented cells, and are not hashed.
 _DECIDE_NOTHING = {
     "_cli_benchmark", "_cli_errors", "_cli_files", "_colours", "_demo", "_drawing", "_files",
-    "_report_page", "_results", "_saved_fields", "_verdicts", "block_files", "checkpoint", "cli",
-    "distributed", "report", "storage", "streaming", "tl",
+    "_report_page", "_report_sides", "_results", "_saved_fields", "_verdicts", "block_files",
+    "checkpoint", "cli", "distributed", "report", "storage", "streaming", "tl",
 }  # fmt: skip
 
 # Peers that also run on the components our encoder sees: how much of a margin is the input?

@@ -18,7 +18,7 @@ def dense(x: Values) -> NDArray[np.floating[Any]]:
     return np.asarray(x.toarray() if sparse.issparse(x) else x)  # type: ignore[union-attr]
 
 
-def stacked(one: Values, other: Values) -> Values:
+def one_above_other(one: Values, other: Values) -> Values:
     """Rows of one above those of the other; sparse if either is."""
     if sparse.issparse(one) or sparse.issparse(other):
         return sparse.vstack([sparse.csr_matrix(one), sparse.csr_matrix(other)], format="csr")
@@ -32,7 +32,7 @@ def joint_pca(
     if n_pcs is None:
         return real, made
     check_whole("n_pcs", n_pcs)
-    both = dense(stacked(real, made))
+    both = dense(one_above_other(real, made))
     points = PCA(min(n_pcs, *both.shape), random_state=seed).fit_transform(both)
     return points[: real.shape[0]], points[real.shape[0] :]
 

@@ -19,7 +19,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from scdiffaug._checks import check_whole
 from scdiffaug.metrics._inputs import Values, require_cells, require_same_features
-from scdiffaug.metrics._spaces import drawn, joint_pca, stacked
+from scdiffaug.metrics._spaces import drawn, joint_pca, one_above_other
 
 _BANDWIDTHS = (0.5, 1.0, 2.0)
 
@@ -52,7 +52,7 @@ def two_sample_auc(
     """
     _require_pair(real, made, n_cells=3, why="three folds")
     is_made = np.repeat([0, 1], [real.shape[0], made.shape[0]])
-    cells = stacked(*joint_pca(real, made, n_pcs=n_pcs, seed=seed)).astype(np.float32)
+    cells = one_above_other(*joint_pca(real, made, n_pcs=n_pcs, seed=seed)).astype(np.float32)
     forest = RandomForestClassifier(n_trees, random_state=seed, n_jobs=-1)
     # Shuffled: cells are often sorted by type, and no fold may hold types never trained on.
     folds = StratifiedKFold(3, shuffle=True, random_state=seed)
@@ -250,7 +250,7 @@ def mixing(
     _require_pair(real, made, n_cells=n_neighbors // 2 + 1, why=f"n_neighbors={n_neighbors}")
     n_each = min(real.shape[0], made.shape[0])
     points = _drawn_points(real, made, n_pcs=n_pcs, max_cells=n_each, seed=seed)
-    search = NearestNeighbors(n_neighbors=n_neighbors).fit(stacked(*points))
+    search = NearestNeighbors(n_neighbors=n_neighbors).fit(one_above_other(*points))
     share_made = (search.kneighbors(return_distance=False) >= n_each).mean(1)
     return float(np.median(1 / (share_made**2 + (1 - share_made) ** 2)) - 1)
 

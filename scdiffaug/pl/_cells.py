@@ -127,8 +127,9 @@ def augmentation(
         The trained model that made the new cells.
     color
         Column of obs, or name of a feature, which is shown as the model sees it: counts as log1p
-        of 10,000 per cell. Where real cells lack the column, as ``"interpolation"``, they are
-        grey, as they are by default; where new ones do, these are of one colour.
+        of 10,000 per cell, and for which the cells need all features of the model. Where real
+        cells lack the column, as ``"interpolation"``, they are grey, as they are by default; where
+        new ones do, these are of one colour.
     ax, show, return_fig, size, palette, cmap, title
         As in :func:`embedding`.
 

@@ -132,19 +132,34 @@ def _as_seen(adata: AnnData, new: AnnData, layer: str | None) -> tuple[Matrix, M
         check_cells(name, cells)
     aligned = data.align_features(new, adata.var_names, argument="new")
     made = subsample(_values(aligned, layer))[1]
-    real = _some(_values(adata, layer), _sources(adata, new))
+    whole = _values(adata, layer)
+    real = _some(whole, _sources(adata, new))
+    # Of all real cells: the sources may be a few of low values.
+    space, other = _spaces(whole, made)
+    try:
+        return space.transform(space.read(real)), space.transform(other.read(made))
+    except ValueError as error:
+        raise ValueError(
+            f"new must hold {space.kind!r} values, as adata does: name the layer that has them in "
+            f"both, layer=... ({str(error).split(':')[0]})."
+        ) from error
+
+
+def _spaces(
+    real: Matrix | StoredMatrix, made: Matrix | StoredMatrix
+) -> tuple[FeatureSpace, FeatureSpace]:
+    """By which real and new cells are read: one may hold counts, the other normalised ones."""
     space, other = FeatureSpace.decide(real), FeatureSpace.decide(made)
     if (space.scale or other.scale) and not (space.is_counts and other.is_counts):
         # Too little is known of one side to recover its counts.
-        space = other = FeatureSpace.decide(real, "log")
+        as_logarithms = FeatureSpace.decide(real, "log")
+        return as_logarithms, as_logarithms
     if other.is_counts and not space.is_counts:
         raise ValueError(
             f"adata holds {space.kind!r} values, and new counts: name the layer that has counts "
             "in both (layer=...)."
         )
-    # One side may hold counts, and the other normalised counts.
-    other = other if other.is_counts else space
-    return space.transform(space.read(real)), space.transform(other.read(made))
+    return space, other if other.is_counts else space
 
 
 def _values(cells: AnnData, layer: str | None) -> Matrix | StoredMatrix:

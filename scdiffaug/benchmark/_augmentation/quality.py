@@ -17,7 +17,7 @@ from sklearn.semi_supervised import SelfTrainingClassifier
 from scdiffaug.benchmark._augmentation.peers import Rows
 from scdiffaug.matrices import depths
 from scdiffaug.metrics._inputs import Values
-from scdiffaug.metrics._spaces import dense, pca_of, stacked
+from scdiffaug.metrics._spaces import dense, one_above_other, pca_of
 from scdiffaug.metrics.augmentation import Scores, fidelity_scores
 
 _MOST_CELLS_DRAWN = 1_000
@@ -67,7 +67,7 @@ class Exam:
 
     def macro_f1(self, made: Values | None, made_labels: ArrayLike) -> float:
         """Mean F1 over types of a logistic regression on the labelled and the augmented cells."""
-        cells = self.labelled if made is None else stacked(self.labelled, made)
+        cells = self.labelled if made is None else one_above_other(self.labelled, made)
         labels = np.concatenate([self.labels, np.asarray(made_labels, dtype=str)])
         return self._score(make_pipeline(StandardScaler(), _logistic()), cells, labels)
 
@@ -81,7 +81,7 @@ class Exam:
         names, codes = np.unique(self.labels, return_inverse=True)
         unknown = np.full(self.unlabelled.shape[0], -1)
         classifier = make_pipeline(StandardScaler(), SelfTrainingClassifier(_logistic()))
-        cells = stacked(self.labelled, self.unlabelled)
+        cells = one_above_other(self.labelled, self.unlabelled)
         return self._score(classifier, cells, np.concatenate([codes, unknown]), names=names)
 
     def _score(

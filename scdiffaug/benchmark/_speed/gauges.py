@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import torch
     from anndata import AnnData
 
-    from scdiffaug.training import TrainingOptions
+    from scdiffaug.training import DiffAugPlan
 
 Measured = dict[str, float]
 Accelerator = Literal["cpu", "gpu"]
@@ -134,34 +134,30 @@ def _seconds_each(work: Callable[[], torch.Tensor]) -> float:
 
 def train_scdiffaug(size: Size) -> Measured:
     """Training of encoder and generator by Lightning, including batches drawn from memory."""
-    from scdiffaug import training
     from scdiffaug.budget import Budget
     from scdiffaug.diffusion import CountThinning
     from scdiffaug.processes import Hardware
+    from scdiffaug.training import DiffAugPlan, TrainingOptions, best_precision, fit
 
     model, batches = _ours(size)
 
-    def usual(epochs: int) -> TrainingOptions:
-        budget = Budget.chosen(
+    options = TrainingOptions(precision=best_precision(size.accelerator))
+
+    def budget(epochs: int) -> Budget:
+        return Budget.chosen(
             size.cells,
             n_processes=1,
             batch_size=512,
             max_epochs=epochs,
             n_passes=CountThinning.n_passes,
         )
-        return training.TrainingOptions(
-            max_epochs=epochs,
-            n_steps=budget.n_steps,
-            encoder_share=budget.encoder_share,
-            generator_epsilon=budget.generator_epsilon,
-            precision=training.best_precision(size.accelerator),
-        )
 
     def train(epochs: int) -> None:
-        training.fit(
+        fit(
             model.module,
             batches,
-            usual(epochs),
+            options,
+            budget=budget(epochs),
             hardware=Hardware.chosen(
                 size.accelerator, 1, strategy="auto", num_nodes=1, alternates=False
             ),
@@ -172,9 +168,10 @@ def train_scdiffaug(size: Size) -> Measured:
     # Two epochs: only the second one reaches the phase in which the generator learns alone.
     train(2)
     seconds = _timed(lambda: train(size.epochs))
+    plan = DiffAugPlan(model.module.cpu().train(), options, budget(size.epochs))
     return {
         "cells_per_second": size.cells * size.epochs / seconds,
-        "flops_per_cell": _flops_per_cell(model.module.cpu(), batches, usual(size.epochs)),
+        "flops_per_cell": _flops_per_cell(plan, batches),
     }
 
 
@@ -200,16 +197,13 @@ def _model(size: Size) -> Any:
     return scDiffAug(AnnData(simulated_counts(size)))
 
 
-def _flops_per_cell(module: Any, batches: Any, options: TrainingOptions) -> float:
+def _flops_per_cell(plan: DiffAugPlan, batches: Any) -> float:
     """FLOPs of matrix products, forward and backward, as a mean over the whole training."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    from scdiffaug.training import DiffAugPlan
-
     batch = next(iter(batches))
-    plan = DiffAugPlan(module.train(), options)
     plan.on_train_start()
-    steps = np.linspace(0, options.n_steps, _COUNTED_STEPS, endpoint=False).astype(int)
+    steps = np.linspace(0, plan.budget.n_steps, _COUNTED_STEPS, endpoint=False).astype(int)
     with FlopCounterMode(display=False) as counter:
         for step in steps:
             plan._steps_before = int(step)
