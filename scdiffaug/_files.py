@@ -203,7 +203,7 @@ def augment(
     return {
         "out": str(out),
         "n_cells": new.n_obs,
-        "n_sources": adata.n_obs,
+        "n_sources": int(new.obs["source_obs_name"].nunique()),
         "kept_share": None if share is None else float(share),
         **training.summary_of(model),
     }

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any, get_args
 
 from scdiffaug._checks import check_choice, check_flag, check_number, check_seed, check_whole
-from scdiffaug.contract import DataContract
+from scdiffaug.contract import DataContract, Told
 from scdiffaug.features import Kind
 from scdiffaug.module import Condition, Diffusion
 from scdiffaug.normalized import LogScale
@@ -89,7 +89,9 @@ def _check_contract(contract: Any) -> None:
         check_choice("space.scale", contract["space"]["scale"], get_args(LogScale))
     if contract["space"]["cofactor"] is not None:
         check_number("space.cofactor", contract["space"]["cofactor"], above=0)
-    for name, kind in (("var_names", str), ("selected", int), ("label_names", str)):
+    if contract["told_by"] is not None:
+        check_choice("told_by", contract["told_by"], get_args(Told))
+    for name, kind in (("var_names", str), ("selected", int), ("category_names", str)):
         _check_list(name, contract[name], kind)
     _check_selected(contract["selected"], len(contract["var_names"]))
     if contract["n_top_features"] is not None:

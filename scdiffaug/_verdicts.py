@@ -92,7 +92,8 @@ RULES = {
         below="A random forest is wrong more often than by chance: each new cell has a real one "
         "that it is nearly the same as. See the checks of copies.",
         above="A random forest tells new cells from real ones. Do not test genes on a mixture of "
-        "both; training for longer or on more cells may help.",
+        "both; training for longer or on more cells may help, unless the model never saw cells "
+        "like the sources.",
         excess=lambda value, real: abs(value - 0.5) - abs(real - 0.5),
         limits=(0.1, 0.25),
     ),
@@ -133,7 +134,7 @@ RULES = {
         how_to_read="Pearson correlation of the means of genes with those of other real cells.",
         good="Genes have the means that they have in real cells.",
         below="Genes have other means than in real cells: the new cells are not a fair sample of "
-        "their sources. Train for longer before you use them.",
+        "their sources. Train for longer, or on cells like the sources, before you use them.",
         above="",
         excess=_below,
         limits=(0.02, 0.1),

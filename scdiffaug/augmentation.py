@@ -75,21 +75,21 @@ class Request:
     y
         Semantic vectors to condition on, shape ``(m, 80)``; by default those of the sources'
         neighbourhoods, with each neighbour's weight varied at random.
-    labels
-        Label codes, for the supervised ablation only, shape ``(m,)``.
+    told
+        Codes of what the generator is told of each cell, shape ``(m,)``.
     depth
         Reads of each cell, shape ``(m,)``; by default the source's.
     """
 
     source_of: Rows
-    labels: NDArray[np.int64]
+    told: NDArray[np.int64]
     y: NDArray[np.float32] | None = None
     depth: NDArray[np.float32] | None = None
 
     def block(self, rows: slice | Rows) -> Request:
         """Request for some of the cells."""
         y, depth = (None if part is None else part[rows] for part in (self.y, self.depth))
-        return Request(source_of=self.source_of[rows], labels=self.labels[rows], y=y, depth=depth)
+        return Request(source_of=self.source_of[rows], told=self.told[rows], y=y, depth=depth)
 
 
 def made_at_once(module: DiffAugModule, contract: DataContract, batch_size: int | None) -> int:
@@ -157,7 +157,7 @@ def _make(
         made = module.sample(
             to_tensor(contract.values(sources), device),
             y,
-            torch.from_numpy(request.labels).to(device),
+            torch.from_numpy(request.told).to(device),
             strength=sampling.strength,
             n_steps=sampling.steps,
             sampler=sampling.sampler,

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import compress
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -36,6 +36,9 @@ _ROOM_OF_DEPTH = 2
 # Of fewer of its features than this share, no cell is embedded (benchmarks/NOTES.md, 57).
 _LEAST_MEASURED = 0.1
 
+# What names the column that a generator is told.
+Told = Literal["labels_key", "batch_key"]
+
 # Where files of new cells record that X holds what real cells hold in a layer.
 X_HOLDS = "x_holds_layer"
 
@@ -54,8 +57,9 @@ class DataContract:
         Features in the model's order.
     selected
         Positions of the features that the encoder sees.
-    label_names
-        Categories of the labels; empty unless training sees labels.
+    told_by, category_names
+        Which argument of ``setup_anndata`` names the column that the generator is told of each
+        cell, None for none; and the categories there, empty for none.
     n_top_features, n_components
         How many features the encoder may see, None for the default, and how many components.
     n_neighbors, seed
@@ -68,7 +72,8 @@ class DataContract:
     space: FeatureSpace
     var_names: tuple[str, ...]
     selected: tuple[int, ...]
-    label_names: tuple[str, ...]
+    told_by: Told | None
+    category_names: tuple[str, ...]
     n_top_features: int | None
     n_components: int
     n_neighbors: int
@@ -85,7 +90,7 @@ class DataContract:
         n_top_features: int | None,
         n_components: int = N_COMPONENTS,
         n_neighbors: int,
-        needs_labels: bool,
+        told_by: Told | None,
         seed: int,
     ) -> DataContract:
         """Check an AnnData and decide the feature space and the encoder's features.
@@ -107,37 +112,42 @@ class DataContract:
             space=space,
             var_names=tuple(adata.var_names),
             selected=(),
-            label_names=(),
+            told_by=told_by,
+            category_names=(),
             n_top_features=n_top_features,
             n_components=n_components,
             n_neighbors=n_neighbors,
             seed=seed,
         )
-        return contract._fitted(adata, x, needs_labels=needs_labels)
+        return contract._fitted(adata, x)
 
     def refit(self, adata: AnnData) -> DataContract:
-        """The same, but with the variable features, depths and labels of other cells."""
-        cells, x = self.read(adata)
-        return self._fitted(cells, x, needs_labels=bool(self.label_names))
+        """The same, but with the variable features, depths and categories of other cells."""
+        return self._fitted(*self.read(adata))
 
-    def _fitted(
-        self, cells: AnnData, x: Matrix | StoredMatrix, *, needs_labels: bool
-    ) -> DataContract:
+    def _fitted(self, cells: AnnData, x: Matrix | StoredMatrix) -> DataContract:
         doubts.warn_of_made(cells.obs, "are learnt from")
         rows, few = subsample(x)
         key = self.setup["batch_key"]
         batch = cells.obs[key].iloc[rows] if data.is_complete(cells.obs, key) else None
         selected = select_features(few, self.space, n_top=self.n_top_features, batch=batch)
-        labels: Sequence[str] = ()
-        if needs_labels:
-            data.check_key(cells, "labels_key", self.setup["labels_key"])
-            labels = data.named_groups(cells.obs[self.setup["labels_key"]])
         return replace(
             self,
             selected=tuple(selected.tolist()),
-            label_names=tuple(sorted(set(labels))),
+            category_names=self._categories_of(cells),
             depth=_usual_depth(x),
         )
+
+    def _categories_of(self, cells: AnnData) -> tuple[str, ...]:
+        """Names of all labels of cells, or of their batches if there are several."""
+        if self.told_by is None:
+            return ()
+        key = self.setup[self.told_by]
+        if self.told_by == "labels_key":
+            data.check_column(cells, self.told_by, key)
+        elif not data.is_complete(cells.obs, key) or cells.obs[key].nunique() < 2:
+            return ()
+        return tuple(sorted(set(data.named_groups(cells.obs[key]))))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON, with a digest of the features in their order."""
@@ -267,14 +277,19 @@ class DataContract:
         parts = [to_dense(self.space.transform(x[rows])[:, column]) for rows in row_blocks(x)]
         return np.concatenate(parts)[:, 0]
 
-    def label_codes(self, cells: AnnData) -> NDArray[np.int64]:
-        """Codes of the labels, shape ``(n,)``; zeros if the model has none."""
-        if not self.label_names:
+    def told(self, cells: AnnData) -> NDArray[np.int64]:
+        """Codes of what the generator is told of cells, shape ``(n,)``; zeros if it is nothing."""
+        if self.told_column is None:
             return np.zeros(cells.n_obs, dtype=np.int64)
-        data.check_column(cells, "labels_key", self.setup["labels_key"])
-        names = data.named_groups(cells.obs[self.setup["labels_key"]])
-        data.check_known(names, self.label_names, argument="labels_key")
-        return pd.Categorical(names, categories=self.label_names).codes.astype(np.int64)
+        data.check_column(cells, str(self.told_by), self.told_column)
+        names = data.named_groups(cells.obs[self.told_column])
+        data.check_known(names, self.category_names, argument=str(self.told_by))
+        return pd.Categorical(names, categories=self.category_names).codes.astype(np.int64)
+
+    @property
+    def told_column(self) -> str | None:
+        """Column of obs that the generator is told of each cell; None if there is none."""
+        return self.setup[self.told_by] if self.told_by and self.category_names else None
 
 
 def layer_or_x(layer: str | None, layers: Container[str], provenance: object) -> str | None:

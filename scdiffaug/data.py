@@ -157,6 +157,8 @@ def check_setup(
     check_frame(adata)
     check_column(adata, "labels_key", labels_key)
     check_column(adata, "batch_key", batch_key)
+    if batch_key is not None:
+        _check_several_of_each(adata.obs[batch_key])
     check_layer(adata, layer)
 
 
@@ -165,6 +167,14 @@ def check_column(adata: AnnData, argument: str, key: str | None) -> None:
     check_key(adata, argument, key)
     check_no_missing(adata.obs, argument, key)
     check_sortable(adata, argument, key)
+
+
+def _check_several_of_each(batches: pd.Series) -> None:
+    if (n_batches := batches.nunique()) > len(batches) / 2:
+        raise ValueError(
+            f"batch_key={batches.name!r} has {n_batches} batches of {len(batches)} cells: name a "
+            "column of samples, donors or conditions."
+        )
 
 
 def check_layer(adata: AnnData, layer: str | None) -> None:
@@ -242,12 +252,13 @@ def named_groups(column: pd.Series) -> pd.Series:
 
 
 def check_known(names: pd.Series, known: Sequence[str], *, argument: str) -> None:
-    """Raise ValueError if cells have labels that training did not see."""
+    """Raise ValueError if cells have labels, or are of batches, that training did not see."""
     unknown = sorted(set(names) - set(known))
     if unknown:
+        what = "labels" if argument == "labels_key" else "batches"
         raise ValueError(
-            f"{argument}={names.name!r} has {len(unknown)} labels that the model was not trained "
-            f"on, e.g. {unknown[0]!r}: leave those cells out."
+            f"{argument}={names.name!r} has {len(unknown)} {what} that the model was not trained "
+            f"on, e.g. {unknown[0]!r}: leave those cells out, or train on such cells too."
         )
 
 

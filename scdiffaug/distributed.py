@@ -326,11 +326,11 @@ def _model(folder: str, seal: str, scale: LogScale | None) -> scDiffAug:
 
 def _cells(job: _Job, block: int) -> tuple[scDiffAug, AnnData]:
     model = _model(job.model, job.seal, job.scale)
-    setup = model._contract.setup
-    columns = [str(setup["labels_key"])] if model._contract.label_names else []
+    told = model._contract.told_column
+    columns = [told] if told is not None and job.verb == "augment" else []
     path = Path(job.cells)
     layers, made = block_files.read_layers(path)
-    layer = layer_or_x(setup["layer"], layers, made)
+    layer = layer_or_x(job.layer, layers, made)
     cells = block_files.read_block(path, job.rows(block), layer=layer, columns=columns)
     cells.uns["scdiffaug"] = made
     return model, cells

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -16,7 +16,7 @@ from scdiffaug._checks import check_choice, check_flag, check_seed, check_whole
 from scdiffaug.budget import Budget, n_trained_on
 from scdiffaug.checkpoint import check_place
 from scdiffaug.components import N_COMPONENTS
-from scdiffaug.contract import DataContract
+from scdiffaug.contract import DataContract, Told
 from scdiffaug.embedding import encode
 from scdiffaug.fitting import FittingModel, choose_diffusion
 from scdiffaug.module import Condition
@@ -137,17 +137,15 @@ class scDiffAug(FittingModel):
         with self._registered_for_now(adata, if_it_fails=True):
             self._ensure_set_up(adata)
             super().__init__(adata)
-            needs_labels = condition == "labels"
-            if needs_labels and self.registry["setup_args"]["labels_key"] is None:
-                raise ValueError("condition='labels' needs labels: setup_anndata(labels_key=...).")
+            setup = self.registry["setup_args"]
             contract = DataContract.fit(
                 adata,
-                self.registry["setup_args"],
+                setup,
                 feature_space=feature_space,
                 n_top_features=n_top_features,
                 n_components=n_components,
                 n_neighbors=n_neighbors,
-                needs_labels=needs_labels,
+                told_by=_told_by(condition, setup),
                 seed=seed,
             )
             logger.info(
@@ -388,3 +386,12 @@ class scDiffAug(FittingModel):
         x = contract.read(cells, indices)[1]
         contract.warn_of_depth(x)
         return encode(self.module, contract, x, measured=measured, batch_size=batch_size)
+
+
+def _told_by(condition: Condition, setup: Mapping[str, str | None]) -> Told | None:
+    """Which column the generator is told of a cell: labels in place of y, or batches beside it."""
+    if condition == "labels" and setup["labels_key"] is None:
+        raise ValueError("condition='labels' needs labels: setup_anndata(labels_key=...).")
+    if condition == "semantic":
+        return None if setup["batch_key"] is None else "batch_key"
+    return "labels_key" if condition == "labels" else None

@@ -53,12 +53,10 @@ class DiffAugModule(BaseModuleClass):
     ----------
     n_features
         Number of features of a cell.
-    selected
-        Positions of the features that the encoder sees.
-    space
-        Feature space of the cells.
-    n_labels
-        Number of label categories, for the condition ``"labels"``.
+    selected, space
+        Positions of the features that the encoder sees, and the feature space of the cells.
+    n_categories
+        Number of labels, or of batches, that the generator is told; 0 for none.
     n_components
         Principal components of the selected features that the encoder sees.
     n_references, n_neighbors
@@ -78,7 +76,7 @@ class DiffAugModule(BaseModuleClass):
         selected: Sequence[int],
         space: FeatureSpace,
         *,
-        n_labels: int,
+        n_categories: int,
         n_components: int,
         n_references: int,
         n_neighbors: int,
@@ -98,6 +96,7 @@ class DiffAugModule(BaseModuleClass):
         self.register_buffer("selected", torch.as_tensor(selected))
         self.register_buffer("profile", torch.zeros(n_features))
         self.process = _PROCESSES[diffusion]() if diffusion != "none" else None
+        self.categories: nn.Embedding | None = None
         self.neighborhood = NeighborMean(
             n_references, n_components, n_features=len(selected), n_neighbors=n_neighbors
         )
@@ -109,8 +108,8 @@ class DiffAugModule(BaseModuleClass):
             if not self.makes_counts:
                 self.scale = FeatureScale(n_features)
             self.ema_generator = copy.deepcopy(self.generator).requires_grad_(False)
-            if condition == "labels":
-                self.label_vectors = nn.Embedding(max(n_labels, 1), n_semantic)
+            if n_categories or condition == "labels":
+                self.categories = nn.Embedding(max(n_categories, 1), n_semantic)
 
     def fit_cells(self, x: Matrix, inputs: NDArray[np.float32], axes: PrincipalAxes) -> None:
         """Fit what training does not change.
@@ -182,7 +181,7 @@ class DiffAugModule(BaseModuleClass):
             # Cells made from pure noise take nothing from the source.
             depth.new_zeros(len(depth), batch["x"].shape[1]),
             y,
-            batch["labels"],
+            batch["told"],
             strength=1.0,
             # As positives, cells of one step are as good as of four (benchmarks/NOTES.md, 40).
             n_steps=1,
@@ -260,15 +259,15 @@ class DiffAugModule(BaseModuleClass):
     def _get_generative_input(self, tensors: Tensors, _outputs: Tensors, **_: Any) -> Tensors:
         x = tensors["x"] if self.makes_counts else tensors["x"].to_dense()
         y = self._fixed_semantic(tensors["neighborhood"][: len(x)])
-        return {"x": x, "y": y, "labels": tensors["labels"][: len(x)]}
+        return {"x": x, "y": y, "told": tensors["told"][: len(x)]}
 
     def generative(
-        self, x: Tensor, y: Tensor, labels: Tensor, *, rng: torch.Generator, trains: bool = True
+        self, x: Tensor, y: Tensor, told: Tensor, *, rng: torch.Generator, trains: bool = True
     ) -> Tensors:
         """Return the diffusion loss of cells given y; empty if no generator is trained."""
         if self.process is None or not trains:
             return {}
-        condition = self._condition(y, labels, rng)
+        condition = self._condition(y, told, rng)
         network = self._of_each_cell(self.generator, len(x), rng)
         x = self._standardise(x, rng)
         return {"diffusion": self.process.loss(network, x, condition, rng=rng)}
@@ -307,7 +306,7 @@ class DiffAugModule(BaseModuleClass):
         self,
         x: Tensor,
         y: Tensor,
-        labels: Tensor,
+        told: Tensor,
         *,
         strength: float,
         n_steps: int,
@@ -317,7 +316,8 @@ class DiffAugModule(BaseModuleClass):
     ) -> Tensor:
         """New cells from source cells and their semantic vectors, by the averaged generator.
 
-        ``depth``: for counts, reads of each new cell, shape ``(n,)``; by default its source's.
+        ``told``: codes of their labels or batches. ``depth``: for counts, reads of each new cell,
+        by default its source's. Both of shape ``(n,)``.
 
         Returns
         -------
@@ -328,7 +328,7 @@ class DiffAugModule(BaseModuleClass):
         made = self.process.sample(
             self._of_each_cell(network, len(x), rng),
             self._standardise(x, rng),
-            self._condition(y, labels, rng),
+            self._condition(y, told, rng),
             strength=strength,
             n_steps=n_steps,
             sampler=sampler or self.process.samplers[0],
@@ -345,11 +345,11 @@ class DiffAugModule(BaseModuleClass):
         groups = [[*self.encoder.parameters(), *own]]
         if self.process is None:
             return groups
-        labels = self.label_vectors.parameters() if self.condition_on == "labels" else ()
+        told = () if self.categories is None else self.categories.parameters()
         if isinstance(self.generator, CountGenerator):
             profile, dispersion = self.generator.profile, self.generator.dispersion
-            return [*groups, [*profile.parameters(), *labels], [*dispersion.parameters()]]
-        return [*groups, [*self.generator.parameters(), *labels]]
+            return [*groups, [*profile.parameters(), *told], [*dispersion.parameters()]]
+        return [*groups, [*self.generator.parameters(), *told]]
 
     @property
     def makes_counts(self) -> bool:
@@ -371,12 +371,13 @@ class DiffAugModule(BaseModuleClass):
         units = self.generator.draw_units(n_cells, rng=rng)
         return lambda x, level, condition: network(x, level, condition, units=units)
 
-    def _condition(self, y: Tensor, labels: Tensor, rng: torch.Generator) -> Tensor:
-        if self.condition_on == "labels":
-            return self.label_vectors(labels)
+    def _condition(self, y: Tensor, told: Tensor, rng: torch.Generator) -> Tensor:
         if self.condition_on == "random":
             return torch.randn(y.shape, generator=rng, device=y.device)
-        return nn.functional.layer_norm(y.float(), y.shape[1:])
+        category = torch.zeros_like(y) if self.categories is None else self.categories(told)
+        if self.condition_on == "labels":
+            return category
+        return nn.functional.layer_norm(y.float(), y.shape[1:]) + category
 
     def _standardise(self, x: Tensor, rng: torch.Generator) -> Tensor:
         if self.makes_counts:

@@ -46,8 +46,8 @@ class PairBatches:
         How much each cell repels the others in the 2-D embedding.
     places
         Where cells are to begin there, shape ``(n, n_projection)``.
-    labels
-        Integer labels, for the supervised ablation only; zeros otherwise.
+    told
+        Codes of what the generator is told of each cell, shape ``(n,)``; zeros if it is nothing.
     batch_size, generator_batch
         Cells per batch, and those of them that the generator learns from, by default all. With
         none (0), batches bring neither cells nor neighbourhoods, and nothing is read.
@@ -73,14 +73,14 @@ class PairBatches:
         neighbor_weights: NDArray[np.float32],
         repulsion: Repulsion,
         places: NDArray[np.float32],
-        labels: NDArray[np.integer[Any]],
+        told: NDArray[np.integer[Any]],
         batch_size: int,
         rng: np.random.Generator,
         generator_batch: int | None = None,
         mixes: bool = False,
         n_processes: int = 1,
     ) -> None:
-        self.x, self.inputs, self.labels, self.rng = x, inputs, labels, rng
+        self.x, self.inputs, self.told, self.rng = x, inputs, told, rng
         self.walks, self.neighbor_weights, self.repulsion = walks, neighbor_weights, repulsion
         self.places, self.batch_size, self.generator_batch = places, batch_size, generator_batch
         self.n_processes, self.generates = n_processes, generator_batch != 0
@@ -91,9 +91,9 @@ class PairBatches:
         return len(batch_bounds(self.x.shape[0] // self.n_processes, self.batch_size)) - 1
 
     def digest(self) -> str:
-        """sha256 of the cells in their order, and of their labels."""
+        """sha256 of the cells in their order, and of what the generator is told of them."""
         found = hashlib.sha256(matrices.digest(self.x).encode())
-        found.update(np.ascontiguousarray(self.labels).data)
+        found.update(np.ascontiguousarray(self.told).data)
         return found.hexdigest()
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
@@ -103,25 +103,29 @@ class PairBatches:
             near = self.walks.draw(cells, rng)
             around = cells if self.generates else cells[:0]
             yield {
-                "x": to_sparse_tensor(self._learnt(x[: self.generator_batch], near, rng)),
+                "x": to_sparse_tensor(
+                    self._learnt(x[: self.generator_batch], cells, near, rng=rng)
+                ),
                 "depth": torch.from_numpy(np.asarray(x.sum(1)).ravel()),
                 "inputs": torch.from_numpy(self.inputs[cells]),
                 "neighbor_inputs": torch.from_numpy(self.inputs[near]),
                 "neighborhood": torch.from_numpy(self._neighborhoods(around, rng)),
                 "repulsion": torch.from_numpy(self.repulsion.among(cells)),
                 "places": torch.from_numpy(self.places[cells]),
-                "labels": torch.from_numpy(self.labels[cells]),
+                "told": torch.from_numpy(self.told[cells]),
             }
 
     def _learnt(
-        self, cells: Matrix, near: NDArray[np.integer[Any]], rng: np.random.Generator
+        self, x: Matrix, cells: Rows, near: NDArray[np.integer[Any]], *, rng: np.random.Generator
     ) -> Matrix:
-        """Cells for the generator to learn from, half of them mixed with nearby ones if asked."""
+        """Values for the generator to learn from, half of them mixed with nearby ones if asked."""
         if not self.mixes:
-            return cells
-        n_mixed = cells.shape[0] // 2
-        mixed = mixed_reads(cells[:n_mixed], self._read[near[:n_mixed]], rng=rng)
-        return sparse.vstack([mixed, cells[n_mixed:]], format="csr")
+            return x
+        n_mixed = x.shape[0] // 2
+        # Reads of another batch would teach the generator to mix batches (NOTES, 60).
+        near = np.where(self.told[near] == self.told[cells], near, cells)
+        mixed = mixed_reads(x[:n_mixed], self._read[near[:n_mixed]], rng=rng)
+        return sparse.vstack([mixed, x[n_mixed:]], format="csr")
 
     def _neighborhoods(self, cells: Rows, rng: np.random.Generator) -> NDArray[np.float32]:
         """Means of the cells' neighbours, with the weight of each neighbour varied at random.

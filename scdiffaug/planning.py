@@ -157,8 +157,8 @@ class Plan(_NewCells):
         x, rows = self.x, self.source_of
         if isinstance(x, StoredMatrix):
             x, rows = x[rows], np.arange(len(rows))
-        labels = self.contract.label_codes(self.cells)[self.source_of]
-        request = Request(source_of=rows, labels=labels, depth=self.depth)
+        told = self.contract.told(self.cells)[self.source_of]
+        request = Request(source_of=rows, told=told, depth=self.depth)
         if self.choice.keep == "all":
             return (
                 self._generate(x, request, self.sampling.seed),
@@ -269,7 +269,7 @@ class Interpolation(_NewCells):
         request = Request(
             source_of=np.arange(self.n_cells),
             y=y_start + share[:, None] * (y_end - y_start),
-            labels=np.zeros(self.n_cells, dtype=np.int64),
+            told=contract.told(self.cells)[np.where(share < 1 / 2, start, end)],
             depth=np.rint(_between(depths(x_start), depths(x_end), share))
             if contract.space.is_counts
             else None,

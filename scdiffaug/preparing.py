@@ -55,7 +55,7 @@ def training_cells(
         places=_places(
             contract, walks, repulsion, batch_size=batch_size, n_projection=n_projection
         ),
-        labels=contract.label_codes(cells),
+        told=contract.told(cells),
         batch_size=batch_size,
         generator_batch=generator_batch,
         # With more cells, each is seen too seldom to be memorised.

@@ -118,7 +118,9 @@ class RegisteringModel(GeneratingModel):
         labels_key
             Column of obs with labels. Training sees them only with ``condition="labels"``.
         batch_key
-            Column of obs with batches, within which variable features are chosen.
+            Column of obs with batches (samples, donors, conditions), within which variable
+            features are chosen. The generator is told them, so that new cells are of their
+            source's batch. The embedding is not corrected for them.
         neighbors_key
             Key of ``adata.uns`` under which ``sc.pp.neighbors`` left a graph to use in training
             instead of the model's own search. To make new cells the model still searches itself.
@@ -130,8 +132,8 @@ class RegisteringModel(GeneratingModel):
         TypeError
             If an argument is of the wrong type.
         ValueError
-            If adata is empty, names repeat, or labels or batches are missing; or if it is a view
-            of cells on disk.
+            If adata is empty, names repeat, or labels or batches are missing; if there are more
+            batches than half of the cells; or if it is a view of cells on disk.
 
         Examples
         --------

@@ -321,7 +321,8 @@ def fitting_setup(adata: AnnData, setup: Mapping[str, str | None]) -> dict[str, 
 def _setup_of(cells: AnnData, contract: DataContract) -> dict[str, str | None]:
     """The contract's setup, without what only training needs if the cells lack it."""
     setup = {**fitting_setup(cells, contract.setup), "layer": contract.layer_of(cells)}
-    return setup | {"labels_key": contract.setup["labels_key"]} if contract.label_names else setup
+    is_needed = contract.told_by == "labels_key"
+    return setup | {"labels_key": contract.setup["labels_key"]} if is_needed else setup
 
 
 def _no_pickle(method: str) -> NotImplementedError:
@@ -336,7 +337,7 @@ def _module(contract: DataContract, config: dict[str, Any]) -> DiffAugModule:
         len(contract.var_names),
         contract.selected,
         contract.space,
-        n_labels=len(contract.label_names),
+        n_categories=len(contract.category_names),
         n_neighbors=contract.n_neighbors,
         **config,
     )

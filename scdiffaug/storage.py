@@ -22,7 +22,7 @@ from anndata import AnnData
 from anndata.io import write_h5ad
 from torch import Tensor
 
-SCHEMA_VERSION = 13
+SCHEMA_VERSION = 14
 _WEIGHTS, _DESCRIPTION, _ADATA = "model.safetensors", "model.json", "adata.h5ad"
 # A million names take 20 MB; the names and shapes of a model's weights some 10 kB.
 _LARGEST_DESCRIPTION = 256 * 2**20

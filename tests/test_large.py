@@ -308,7 +308,7 @@ def test_drawn_cells_are_all_that_batches_hold(
         x = np.concatenate([batch["x"].to_dense().numpy() for batch in batches])
         held.append(x[np.lexsort(x.T)])
         assert batches.inputs.shape == (150, 10)
-        assert len(batches.walks.neighbors) == len(batches.labels) == 150
+        assert len(batches.walks.neighbors) == len(batches.told) == 150
         assert batches.repulsion.communities.shape == (150,)
     # Sparse cells came into memory.
     assert bool(read) == reads

@@ -388,7 +388,7 @@ def test_labels_of_other_cells_are_learnt_from(pbmc: AnnData) -> None:
     other.obs["cell_type"] = other.obs["cell_type"].astype(str) + " of another donor"
     model.adata = other
     model.train(**QUICK)
-    assert set(model._contract.label_names) == set(other.obs["cell_type"])
+    assert set(model._contract.category_names) == set(other.obs["cell_type"])
 
 
 def test_an_interruption_before_the_first_step_leaves_a_trained_model(

@@ -118,6 +118,7 @@ def augmentation(
     >>> results = benchmark.augmentation(
     ...     ["pbmc.h5ad"],
     ...     method_names=["mask"],
+    ...     settings=["use"],
     ...     n_seeds=1,
     ...     max_cells=200,
     ...     cache="cache",

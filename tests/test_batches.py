@@ -1,0 +1,109 @@
+"""The generator is told the batch of a cell, so that new cells are of their source's batch."""
+
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pytest
+from anndata import AnnData
+from numpy.typing import NDArray
+from scipy import sparse
+
+from scdiffaug import distributed, scDiffAug
+
+N_GENES = 60
+QUICK = {"max_epochs": 200, "enable_progress_bar": False}
+
+
+@pytest.fixture(scope="module")
+def two_batches() -> AnnData:
+    """Cells of three types, of which those of batch "b" have five genes that those of "a" lack.
+
+    Of the rarest, a cell's fifteen neighbours are of both batches.
+    """
+    rng = np.random.default_rng(0)
+    types, batch = np.repeat(["x", "y", "rare"], [150, 150, 16]), np.tile(["a", "b"], 158)
+    rate = np.stack([rng.gamma(0.5, 2, N_GENES) for _ in range(3)])
+    rate = rate[np.unique(types, return_inverse=True)[1]]
+    rate[:, :5] = np.where(batch == "b", 4, 0.02)[:, None]
+    cells = AnnData(sparse.csr_matrix(rng.poisson(rate).astype(np.float32)))
+    cells.obs["kind"], cells.obs["batch"] = types, batch
+    return cells
+
+
+@pytest.fixture(scope="module")
+def told(two_batches: AnnData) -> scDiffAug:
+    scDiffAug.setup_anndata(two_batches, batch_key="batch")
+    model = scDiffAug(two_batches)
+    model.train(**QUICK)
+    return model
+
+
+def of_batch(new: AnnData) -> NDArray[np.bool_]:
+    """Whether the five genes of batch "b" are there, or lacking, as the batch of the cell says."""
+    has = np.asarray(new[:, :5].X.sum(1)).ravel() > 5
+    return has == (new.obs["batch"] == "b").to_numpy()
+
+
+def test_new_cells_are_of_the_batch_of_their_source(told: scDiffAug) -> None:
+    new = told.augment(n_per_cell=2)
+    assert of_batch(new).mean() > 0.98
+    assert of_batch(new[new.obs["kind"] == "rare"]).mean() > 0.95
+
+
+def test_without_being_told_rare_cells_lose_their_batch(two_batches: AnnData) -> None:
+    cells = two_batches.copy()
+    scDiffAug.setup_anndata(cells)
+    model = scDiffAug(cells)
+    model.train(**QUICK)
+    new = model.augment(n_per_cell=2)
+    assert of_batch(new[new.obs["kind"] == "rare"]).mean() < 0.8
+
+
+def test_batches_outlast_the_file_and_are_read_block_by_block(
+    told: scDiffAug, two_batches: AnnData, tmp_path: Path
+) -> None:
+    told.save(tmp_path / "model")
+    loaded = scDiffAug.load(tmp_path / "model", adata=False)
+    assert (loaded.augment(two_batches).X != told.augment(two_batches).X).nnz == 0
+    two_batches.write_h5ad(tmp_path / "cells.h5ad")
+    out = tmp_path / "new.h5ad"
+    distributed.augment(tmp_path / "model", tmp_path / "cells.h5ad", out, block_size=100)
+
+    assert of_batch(anndata.read_h5ad(out)).mean() > 0.97
+
+
+def test_of_a_batch_that_was_never_learnt_no_cells_are_made(
+    told: scDiffAug, two_batches: AnnData
+) -> None:
+    other = two_batches[:40].copy()
+    other.obs["batch"] = "c"
+    with pytest.raises(ValueError, match="has 1 batches that the model was not trained on"):
+        told.augment(other)
+    del other.obs["batch"]
+    with pytest.raises(KeyError, match="batch_key='batch' not found"):
+        told.augment(other)
+    # To be embedded, a cell needs no batch.
+    assert told.get_latent_representation(other).shape == (40, 80)
+
+
+def test_one_batch_alone_is_not_told(two_batches: AnnData) -> None:
+    cells = two_batches[two_batches.obs["batch"] == "a"].copy()
+    scDiffAug.setup_anndata(cells, batch_key="batch")
+    model = scDiffAug(cells)
+    model.train(max_epochs=2, enable_progress_bar=False)
+    cells.obs["batch"] = "any other"
+    assert model.augment(cells).n_obs == cells.n_obs
+
+
+def test_cells_between_two_batches_are_of_the_nearer_end(told: scDiffAug) -> None:
+    way = told.interpolate(start="0", end="1", n_cells=20)
+    has = np.asarray(way[:, :5].X.sum(1)).ravel() > 5
+    np.testing.assert_array_equal(has, way.obs["interpolation"] >= 0.5)
+
+
+def test_a_column_of_single_cells_is_no_batch(two_batches: AnnData) -> None:
+    cells = two_batches.copy()
+    cells.obs["share"] = np.linspace(0, 1, cells.n_obs)
+    with pytest.raises(ValueError, match="batch_key='share' has 316 batches of 316 cells"):
+        scDiffAug.setup_anndata(cells, batch_key="share")
