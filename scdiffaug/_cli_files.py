@@ -21,7 +21,7 @@ _Layer = Annotated[
 ]
 _BatchKey = Annotated[
     str | None,
-    typer.Option(help="Column of obs with batches, within which variable features are chosen."),
+    typer.Option(help="Column of obs with batches or conditions, which new cells keep."),
 ]
 _Space = Annotated[
     str | None,

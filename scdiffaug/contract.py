@@ -21,6 +21,7 @@ from scdiffaug.components import N_COMPONENTS
 from scdiffaug.features import FeatureSpace, select_features
 from scdiffaug.matrices import (
     Matrix,
+    Rows,
     StoredMatrix,
     depths,
     row_blocks,
@@ -277,13 +278,16 @@ class DataContract:
         parts = [to_dense(self.space.transform(x[rows])[:, column]) for rows in row_blocks(x)]
         return np.concatenate(parts)[:, 0]
 
-    def told(self, cells: AnnData) -> NDArray[np.int64]:
-        """Codes of what the generator is told of cells, shape ``(n,)``; zeros if it is nothing."""
-        if self.told_column is None:
-            return np.zeros(cells.n_obs, dtype=np.int64)
-        data.check_column(cells, str(self.told_by), self.told_column)
-        names = data.named_groups(cells.obs[self.told_column])
-        data.check_known(names, self.category_names, argument=str(self.told_by))
+    def told(self, cells: AnnData, rows: Rows) -> NDArray[np.int64]:
+        """Codes of what the generator is told of some cells, shape ``(m,)``; zeros if nothing."""
+        argument, key = str(self.told_by), self.told_column
+        if key is None:
+            return np.zeros(len(rows), dtype=np.int64)
+        data.check_key(cells, argument, key)
+        of_rows = pd.DataFrame({key: cells.obs[key].iloc[rows]})
+        data.check_no_missing(of_rows, argument, key)
+        names = data.named_groups(of_rows[key])
+        data.check_known(names, self.category_names, argument=argument)
         return pd.Categorical(names, categories=self.category_names).codes.astype(np.int64)
 
     @property

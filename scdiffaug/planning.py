@@ -157,7 +157,7 @@ class Plan(_NewCells):
         x, rows = self.x, self.source_of
         if isinstance(x, StoredMatrix):
             x, rows = x[rows], np.arange(len(rows))
-        told = self.contract.told(self.cells)[self.source_of]
+        told = self.contract.told(self.cells, self.source_of)
         request = Request(source_of=rows, told=told, depth=self.depth)
         if self.choice.keep == "all":
             return (
@@ -269,7 +269,7 @@ class Interpolation(_NewCells):
         request = Request(
             source_of=np.arange(self.n_cells),
             y=y_start + share[:, None] * (y_end - y_start),
-            told=contract.told(self.cells)[np.where(share < 1 / 2, start, end)],
+            told=contract.told(self.cells, np.where(share < 1 / 2, start, end)),
             depth=np.rint(_between(depths(x_start), depths(x_end), share))
             if contract.space.is_counts
             else None,

@@ -55,7 +55,7 @@ def training_cells(
         places=_places(
             contract, walks, repulsion, batch_size=batch_size, n_projection=n_projection
         ),
-        told=contract.told(cells),
+        told=contract.told(cells, np.arange(cells.n_obs)),
         batch_size=batch_size,
         generator_batch=generator_batch,
         # With more cells, each is seen too seldom to be memorised.

@@ -97,7 +97,7 @@ def _digest(body: Mapping[str, Any]) -> str:
 def _check_holds_a_model_alone(folder: Path) -> None:
     """Raise FileExistsError if what is replaced is a file, or holds files of others."""
     if not folder.is_dir():
-        raise FileExistsError(f"{folder} is a file, not a saved model: it is not overwritten.")
+        raise FileExistsError(f"{folder} is not a saved model, but a file: name a folder.")
     others = {path.name for path in folder.iterdir()} - {_WEIGHTS, _DESCRIPTION, _ADATA}
     # Finder and Jupyter leave hidden files behind.
     if visible := sorted(name for name in others if not name.startswith(".")):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import anndata
 import numpy as np
+import pandas as pd
 import pytest
 from anndata import AnnData
 from numpy.typing import NDArray
@@ -83,8 +84,12 @@ def test_of_a_batch_that_was_never_learnt_no_cells_are_made(
     del other.obs["batch"]
     with pytest.raises(KeyError, match="batch_key='batch' not found"):
         told.augment(other)
-    # To be embedded, a cell needs no batch.
+    # To be embedded, a cell needs no batch, nor does one of which none are made.
     assert told.get_latent_representation(other).shape == (40, 80)
+    other.obs["batch"] = pd.Series(["a", "c", None, *["b"] * 37], index=other.obs_names)
+    assert told.augment(other, indices=[0, 3]).obs["batch"].tolist() == ["a", "b"]
+    with pytest.raises(ValueError, match="has 1 missing values"):
+        told.augment(other, indices=[0, 2])
 
 
 def test_one_batch_alone_is_not_told(two_batches: AnnData) -> None:
