@@ -224,11 +224,13 @@ def _n_known(cells: Cells, real: Cells) -> int:
     """How many of the cells are real ones, by their names and values."""
     places = real[0].obs_names.get_indexer(cells[0].obs_names)
     named = np.flatnonzero(places >= 0)
+    if not len(named):
+        return 0
     # Cells of two files may both be named by their numbers; of many, some are compared.
     some = named[drawn_rows(len(named), _COMPARED)]
     one, other = sparse.csr_matrix(cells[1][some]), sparse.csr_matrix(real[1][places[some]])
     is_same = (one != other).getnnz(1) == 0
-    return round(len(named) * is_same.mean()) if len(named) else 0
+    return round(len(named) * is_same.mean())
 
 
 def _sizes(new: _Pool) -> dict[str, int]:

@@ -140,14 +140,13 @@ class DataContract:
         )
 
     def _categories_of(self, cells: AnnData) -> tuple[str, ...]:
-        """Names of all labels of cells, or of their batches if there are several."""
+        """Names of all labels of cells, or of all their batches."""
         if self.told_by is None:
             return ()
         key = self.setup[self.told_by]
-        if self.told_by == "labels_key":
-            data.check_column(cells, self.told_by, key)
-        elif not data.is_complete(cells.obs, key) or cells.obs[key].nunique() < 2:
-            return ()
+        data.check_column(cells, self.told_by, key)
+        if self.told_by == "batch_key":
+            data.check_several_of_each(cells.obs[key])
         return tuple(sorted(set(data.named_groups(cells.obs[key]))))
 
     def to_dict(self) -> dict[str, Any]:
@@ -279,7 +278,15 @@ class DataContract:
         return np.concatenate(parts)[:, 0]
 
     def told(self, cells: AnnData, rows: Rows) -> NDArray[np.int64]:
-        """Codes of what the generator is told of some cells, shape ``(m,)``; zeros if nothing."""
+        """Codes of what the generator is told of some cells, shape ``(m,)``; zeros if nothing.
+
+        Raises
+        ------
+        KeyError
+            If the column is missing.
+        ValueError
+            If one of the cells has no value in it, or one that training did not see.
+        """
         argument, key = str(self.told_by), self.told_column
         if key is None:
             return np.zeros(len(rows), dtype=np.int64)
@@ -293,7 +300,7 @@ class DataContract:
     @property
     def told_column(self) -> str | None:
         """Column of obs that the generator is told of each cell; None if there is none."""
-        return self.setup[self.told_by] if self.told_by and self.category_names else None
+        return None if self.told_by is None else self.setup[self.told_by]
 
 
 def layer_or_x(layer: str | None, layers: Container[str], provenance: object) -> str | None:

@@ -157,8 +157,6 @@ def check_setup(
     check_frame(adata)
     check_column(adata, "labels_key", labels_key)
     check_column(adata, "batch_key", batch_key)
-    if batch_key is not None:
-        _check_several_of_each(adata.obs[batch_key])
     check_layer(adata, layer)
 
 
@@ -169,7 +167,8 @@ def check_column(adata: AnnData, argument: str, key: str | None) -> None:
     check_sortable(adata, argument, key)
 
 
-def _check_several_of_each(batches: pd.Series) -> None:
+def check_several_of_each(batches: pd.Series) -> None:
+    """Raise ValueError if there are more batches than half of the cells."""
     if (n_batches := batches.nunique()) > len(batches) / 2:
         raise ValueError(
             f"batch_key={batches.name!r} has {n_batches} batches of {len(batches)} cells: name a "

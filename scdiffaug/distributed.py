@@ -11,6 +11,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import pandas as pd
 from anndata import AnnData
 
@@ -256,6 +257,9 @@ def _run(job: _Job, out: str | Path, client: Client | str | None) -> None:
     obs = _checked_obs(Path(job.cells))
     if job.verb == "augment":
         doubts.warn_of_made(obs, "serve as sources")
+        # What one block lacks is said before any is made.
+        contract = _model(job.model, job.seal, job.scale)._contract
+        contract.told(AnnData(obs=obs), np.arange(len(obs)))
     job = replace(job, scale=_scale(job))
     n_blocks = -(-len(obs) // job.block_size)
     with block_files.waiting_beside(out, job.digest(), n_blocks) as places:

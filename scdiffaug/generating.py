@@ -104,15 +104,15 @@ class GeneratingModel(SavedModel):
         IndexError
             If there is no cell at an index.
         KeyError
-            If the column of obs, or a group that the target names, is missing.
+            If a column of obs (groups, batches), or a group that the target names, is missing.
         RuntimeError
             If the model is not trained.
         TypeError
             If an argument is of the wrong type.
         ValueError
             If an argument is out of range or does not fit the others, the sampler does not fit
-            the model, features are missing, no group is below its target, or the model was built
-            with ``diffusion="none"``.
+            the model, features are missing, a batch is unknown, no group is below its target, or
+            the model was built with ``diffusion="none"``.
 
         Examples
         --------
@@ -232,8 +232,8 @@ class GeneratingModel(SavedModel):
         TypeError
             If an argument is of the wrong type.
         ValueError
-            If ``n_cells`` is below 2, another argument is out of range, features are missing,
-            or the generator is not conditioned on y.
+            If ``n_cells`` is below 2, another argument is out of range, features are missing, a
+            batch is unknown, or the generator is not conditioned on y.
 
         Examples
         --------

@@ -110,6 +110,8 @@ class DiffAugModule(BaseModuleClass):
             self.ema_generator = copy.deepcopy(self.generator).requires_grad_(False)
             if n_categories or condition == "labels":
                 self.categories = nn.Embedding(max(n_categories, 1), n_semantic)
+                # Random vectors beside y would name the few cells of a small batch (NOTES, 60).
+                nn.init.normal_(self.categories.weight, std=float(condition == "labels"))
 
     def fit_cells(self, x: Matrix, inputs: NDArray[np.float32], axes: PrincipalAxes) -> None:
         """Fit what training does not change.
@@ -374,10 +376,11 @@ class DiffAugModule(BaseModuleClass):
     def _condition(self, y: Tensor, told: Tensor, rng: torch.Generator) -> Tensor:
         if self.condition_on == "random":
             return torch.randn(y.shape, generator=rng, device=y.device)
-        category = torch.zeros_like(y) if self.categories is None else self.categories(told)
-        if self.condition_on == "labels":
-            return category
-        return nn.functional.layer_norm(y.float(), y.shape[1:]) + category
+        y = nn.functional.layer_norm(y.float(), y.shape[1:])
+        if self.categories is None:
+            return y
+        category = self.categories(told)
+        return category if self.condition_on == "labels" else y + category
 
     def _standardise(self, x: Tensor, rng: torch.Generator) -> Tensor:
         if self.makes_counts:

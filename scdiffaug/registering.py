@@ -132,8 +132,8 @@ class RegisteringModel(GeneratingModel):
         TypeError
             If an argument is of the wrong type.
         ValueError
-            If adata is empty, names repeat, or labels or batches are missing; if there are more
-            batches than half of the cells; or if it is a view of cells on disk.
+            If adata is empty, names repeat, or labels or batches are missing; or if it is a view
+            of cells on disk.
 
         Examples
         --------

@@ -24,6 +24,8 @@ from torch import Tensor
 
 SCHEMA_VERSION = 14
 _WEIGHTS, _DESCRIPTION, _ADATA = "model.safetensors", "model.json", "adata.h5ad"
+# By Finder and Jupyter.
+_LEFT_BEHIND = {".DS_Store", ".ipynb_checkpoints"}
 # A million names take 20 MB; the names and shapes of a model's weights some 10 kB.
 _LARGEST_DESCRIPTION = 256 * 2**20
 _LARGEST_HEADER = 2**20
@@ -98,11 +100,12 @@ def _check_holds_a_model_alone(folder: Path) -> None:
     """Raise FileExistsError if what is replaced is a file, or holds files of others."""
     if not folder.is_dir():
         raise FileExistsError(f"{folder} is not a saved model, but a file: name a folder.")
-    others = {path.name for path in folder.iterdir()} - {_WEIGHTS, _DESCRIPTION, _ADATA}
-    # Finder and Jupyter leave hidden files behind.
-    if visible := sorted(name for name in others if not name.startswith(".")):
+    names = {path.name for path in folder.iterdir()} - _LEFT_BEHIND
+    # Without a model, even an adata.h5ad is somebody's own.
+    others = names - {_WEIGHTS, _DESCRIPTION, _ADATA} if _DESCRIPTION in names else names
+    if others:
         raise FileExistsError(
-            f"{folder} is not a saved model alone, but holds {visible[0]!r} too, which would be "
+            f"{folder} is not a saved model alone, but holds {min(others)!r} too, which would be "
             "lost: name another folder."
         )
 

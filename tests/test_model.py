@@ -176,6 +176,10 @@ def test_saving_over_is_refused_unless_told(trained: scDiffAug, tmp_path: Path) 
     with pytest.raises(FileExistsError, match="holds 'figures' too, which would be lost"):
         trained.save(tmp_path / "model", overwrite=True)
     assert (tmp_path / "model" / "figures").is_dir()
+    (tmp_path / "data").mkdir()
+    trained.adata.write_h5ad(tmp_path / "data" / "adata.h5ad")
+    with pytest.raises(FileExistsError, match=r"but holds .adata\.h5ad. too"):
+        trained.save(tmp_path / "data", overwrite=True)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     with pytest.raises(FileExistsError, match=r"but holds .thesis\.txt. too"):

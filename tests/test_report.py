@@ -7,6 +7,7 @@ from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 
+import anndata as ad
 import numpy as np
 import pytest
 import scanpy as sc
@@ -327,6 +328,17 @@ def test_other_cells_of_the_same_names_may_be_held_out(
         cells.obs_names = [str(k) for k in range(cells.n_obs)]
     trained.augmentation_report(trained.augment(sources), sources, held_out=held_out, **FEW)
     assert "held-out cells are" not in caplog.text
+
+
+def test_no_cell_on_disk_is_read_for_names_that_are_not_there(
+    trained: scDiffAug, new: AnnData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scdiffaug.matrices.SUBSAMPLED", 50)
+    held_out = trained.adata.copy()
+    held_out.obs_names = [f"other {name}" for name in held_out.obs_names]
+    held_out.write_h5ad(tmp_path / "held_out.h5ad")
+    on_disk = ad.read_h5ad(tmp_path / "held_out.h5ad", backed="r")
+    assert trained.augmentation_report(new, held_out=on_disk, **FEW)["n_cells"] == 100
 
 
 def test_cells_that_strayed_into_a_group_of_which_none_are_made_are_found(
