@@ -83,7 +83,7 @@ def test_fixed_projection_is_the_same_in_torch(features):
 
 
 def test_axes_of_many_cells_are_fitted_on_a_draw_of_them(features, monkeypatch):
-    monkeypatch.setattr(components, "_MOST_CELLS_FITTED", 200)
+    monkeypatch.setattr(components, "SUBSAMPLED", 200)
     rows = np.random.default_rng(3).choice(300, 200, replace=False)
     found = PrincipalAxes.fit(features, n_components=10, seed=3)
     wanted = PrincipalAxes.fit(features[rows], n_components=10, seed=3)

@@ -113,7 +113,7 @@ STORED: dict[str, Callable[[Path], AnnData]] = {
 def _contract(adata: AnnData, **changed: Any) -> DataContract:
     options = {"feature_space": "auto", "n_top_features": 30, "n_neighbors": 5, **changed}
     setup = {"layer": None, "labels_key": None, "batch_key": None, "neighbors_key": None}
-    return DataContract.fit(adata, setup, needs_labels=False, seed=0, **options)
+    return DataContract.fit(adata, setup, told_by=None, seed=0, **options)
 
 
 def _dense(x: Any) -> np.ndarray:

@@ -446,6 +446,9 @@ def test_new_cells_need_not_have_what_training_asked_for(pbmc: AnnData, tmp_path
     }
     bare = scDiffAug.load(tmp_path / "model", AnnData(pbmc.X[:9], var=pbmc.var[[]]))
     assert bare.get_latent_representation().shape == (9, 80)
+    with pytest.raises(KeyError, match="batch_key='batch' not found"):
+        bare.train(**QUICK)
+    bare.adata.obs["batch"] = np.resize(["a", "b"], 9)
     with pytest.raises(KeyError, match="neighbors_key='mine' not found"):
         bare.train(**QUICK)
 
