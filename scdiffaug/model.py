@@ -145,7 +145,7 @@ class scDiffAug(FittingModel):
                 n_top_features=n_top_features,
                 n_components=n_components,
                 n_neighbors=n_neighbors,
-                told_by=_told_by(condition, setup),
+                told_by=_told_by(condition, setup, makes_cells=diffusion != "none"),
                 seed=seed,
             )
             logger.info(
@@ -388,10 +388,12 @@ class scDiffAug(FittingModel):
         return encode(self.module, contract, x, measured=measured, batch_size=batch_size)
 
 
-def _told_by(condition: Condition, setup: Mapping[str, str | None]) -> Told | None:
+def _told_by(
+    condition: Condition, setup: Mapping[str, str | None], *, makes_cells: bool
+) -> Told | None:
     """Which column the generator is told of a cell: labels in place of y, or batches beside it."""
     if condition == "labels" and setup["labels_key"] is None:
         raise ValueError("condition='labels' needs labels: setup_anndata(labels_key=...).")
-    if condition == "semantic":
-        return None if setup["batch_key"] is None else "batch_key"
+    if condition == "semantic" and makes_cells and setup["batch_key"] is not None:
+        return "batch_key"
     return "labels_key" if condition == "labels" else None

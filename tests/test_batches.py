@@ -141,3 +141,13 @@ def test_a_column_of_single_cells_is_no_batch(two_batches: AnnData) -> None:
     scDiffAug.setup_anndata(cells, batch_key="share")
     with pytest.raises(ValueError, match="batch_key='share' has 316 batches of 316 cells"):
         scDiffAug(cells)
+
+
+def test_an_encoder_alone_is_told_nothing(two_batches: AnnData) -> None:
+    cells = two_batches.copy()
+    scDiffAug.setup_anndata(cells, batch_key="batch")
+    model = scDiffAug(cells, diffusion="none")
+    del cells.obs["batch"]
+    model.adata = cells
+    model.train(max_epochs=2, enable_progress_bar=False)
+    assert model.get_latent_representation().shape == (cells.n_obs, 80)
