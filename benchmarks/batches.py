@@ -27,9 +27,12 @@ from scipy import sparse
 from sklearn.ensemble import RandomForestClassifier
 
 from scdiffaug import metrics, scDiffAug
+from scdiffaug.features import FeatureSpace, select_features
+from scdiffaug.matrices import to_dense
 
 DATASETS = ("ifnb_pbmc_2800", "gastrulation_seqfish_lohoff", "mca_stomach_intestine_1871")
 MAX_CELLS, N_GENES, FEWEST = 3000, 2500, 8
+COUNTS = FeatureSpace("counts")
 
 
 def scdiffaug(known: AnnData, sources: AnnData, seed: int, *, batch_key: str | None) -> AnnData:
@@ -70,11 +73,7 @@ def halves(name: str, seed: int) -> tuple[AnnData, AnnData]:
     place = adata.obs.groupby(["cell_type", "batch"], observed=True).cumcount().to_numpy()
     known, held_out = adata[place % 2 == 0].copy(), adata[place % 2 == 1].copy()
     if known.n_vars > N_GENES:
-        logs = known.copy()
-        sc.pp.normalize_total(logs, target_sum=1e4)
-        sc.pp.log1p(logs)
-        sc.pp.highly_variable_genes(logs, n_top_genes=N_GENES)
-        variable = logs.var["highly_variable"].to_numpy()
+        variable = select_features(known.X, COUNTS, n_top=N_GENES, batch=None)
         known, held_out = known[:, variable].copy(), held_out[:, variable].copy()
     for cells in (known, held_out):
         sc.pp.filter_cells(cells, min_counts=1)
@@ -83,8 +82,7 @@ def halves(name: str, seed: int) -> tuple[AnnData, AnnData]:
 
 def logs(cells: AnnData) -> NDArray[np.float32]:
     """log1p of 10,000 counts per cell."""
-    x = sparse.csr_matrix(cells.X).toarray()
-    return np.log1p(1e4 * x / np.maximum(x.sum(1, keepdims=True), 1))
+    return to_dense(COUNTS.transform(cells.X))
 
 
 def kept(new: AnnData, sources: AnnData, judges: AnnData) -> dict[str, float]:

@@ -108,8 +108,8 @@ class DiffAugModule(BaseModuleClass):
             if not self.makes_counts:
                 self.scale = FeatureScale(n_features)
             self.ema_generator = copy.deepcopy(self.generator).requires_grad_(False)
-            if n_categories or condition == "labels":
-                self.categories = nn.Embedding(max(n_categories, 1), n_semantic)
+            if n_categories:
+                self.categories = nn.Embedding(n_categories, n_semantic)
                 # Random vectors beside y would name the few cells of a small batch (NOTES, 60).
                 nn.init.normal_(self.categories.weight, std=float(condition == "labels"))
 
