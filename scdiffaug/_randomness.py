@@ -11,6 +11,7 @@ Stream = Literal[
     "weights",  # at the start
     "training cells",  # which are trained on, if there are too many
     "components",  # the solver of principal components
+    "offsets",  # first clusters in which batches are compared
     "neighbors",  # their approximate search
     "communities",  # of the neighbour graph
     "crossings",  # walks between communities that are counted

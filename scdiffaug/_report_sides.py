@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from numpy.typing import NDArray
 from scipy import sparse
 
 from scdiffaug import data, metrics
 from scdiffaug._randomness import seed_of
 from scdiffaug.choosing import NO_GROUP, Names, group_names
-from scdiffaug.features import FeatureSpace
+from scdiffaug.contract import DataContract
 from scdiffaug.matrices import SUBSAMPLED, Matrix, Rows, StoredMatrix, drawn_rows
 
 Cells = tuple[AnnData, Matrix | StoredMatrix]
@@ -36,11 +37,14 @@ class Side:
         Values as in the AnnData, and as they are compared, shape ``(n, d)``.
     groups
         Shape ``(n,)``, or ``(0,)`` where no column was named.
+    batches
+        Codes of the cells' batches, as :meth:`DataContract.batches` gives them.
     """
 
     x: Matrix
     seen: Matrix
     groups: Names
+    batches: NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,11 +66,12 @@ class _Pool:
         every = np.arange(self.cells.n_obs)
         return every if self.groups is None else every[self.groups != NO_GROUP]
 
-    def side(self, rows: Rows, *, space: FeatureSpace) -> Side:
+    def side(self, rows: Rows, contract: DataContract) -> Side:
         """These of the cells."""
         x, none = self.x[rows], np.array([], dtype=str)
         groups = none if self.groups is None else self.groups[rows]
-        return Side(x=x, seen=space.transform(x), groups=groups)
+        batches = contract.batches(self.cells)[rows]
+        return Side(x=x, seen=contract.space.transform(x), groups=groups, batches=batches)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,8 +119,8 @@ def split(
     real: Cells,
     new: Cells,
     *,
+    contract: DataContract,
     held_out: Cells | None,
-    space: FeatureSpace,
     groupby: str | None,
     max_cells: int,
     seed: int,
@@ -126,8 +131,8 @@ def split(
     ----------
     real, new, held_out
         Cells and their values, as :meth:`DataContract.read` gives them.
-    space
-        Feature space of the model.
+    contract
+        That of the model.
     groupby, max_cells, seed
         As in that method.
 
@@ -159,11 +164,11 @@ def split(
     _check_enough(n, made, sources, others=others, max_cells=max_cells)
     beyond = np.setdiff1d(known.rows, candidates)
     rest = rng.permutation(beyond)[:max_cells]
-    compared = place.side(others[:n], space=space)
-    more = (known.side(rest, space=space),) if groupby is not None and len(rest) else ()
+    compared = place.side(others[:n], contract)
+    more = (known.side(rest, contract),) if groupby is not None and len(rest) else ()
     return Sides(
-        made=fresh.side(made[:n], space=space),
-        sources=known.side(sources[:n], space=space),
+        made=fresh.side(made[:n], contract),
+        sources=known.side(sources[:n], contract),
         others=compared,
         judges=(compared, *more),
         own=np.arange(n) if is_linked else None,

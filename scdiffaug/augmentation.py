@@ -147,9 +147,10 @@ def _make(
     rng: torch.Generator,
 ) -> Matrix:
     device, sources = module.device, x[request.source_of]
+    told = torch.from_numpy(request.told).to(device)
     if request.y is None:
         seen = to_tensor(contract.features(sources), device)
-        y = module.describe_neighborhoods(seen, rng=rng)
+        y = module.describe_neighborhoods(seen, told, rng=rng)
     else:
         y = torch.from_numpy(request.y).to(device)
     bfloat16 = multiplies_bfloat16(device.type)
@@ -157,7 +158,7 @@ def _make(
         made = module.sample(
             to_tensor(contract.values(sources), device),
             y,
-            torch.from_numpy(request.told).to(device),
+            told,
             strength=sampling.strength,
             n_steps=sampling.steps,
             sampler=sampling.sampler,

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.decomposition import PCA
 
+from scdiffaug.batch_offsets import BatchOffsets
 from scdiffaug.matrices import SUBSAMPLED, Matrix, row_blocks, to_dense
 from scdiffaug.neighborhood import search_space
 from scdiffaug.nn import MOST_DEVIATIONS
@@ -28,11 +29,14 @@ class PrincipalAxes:
         Mean of each feature and what its values are divided by, shape ``(k,)``.
     axes
         Projection, shape ``(k, m)``.
+    offsets
+        What is taken off the components for a cell's batch, if batches are known.
     """
 
     centre: NDArray[np.float32]
     scale: NDArray[np.float32]
     axes: NDArray[np.float32]
+    offsets: BatchOffsets | None = None
 
     @classmethod
     def fit(

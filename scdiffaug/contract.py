@@ -258,6 +258,18 @@ class DataContract:
                 kind,
             )
 
+    def warn_of_batches(self, batches: NDArray[np.int64]) -> None:
+        """Warn of cells of batches that training did not see; codes as of :meth:`batches`."""
+        n_unknown = int((batches < 0).sum())
+        if self.told_by == "batch_key" and n_unknown:
+            logger.warning(
+                "%d of %d cells are of no batch that the model learnt from (batch_key=%r): they "
+                "are embedded without correction.",
+                n_unknown,
+                len(batches),
+                self.told_column,
+            )
+
     def values(self, x: Matrix) -> Matrix:
         """All features as the generator sees them: counts as counts, else transformed."""
         return x if self.space.is_counts else self.space.transform(x)
@@ -295,7 +307,14 @@ class DataContract:
         data.check_no_missing(of_rows, argument, key)
         names = data.named_groups(of_rows[key])
         data.check_known(names, self.category_names, argument=argument)
-        return pd.Categorical(names, categories=self.category_names).codes.astype(np.int64)
+        return pd.Index(self.category_names).get_indexer(names)
+
+    def batches(self, cells: AnnData) -> NDArray[np.int64]:
+        """Codes of the cells' batches, shape ``(n,)``; -1 of one that training did not see."""
+        if self.told_by != "batch_key" or self.told_column not in cells.obs:
+            return np.full(cells.n_obs, -1)
+        names = data.named_groups(cells.obs[self.told_column])
+        return pd.Index(self.category_names).get_indexer(names)
 
     @property
     def told_column(self) -> str | None:

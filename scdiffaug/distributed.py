@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -49,6 +49,8 @@ class _Job:
         Cells per block.
     seed
         Decides the random draws of a block, together with the block's number.
+    columns
+        Columns of obs that the model reads, if they are there.
     scale
         On which scale the cells hold counts, told from the first block: of few cells it cannot be.
     """
@@ -62,6 +64,7 @@ class _Job:
     changed: int
     block_size: int
     seed: int
+    columns: Sequence[str] = ()
     scale: LogScale | None = None
 
     def rows(self, block: int) -> slice:
@@ -255,11 +258,15 @@ def _run(job: _Job, out: str | Path, client: Client | str | None) -> None:
     block_files.check_new("out", out)
     out = Path(out).resolve()
     obs = _checked_obs(Path(job.cells))
+    contract = _model(job.model, job.seal, job.scale)._contract
     if job.verb == "augment":
         doubts.warn_of_made(obs, "serve as sources")
         # What one block lacks is said before any is made.
-        contract = _model(job.model, job.seal, job.scale)._contract
         contract.told(AnnData(obs=obs), np.arange(len(obs)))
+    else:
+        contract.warn_of_batches(contract.batches(AnnData(obs=obs)))
+    column = contract.told_column
+    job = replace(job, columns=[] if column is None or column not in obs else [column])
     job = replace(job, scale=_scale(job))
     n_blocks = -(-len(obs) // job.block_size)
     with block_files.waiting_beside(out, job.digest(), n_blocks) as places:
@@ -330,12 +337,10 @@ def _model(folder: str, seal: str, scale: LogScale | None) -> scDiffAug:
 
 def _cells(job: _Job, block: int) -> tuple[scDiffAug, AnnData]:
     model = _model(job.model, job.seal, job.scale)
-    told = model._contract.told_column
-    columns = [told] if told is not None and job.verb == "augment" else []
     path = Path(job.cells)
     layers, made = block_files.read_layers(path)
     layer = layer_or_x(job.layer, layers, made)
-    cells = block_files.read_block(path, job.rows(block), layer=layer, columns=columns)
+    cells = block_files.read_block(path, job.rows(block), layer=layer, columns=job.columns)
     cells.uns["scdiffaug"] = made
     return model, cells
 

@@ -28,19 +28,22 @@ def encode(
     contract: DataContract,
     x: Matrix | StoredMatrix,
     *,
+    batches: NDArray[np.int64],
     measured: NDArray[np.bool_] | None = None,
     batch_size: int | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Embeddings of cells, given as the AnnData holds them: y ``(n, 80)`` and z ``(n, 2)``.
 
-    Both are computed at once, as the search for a cell's neighbours takes most of the time. If
-    only some features were ``measured``, ``contract`` and ``x`` are of these.
+    Both are computed at once, as the search for a cell's neighbours takes most of the time.
+    ``batches``: codes, shape ``(n,)``, as :meth:`DataContract.batches` gives them. If only some
+    features were ``measured``, ``contract`` and ``x`` are of these.
     """
     mask = None if measured is None else torch.from_numpy(measured).to(module.device)
     y, z = _by_blocks(
-        lambda cells: module.embed(cells, measured=mask),
+        lambda cells, codes: module.embed(cells, codes, measured=mask),
         contract,
         x,
+        batches=batches,
         device=module.device,
         batch_size=batch_size or _CELLS_AT_ONCE,
     )
@@ -70,30 +73,41 @@ def put(adata: AnnData, embeddings: Mapping[str, NDArray[np.float32]]) -> None:
 
 @torch.inference_mode()
 def describe_neighborhoods(
-    module: DiffAugModule, contract: DataContract, x: Matrix | StoredMatrix
+    module: DiffAugModule,
+    contract: DataContract,
+    x: Matrix | StoredMatrix,
+    *,
+    batches: NDArray[np.int64],
 ) -> NDArray[np.float32]:
     """Semantic vectors of the cells' neighbourhoods, weights not varied, shape ``(n, 80)``."""
     (y,) = _by_blocks(
-        lambda cells: (module.describe_neighborhoods(cells),), contract, x, device=module.device
+        lambda *cells: (module.describe_neighborhoods(*cells),),
+        contract,
+        x,
+        batches=batches,
+        device=module.device,
     )
     return y
 
 
 def _by_blocks(
-    function: Callable[[Tensor], tuple[Tensor, ...]],
+    function: Callable[[Tensor, Tensor], tuple[Tensor, ...]],
     contract: DataContract,
     x: Matrix | StoredMatrix,
     *,
+    batches: NDArray[np.int64],
     device: torch.device,
     batch_size: int = _CELLS_AT_ONCE,
 ) -> list[NDArray[np.float32]]:
-    """Apply a function to the selected features, to as many cells at once as memory allows."""
+    """Apply a function to features and batches, to as many cells at once as memory allows."""
+
+    def of(rows: slice) -> list[Tensor]:
+        features = to_tensor(contract.features(x[rows]), device)
+        found = function(features, torch.from_numpy(batches[rows]).to(device))
+        return [part.cpu() for part in found]
 
     def computed(size: int) -> list[NDArray[np.float32]]:
-        blocks = [
-            [part.cpu() for part in function(to_tensor(contract.features(x[rows]), device))]
-            for rows in gen_batches(x.shape[0], size)
-        ]
+        blocks = [of(rows) for rows in gen_batches(x.shape[0], size)]
         return [torch.cat(parts).numpy() for parts in zip(*blocks, strict=True)]
 
     return halved_once(min(batch_size, x.shape[0]), computed)

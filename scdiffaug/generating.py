@@ -378,7 +378,7 @@ class GeneratingModel(SavedModel):
             self._read(adata, None),
             read(new, argument="new"),
             held_out=None if held_out is None else read(held_out, argument="held_out"),
-            space=self._contract.space,
+            contract=self._contract,
             groupby=groupby,
             max_cells=max_cells,
             seed=seed,

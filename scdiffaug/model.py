@@ -54,9 +54,8 @@ class scDiffAug(FittingModel):
         with cofactor 5 is applied to intensities (the largest above 30, and none negative or a
         tenth above 5). ``"auto"`` takes negative values as raw, whole numbers and log-normalised
         counts as counts, others up to 30 as logarithms, all else as raw. It takes counts as peaks
-        if most features are named
-        as regions (``chr1:9776-10668``), or if most values are zero and, of the others, 2 is more
-        frequent than 1 and 3 (a fragment has two ends) or all are 1.
+        if most features are named as regions (``chr1:9776-10668``), or if most values are zero
+        and, of the others, 2 is more frequent than 1 and 3 (a fragment has two ends) or all are 1.
     n_top_features
         Highly variable features that the encoder sees, or for peaks those open in the most cells;
         2,000 by default, 20,000 for peaks. The generator makes all features.
@@ -145,7 +144,7 @@ class scDiffAug(FittingModel):
                 n_top_features=n_top_features,
                 n_components=n_components,
                 n_neighbors=n_neighbors,
-                told_by=_told_by(condition, setup, makes_cells=diffusion != "none"),
+                told_by=_told_by(condition, setup),
                 seed=seed,
             )
             logger.info(
@@ -335,7 +334,8 @@ class scDiffAug(FittingModel):
         adata
             Cells with the model's features in any order; by default those it was set up with.
             If they lack some of those that the encoder sees, but have a tenth of them or more,
-            the embedding is estimated from these, and a warning says how many are missing.
+            the embedding is estimated from these. Cells of a batch that training did not see
+            are not corrected for it. A warning says how many features, or cells, these are.
         indices
             Which of these cells; all by default.
         representation
@@ -383,17 +383,20 @@ class scDiffAug(FittingModel):
         self._check_if_trained(warn=False)
         cells = self._given(adata)
         contract, measured = self._contract_for(cells, warns=warns)
-        x = contract.read(cells, indices)[1]
+        cells, x = contract.read(cells, indices)
         contract.warn_of_depth(x)
-        return encode(self.module, contract, x, measured=measured, batch_size=batch_size)
+        batches = contract.batches(cells)
+        if warns:
+            contract.warn_of_batches(batches)
+        return encode(
+            self.module, contract, x, batches=batches, measured=measured, batch_size=batch_size
+        )
 
 
-def _told_by(
-    condition: Condition, setup: Mapping[str, str | None], *, makes_cells: bool
-) -> Told | None:
-    """Which column the generator is told of a cell: labels in place of y, or batches beside it."""
-    if condition == "labels" and setup["labels_key"] is None:
-        raise ValueError("condition='labels' needs labels: setup_anndata(labels_key=...).")
-    if condition == "semantic" and makes_cells and setup["batch_key"] is not None:
-        return "batch_key"
-    return "labels_key" if condition == "labels" else None
+def _told_by(condition: Condition, setup: Mapping[str, str | None]) -> Told | None:
+    """Which column the networks are told of a cell: its batch or, in place of y, its label."""
+    if condition == "labels":
+        if setup["labels_key"] is None:
+            raise ValueError("condition='labels' needs labels: setup_anndata(labels_key=...).")
+        return "labels_key"
+    return None if setup["batch_key"] is None else "batch_key"

@@ -14,13 +14,12 @@ from torch import Tensor, nn
 
 from scdiffaug import diffusion, losses
 from scdiffaug.components import PrincipalAxes
+from scdiffaug.encoder_inputs import EncoderInputs
 from scdiffaug.features import FeatureSpace
 from scdiffaug.marginals import FeatureScale
-from scdiffaug.matrices import Matrix, drawn_rows
-from scdiffaug.neighborhood import NeighborMean
+from scdiffaug.matrices import Matrix
 from scdiffaug.nn import (
     CountGenerator,
-    FixedProjection,
     SemanticEncoder,
     ValueGenerator,
     cast_once,
@@ -32,8 +31,6 @@ Condition = Literal["semantic", "labels", "random"]
 Diffusion = Literal["counts", "gaussian", "none"]
 Tensors = dict[str, Tensor]
 
-# How far a cell is moved before it is embedded: 0 is the cell itself, 1 its neighbourhood.
-_TO_NEIGHBORHOOD = 2 / 3
 # The encoder sees reads per 10,000; to draw all of deep cells would take gigabytes and minutes.
 _MOST_READS_OF_A_VIEW = 10_000
 
@@ -56,19 +53,15 @@ class DiffAugModule(BaseModuleClass):
     selected, space
         Positions of the features that the encoder sees, and the feature space of the cells.
     n_categories
-        Number of labels, or of batches, that the generator is told; 0 for none.
-    n_components
-        Principal components of the selected features that the encoder sees.
-    n_references, n_neighbors
-        Training cells that are kept as neighbours of other cells, and neighbours per cell.
+        Number of labels that the generator is told (``condition="labels"``), or else of batches,
+        which are also taken off the encoder's inputs; 0 for none.
+    n_components, n_references, n_neighbors
+        As in :class:`EncoderInputs`.
     n_semantic, n_projection
         Widths of y and z.
     objective, condition, diffusion
         What the encoder learns by, what the generator is conditioned on, and its forward process.
     """
-
-    selected: Tensor
-    profile: Tensor
 
     def __init__(
         self,
@@ -88,18 +81,21 @@ class DiffAugModule(BaseModuleClass):
     ) -> None:
         super().__init__()
         self.space, self.condition_on = space, condition
-        self.axes = FixedProjection(len(selected), n_components)
+        self.inputs = EncoderInputs(
+            n_features,
+            selected,
+            space,
+            n_components=n_components,
+            n_batches=0 if condition == "labels" else n_categories,
+            n_references=n_references,
+            n_neighbors=n_neighbors,
+        )
         self.encoder = SemanticEncoder(
             n_components, n_semantic=n_semantic, n_projection=n_projection
         )
         self.objective = OBJECTIVES[objective](self.encoder)
-        self.register_buffer("selected", torch.as_tensor(selected))
-        self.register_buffer("profile", torch.zeros(n_features))
         self.process = _PROCESSES[diffusion]() if diffusion != "none" else None
         self.categories: nn.Embedding | None = None
-        self.neighborhood = NeighborMean(
-            n_references, n_components, n_features=len(selected), n_neighbors=n_neighbors
-        )
         if self.process is not None:
             network = CountGenerator if self.makes_counts else ValueGenerator
             self.generator: ValueGenerator | CountGenerator = network(
@@ -108,7 +104,7 @@ class DiffAugModule(BaseModuleClass):
             if not self.makes_counts:
                 self.scale = FeatureScale(n_features)
             self.ema_generator = copy.deepcopy(self.generator).requires_grad_(False)
-            if n_categories:
+            if n_categories and condition != "random":
                 self.categories = nn.Embedding(n_categories, n_semantic)
                 # Random vectors beside y would name the few cells of a small batch (NOTES, 60).
                 nn.init.normal_(self.categories.weight, std=float(condition == "labels"))
@@ -126,16 +122,10 @@ class DiffAugModule(BaseModuleClass):
         axes
             Projection from features to these inputs.
         """
-        self.fit_axes(axes)
-        self.fit_profile(x)
+        self.inputs.fit_axes(axes)
+        self.inputs.fit_profile(x)
+        self.inputs.fit_references(inputs)
         self.fit_scale(x)
-        self.fit_references(inputs)
-
-    @torch.no_grad()
-    def fit_profile(self, x: Matrix) -> None:
-        """Keep each feature's mean share of a training cell's counts, or of its open peaks."""
-        if self.space.is_counts:
-            self.profile.copy_(torch.as_tensor(self.space.mean_shares(x)))
 
     @torch.no_grad()
     def fit_scale(self, x: Matrix) -> None:
@@ -149,18 +139,6 @@ class DiffAugModule(BaseModuleClass):
             self.scale.fit(self.space.transform(x) if self.space.is_counts else x)
             self.generator.lowest_log_odds.copy_(self.scale.lowest_log_odds)
         self.ema_generator.load_state_dict(self.generator.state_dict())
-
-    @torch.no_grad()
-    def fit_axes(self, axes: PrincipalAxes) -> None:
-        """Take over the axes that were fitted on the training cells."""
-        for name in ("centre", "scale", "axes"):
-            getattr(self.axes, name).copy_(torch.from_numpy(getattr(axes, name)))
-
-    @torch.no_grad()
-    def fit_references(self, inputs: NDArray[np.float32]) -> None:
-        """Keep the encoder inputs of training cells: of all, or of some drawn at random."""
-        kept = self.neighborhood.references
-        kept.copy_(torch.from_numpy(inputs[drawn_rows(len(inputs), len(kept))]))
 
     def make_views(self, batch: Tensors, *, generated: bool, rng: torch.Generator) -> Tensor:
         r"""Positives of a batch, shape ``(n, k)``: mixtures of a cell and a similar one.
@@ -190,7 +168,8 @@ class DiffAugModule(BaseModuleClass):
             rng=rng,
             depth=depth,
         )
-        return self.axes(self.space.features_tensor(made)[:, self.selected])
+        features = self.space.features_tensor(made)[:, self.inputs.selected]
+        return self.inputs(features, batch["told"])
 
     @torch.no_grad()
     def _fixed_semantic(self, inputs: Tensor) -> Tensor:
@@ -209,7 +188,9 @@ class DiffAugModule(BaseModuleClass):
         y, z = self.encoder(x, stop_gradient="semantic" in self.objective.terms)
         return {"y": y, "z": z}
 
-    def embed(self, features: Tensor, *, measured: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def embed(
+        self, features: Tensor, batches: Tensor, *, measured: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Return y and z of the selected features, shape ``(n, k)``.
 
         A cell is first moved two thirds of the way to its neighbourhood, where some of its
@@ -220,43 +201,31 @@ class DiffAugModule(BaseModuleClass):
         ----------
         features
             The selected features that were measured.
+        batches
+            Codes of the cells' batches, shape ``(n,)``; -1 where it is not known.
         measured
             Mask of the features that were, shape ``(d,)``; by default all. Components are then
             estimated from them, for a cell whose other features have their usual share of its
             counts (experiment 57).
         """
-        if measured is None:
-            inputs = self.axes(features)
-            around = self.neighborhood(inputs)
-        else:
-            inputs, around = self._estimated(features, measured)
-        found = self.inference(torch.lerp(inputs, around, _TO_NEIGHBORHOOD))
+        found = self.inference(self.inputs.moved(features, batches, measured=measured))
         return found["y"], found["z"]
 
-    def _estimated(self, features: Tensor, measured: Tensor) -> tuple[Tensor, Tensor]:
-        """Components of cells and of their neighbourhoods, from the measured features alone."""
-        whole = self.space.as_of_whole_cells(features, self.profile[measured].sum())
-        there = measured[self.selected]
-        inputs, known = self.axes(whole, measured=there), self.axes.known_of(there)
-        around = self.neighborhood(inputs, known=known)
-        # Of a panel, components are the features themselves: some are not known at all.
-        return torch.where(known, inputs, around), around
-
     def describe_neighborhoods(
-        self, features: Tensor, *, rng: torch.Generator | None = None
+        self, features: Tensor, batches: Tensor, *, rng: torch.Generator | None = None
     ) -> Tensor:
         """What the generator is conditioned on, shape ``(n, n_semantic)``.
 
         Parameters
         ----------
-        features
-            The selected features, shape ``(n, k)``.
+        features, batches
+            The selected features, shape ``(n, k)``, and codes as in :meth:`embed`.
         rng
             Varies the weight of each neighbour, as in training: one cell then has many
             neighbourhoods, and new cells are less often copies of it (benchmarks/NOTES.md,
             experiment 35).
         """
-        return self._fixed_semantic(self.neighborhood(self.axes(features), rng=rng))
+        return self._fixed_semantic(self.inputs.around(features, batches, rng=rng))
 
     def _get_generative_input(self, tensors: Tensors, _outputs: Tensors, **_: Any) -> Tensors:
         x = tensors["x"] if self.makes_counts else tensors["x"].to_dense()

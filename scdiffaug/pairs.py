@@ -17,6 +17,9 @@ from scdiffaug.neighbors import NeighborWalks
 from scdiffaug.repulsion import Repulsion
 from scdiffaug.tensors import to_sparse_tensor
 
+# Walks from a cell until one ends in its own batch.
+_MOST_WALKS = 8
+
 
 def batch_bounds(n_cells: int, batch_size: int) -> list[int]:
     """Where batches begin, and where the last one ends."""
@@ -122,10 +125,24 @@ class PairBatches:
         if not self.mixes:
             return x
         n_mixed = x.shape[0] // 2
-        # Reads of another batch would teach the generator to mix batches (NOTES, 60).
-        near = np.where(self.told[near] == self.told[cells], near, cells)
-        mixed = mixed_reads(x[:n_mixed], self._read[near[:n_mixed]], rng=rng)
+        near = self._of_same_batch(cells[:n_mixed], near[:n_mixed], rng=rng)
+        mixed = mixed_reads(x[:n_mixed], self._read[near], rng=rng)
         return sparse.vstack([mixed, x[n_mixed:]], format="csr")
+
+    def _of_same_batch(
+        self, cells: Rows, near: NDArray[np.integer[Any]], *, rng: np.random.Generator
+    ) -> NDArray[np.integer[Any]]:
+        """A nearby cell of the same batch for each cell, or itself if none is found.
+
+        Reads of another batch would teach the generator to mix batches (NOTES, 60).
+        """
+        near = near.copy()
+        for _ in range(_MOST_WALKS):
+            strange = self.told[near] != self.told[cells]
+            if not strange.any():
+                return near
+            near[strange] = self.walks.draw(cells[strange], rng)
+        return np.where(self.told[near] == self.told[cells], near, cells)
 
     def _neighborhoods(self, cells: Rows, rng: np.random.Generator) -> NDArray[np.float32]:
         """Means of the cells' neighbours, with the weight of each neighbour varied at random.

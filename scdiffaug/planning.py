@@ -160,11 +160,8 @@ class Plan(_NewCells):
         told = self.contract.told(self.cells, self.source_of)
         request = Request(source_of=rows, told=told, depth=self.depth)
         if self.choice.keep == "all":
-            return (
-                self._generate(x, request, self.sampling.seed),
-                np.arange(len(rows)),
-                self.provenance,
-            )
+            made = self._generate(x, request, self.sampling.seed)
+            return made, np.arange(len(rows)), self.provenance
         made, kept, share = self._consistent(x, request)
         groups = None if self.groups is None else self.groups[self.source_of]
         _warn_of_rejected(kept, share, groups, n_asked=len(rows))
@@ -181,8 +178,9 @@ class Plan(_NewCells):
         open_rows, n_drawn = np.arange(len(request.source_of)), 0
         cells, rows = [], []
         for _ in range(MOST_TRIES):
-            made = self._generate(x, request.block(open_rows), seed)
-            y_made, _ = encode(self.module, self.contract, made)
+            wanted = request.block(open_rows)
+            made = self._generate(x, wanted, seed)
+            y_made, _ = encode(self.module, self.contract, made, batches=wanted.told)
             source_of = self.source_of[open_rows]
             kept = choosing.consistent(self.y_real(), y_made, source_of, groups=self.groups)
             cells.append(made[kept])
@@ -216,7 +214,7 @@ def planned(
     needed = rows[:0] if isinstance(choice.target, Mapping) else rows
     groups = choosing.group_names(cells, choice.groupby, needed=needed)
     rng = np.random.default_rng(seed_of(sampling.seed, "sources"))
-    source_of = choice.sources(rows, groups, rng=rng)
+    source_of, batches = choice.sources(rows, groups, rng=rng), contract.batches(cells)
     return Plan(
         module=module,
         contract=contract,
@@ -227,7 +225,7 @@ def planned(
         sampling=sampling,
         batch_size=batch_size,
         groups=groups,
-        y_real=cache(lambda: encode(module, contract, x)[0]),
+        y_real=cache(lambda: encode(module, contract, x, batches=batches)[0]),
         source_of=source_of,
         copy_of=pd.Series(source_of).groupby(source_of).cumcount().to_numpy(),
         depth=choice.wanted_depths(x, source_of, groups=groups, rng=rng),
@@ -265,7 +263,9 @@ class Interpolation(_NewCells):
         share = np.linspace(0, 1, self.n_cells, dtype=np.float32)
         # If cells are on disk, only these are read, and only once.
         x_start, x_end = self.x[start], self.x[end]
-        y_start, y_end = (describe_neighborhoods(module, contract, x) for x in (x_start, x_end))
+        batches = contract.batches(self.cells)
+        y_start = describe_neighborhoods(module, contract, x_start, batches=batches[start])
+        y_end = describe_neighborhoods(module, contract, x_end, batches=batches[end])
         request = Request(
             source_of=np.arange(self.n_cells),
             y=y_start + share[:, None] * (y_end - y_start),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from anndata import AnnData
@@ -10,6 +12,7 @@ from numpy.typing import NDArray
 from scdiffaug import data, matrices, neighbors
 from scdiffaug._randomness import seed_of
 from scdiffaug._threads import torch_threads_kept
+from scdiffaug.batch_offsets import BatchOffsets
 from scdiffaug.components import PrincipalAxes
 from scdiffaug.contract import DataContract
 from scdiffaug.layouts import community_layout
@@ -41,7 +44,11 @@ def training_cells(
     if n_cells is not None and n_cells < cells.n_obs:
         rows = drawn_rows(cells.n_obs, n_cells, seed=seed_of(contract.seed, "training cells"))
         cells, x = cells[rows], taken(x, rows)
-    inputs, axes = _encoder_inputs(contract, x, n_components=n_components)
+    components, axes = _components(contract, x, n_components=n_components)
+    told = contract.told(cells, np.arange(cells.n_obs))
+    offsets = _batch_offsets(contract, components, told)
+    inputs = components if offsets is None else offsets.corrected(components, told)
+    axes = replace(axes, offsets=offsets)
     near = _neighbors(contract, cells, axes.search_space(inputs))
     walks = NeighborWalks(near)
     communities = walks.communities(seed=seed_of(contract.seed, "communities"))
@@ -55,7 +62,7 @@ def training_cells(
         places=_places(
             contract, walks, repulsion, batch_size=batch_size, n_projection=n_projection
         ),
-        told=contract.told(cells, np.arange(cells.n_obs)),
+        told=told,
         batch_size=batch_size,
         generator_batch=generator_batch,
         # With more cells, each is seen too seldom to be memorised.
@@ -66,7 +73,7 @@ def training_cells(
     return pairs, axes
 
 
-def _encoder_inputs(
+def _components(
     contract: DataContract, x: Matrix | StoredMatrix, *, n_components: int
 ) -> tuple[NDArray[np.float32], PrincipalAxes]:
     """Principal components of all cells, shape ``(n, n_components)``, and their axes."""
@@ -78,6 +85,21 @@ def _encoder_inputs(
     )
     blocks = [axes.transform(contract.features(x[rows])) for rows in row_blocks(x)]
     return np.concatenate(blocks), axes
+
+
+def _batch_offsets(
+    contract: DataContract, components: NDArray[np.float32], told: NDArray[np.int64]
+) -> BatchOffsets | None:
+    if contract.told_by != "batch_key":
+        return None
+    offsets = BatchOffsets(
+        len(components),
+        len(contract.category_names),
+        components.shape[1],
+        n_features=len(contract.selected),
+    )
+    offsets.fit(components, told, seed=seed_of(contract.seed, "offsets"))
+    return offsets
 
 
 def _places(

@@ -118,9 +118,9 @@ class RegisteringModel(GeneratingModel):
         labels_key
             Column of obs with labels. Training sees them only with ``condition="labels"``.
         batch_key
-            Column of obs with batches (samples, donors, conditions), within which variable
-            features are chosen. The generator is told them, so that new cells are of their
-            source's batch. The embedding is not corrected for them.
+            Column of obs with batches (samples, donors, conditions). The embedding is corrected
+            for them, variable features are chosen within them, and new cells are of the batch of
+            their source. Leave it out to see how batches differ.
         neighbors_key
             Key of ``adata.uns`` under which ``sc.pp.neighbors`` left a graph to use in training
             instead of the model's own search. To make new cells the model still searches itself.

@@ -216,8 +216,10 @@ def _drawn(module: DiffAugModule, contract: DataContract, sides: Sides) -> Drawn
     made, sources, others = (side.seen for side in (sides.made, sides.sources, sides.others))
     reference, *points = pca_of(sources, (sources, made, others), n_pcs=50, seed=sides.seed)
     distances = [nearest(reference, cells, 1)[0][:, 0] for cells in points]
-    _, z_others = encode(module, contract, sides.others.x)
-    _, z_made = encode(module, contract, sides.made.x)
+    z_others, z_made = (
+        encode(module, contract, side.x, batches=side.batches)[1]
+        for side in (sides.others, sides.made)
+    )
     return Drawn(
         means=(means(others), means(made)),
         distances=(distances[1], distances[0]),

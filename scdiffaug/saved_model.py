@@ -354,7 +354,7 @@ def _fields_and_weights(folder: Path) -> tuple[SavedFields, dict[str, Tensor]]:
     except (TypeError, ValueError, RuntimeError) as error:
         raise storage.damaged(folder, f"model.json: {str(error).rstrip('.')}") from error
     weights = storage.read_weights(folder, saved.weights_sha256, expected=expected)
-    if tuple(weights["selected"].tolist()) != saved.contract.selected:
+    if tuple(weights["inputs.selected"].tolist()) != saved.contract.selected:
         raise storage.damaged(folder, "its two files name different features for the encoder")
     return saved, weights
 

@@ -1,4 +1,4 @@
-"""The generator is told the batch of a cell, so that new cells are of their source's batch."""
+"""Batches: new cells are of their source's, and the embedding is corrected for them."""
 
 from pathlib import Path
 
@@ -9,8 +9,10 @@ import pytest
 from anndata import AnnData
 from numpy.typing import NDArray
 from scipy import sparse
+from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
 from scdiffaug import distributed, scDiffAug
+from scdiffaug.preparing import training_cells
 
 N_GENES = 60
 QUICK = {"max_epochs": 500, "enable_progress_bar": False}
@@ -143,11 +145,139 @@ def test_a_column_of_single_cells_is_no_batch(two_batches: AnnData) -> None:
         scDiffAug(cells)
 
 
-def test_an_encoder_alone_is_told_nothing(two_batches: AnnData) -> None:
+def mixing(y: NDArray[np.float32], cells: AnnData) -> float:
+    """Share of the ten nearest cells that are of the other batch, which has half of all cells."""
+    near = NearestNeighbors(n_neighbors=10).fit(y).kneighbors(return_distance=False)
+    batch = cells.obs["batch"].to_numpy()
+    return float((batch[near] != batch[:, None]).mean())
+
+
+@pytest.fixture(scope="module")
+def corrected(two_batches: AnnData) -> scDiffAug:
+    cells = two_batches.copy()
+    scDiffAug.setup_anndata(cells, batch_key="batch")
+    model = scDiffAug(cells, diffusion="none")
+    model.train(max_epochs=50, enable_progress_bar=False)
+    return model
+
+
+def test_batches_meet_in_the_embedding_and_types_do_not(
+    corrected: scDiffAug, two_batches: AnnData
+) -> None:
+    cells = two_batches.copy()
+    scDiffAug.setup_anndata(cells)
+    as_they_are = scDiffAug(cells, diffusion="none")
+    as_they_are.train(max_epochs=50, enable_progress_bar=False)
+    assert mixing(as_they_are.get_latent_representation(), cells) < 0.3
+    for representation in ("semantic", "projection"):
+        y = corrected.get_latent_representation(representation=representation)
+        assert mixing(y, cells) > 0.4
+        near = NearestNeighbors(n_neighbors=10).fit(y).kneighbors(return_distance=False)
+        kinds = cells.obs["kind"].to_numpy()
+        assert (kinds[near] == kinds[:, None]).mean() > 0.95
+
+
+def test_cells_that_training_did_not_see_are_corrected_too(two_batches: AnnData) -> None:
+    # Batches alternate from cell to cell.
+    rows = np.arange(two_batches.n_obs) % 4 < 2
+    learnt, query = two_batches[rows].copy(), two_batches[~rows].copy()
+    scDiffAug.setup_anndata(learnt, batch_key="batch")
+    model = scDiffAug(learnt, diffusion="none")
+    model.train(max_epochs=50, enable_progress_bar=False)
+    strange = query.copy()
+    strange.obs["batch"] = "z"
+    told, not_told = (model.get_latent_representation(cells) for cells in (query, strange))
+    assert mixing(told, query) > 1.5 * mixing(not_told, query)
+
+
+def test_cells_of_no_known_batch_are_embedded_as_they_are(
+    corrected: scDiffAug, two_batches: AnnData, caplog: pytest.LogCaptureFixture
+) -> None:
+    cells = two_batches.copy()
+    cells.obs["batch"] = np.where(cells.obs["batch"] == "b", "z", "a")
+    found = corrected.get_latent_representation(cells)
+    assert "158 of 316 cells are of no batch that the model learnt from" in caplog.text
+    assert "batch_key='batch'" in caplog.text
+    is_known = (cells.obs["batch"] == "a").to_numpy()
+    y = corrected.get_latent_representation(two_batches)
+    np.testing.assert_allclose(found[is_known], y[is_known], atol=1e-5)
+    assert not np.allclose(found[~is_known], y[~is_known], atol=0.1)
+    caplog.clear()
+    del cells.obs["batch"]
+    corrected.get_latent_representation(cells)
+    assert "316 of 316 cells are of no batch" in caplog.text
+
+
+def test_blocks_of_a_file_are_corrected_as_cells_in_memory_are(
+    corrected: scDiffAug,
+    two_batches: AnnData,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    corrected.save(tmp_path / "model")
+    two_batches.write_h5ad(tmp_path / "cells.h5ad")
+    distributed.embed(
+        tmp_path / "model", tmp_path / "cells.h5ad", tmp_path / "y.h5ad", block_size=100
+    )
+    y = anndata.read_h5ad(tmp_path / "y.h5ad").obsm["X_scdiffaug"]
+    expected = corrected.get_latent_representation(two_batches)
+    np.testing.assert_allclose(y, expected, atol=1e-5)
+    assert "no batch" not in caplog.text
+    cells = two_batches.copy()
+    cells.obs["batch"] = "z"
+    cells.write_h5ad(tmp_path / "others.h5ad")
+    distributed.embed(
+        tmp_path / "model", tmp_path / "others.h5ad", tmp_path / "z.h5ad", block_size=100
+    )
+    assert caplog.text.count("316 of 316 cells are of no batch") == 1
+
+
+def test_cells_that_lack_genes_are_corrected(corrected: scDiffAug, two_batches: AnnData) -> None:
+    cells = two_batches[:, :40].copy()
+    assert mixing(corrected.get_latent_representation(cells), cells) > 0.4
+
+
+def test_to_be_corrected_training_cells_need_their_batch(two_batches: AnnData) -> None:
     cells = two_batches.copy()
     scDiffAug.setup_anndata(cells, batch_key="batch")
     model = scDiffAug(cells, diffusion="none")
     del cells.obs["batch"]
     model.adata = cells
+    with pytest.raises(KeyError, match="batch_key='batch' not found"):
+        model.train(max_epochs=2, enable_progress_bar=False)
+
+
+def test_where_labels_are_told_batches_are_not_corrected(two_batches: AnnData) -> None:
+    cells = two_batches.copy()
+    scDiffAug.setup_anndata(cells, labels_key="kind", batch_key="batch")
+    model = scDiffAug(cells, condition="labels")
     model.train(max_epochs=2, enable_progress_bar=False)
-    assert model.get_latent_representation().shape == (cells.n_obs, 80)
+    assert model.module.inputs.offsets is None
+    del cells.obs["batch"]
+    assert model.augment().n_obs == cells.n_obs
+
+
+def test_reads_are_mixed_with_a_near_cell_of_the_same_batch(told: scDiffAug) -> None:
+    batches, _ = training_cells(
+        told._contract, told.adata, n_components=50, batch_size=316, generator_batch=316
+    )
+    cells, rng = np.arange(316), np.random.default_rng(0)
+    near = batches.walks.draw(cells, rng)
+    before = near.copy()
+    found = batches._of_same_batch(cells, near, rng=rng)
+    np.testing.assert_array_equal(near, before)
+    assert (batches.told[found] == batches.told).all()
+    # About half of the walks ended in the other batch; few found no way back.
+    assert (found == cells).mean() < 0.2
+
+
+def test_stimulated_and_control_blood_cells_meet(data_dir: Path) -> None:
+    cells = anndata.read_h5ad(data_dir / "ifnb_pbmc_2800.h5ad")[::2].copy()
+    scDiffAug.setup_anndata(cells, batch_key="batch")
+    model = scDiffAug(cells, diffusion="none")
+    model.train(max_epochs=60, enable_progress_bar=False)
+    y, batch = model.get_latent_representation(), cells.obs["batch"].astype(str)
+    assert mixing(y, cells) > 0.35
+    types = cells.obs["cell_type"].astype(str)
+    judge = KNeighborsClassifier(15).fit(y[batch == "CTRL"], types[batch == "CTRL"])
+    assert judge.score(y[batch != "CTRL"], types[batch != "CTRL"]) > 0.85

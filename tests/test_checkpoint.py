@@ -263,14 +263,14 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no records": (lambda p: _rewritten(p, _said(records="none")), "its fields are not"),
     "newer": (lambda p: _rewritten(p, _said(schema_version=99)), "has schema version 99"),
     "NaN": (
-        lambda p: _rewritten(p, tensors=lambda t: t["module.axes.centre"].fill_(torch.nan)),
-        "it has NaN or infinite values in 'module.axes.centre'",
+        lambda p: _rewritten(p, tensors=lambda t: t["module.inputs.axes.centre"].fill_(torch.nan)),
+        "it has NaN or infinite values in 'module.inputs.axes.centre'",
     ),
     "shape": (
         lambda p: _rewritten(
-            p, tensors=lambda t: t.update({"module.axes.centre": torch.zeros(3)})
+            p, tensors=lambda t: t.update({"module.inputs.axes.centre": torch.zeros(3)})
         ),
-        "it has 'module.axes.centre' as torch.float32 of shape .3,.",
+        "it has 'module.inputs.axes.centre' as torch.float32 of shape .3,.",
     ),
     "a tensor less": (
         lambda p: _rewritten(p, tensors=lambda t: t.pop("optimizer.0.exp_avg")),

@@ -20,6 +20,7 @@ from scdiffaug import budget, choosing, diffusion, embedding, scDiffAug, tl
 
 QUICK = {"max_epochs": 3, "enable_progress_bar": False}
 FAST = {"steps": 2}
+NO_BATCHES = np.array([-1, -1])
 
 
 @pytest.fixture(scope="module")
@@ -403,7 +404,9 @@ def test_interpolation_conditions_on_what_lies_between_two_neighborhoods(
 ) -> None:
     trained.interpolate(start=3, end=9, n_cells=5, batch_size=2)
     x = trained.adata.X[[3, 9]]
-    ends = embedding.describe_neighborhoods(trained.module, trained._contract, x)
+    ends = embedding.describe_neighborhoods(
+        trained.module, trained._contract, x, batches=NO_BATCHES
+    )
     share = np.linspace(0, 1, 5)[:, None]
     wanted = (1 - share) * ends[:1] + share * ends[1:]
     np.testing.assert_allclose(torch.cat(conditions).numpy(), wanted, atol=1e-4)
@@ -416,7 +419,7 @@ def test_each_new_cell_of_a_source_has_a_neighborhood_of_its_own(
     y = torch.cat(conditions)
     assert len(torch.unique(y, dim=0)) == 80
     plain = embedding.describe_neighborhoods(
-        trained.module, trained._contract, trained.adata.X[[3, 9]]
+        trained.module, trained._contract, trained.adata.X[[3, 9]], batches=NO_BATCHES
     )
     to_own, to_other = (torch.cdist(y, torch.from_numpy(plain))[:40, end] for end in (0, 1))
     assert to_own.mean() < to_other.mean()

@@ -179,18 +179,18 @@ def _fifo(folder: Path) -> None:
 
 
 def _other_model(folder: Path) -> None:
-    _weights(lambda weights: weights["axes.centre"].add_(1))(folder)
+    _weights(lambda weights: weights["inputs.axes.centre"].add_(1))(folder)
     shutil.copy(folder / "model.safetensors", folder.parent / "other")
-    _weights(lambda weights: weights["axes.centre"].sub_(1))(folder)
+    _weights(lambda weights: weights["inputs.axes.centre"].sub_(1))(folder)
     shutil.copy(folder.parent / "other", folder / "model.safetensors")
 
 
 def _nan(weights: dict[str, torch.Tensor]) -> None:
-    weights["axes.scale"][3] = torch.nan
+    weights["inputs.axes.scale"][3] = torch.nan
 
 
 def _infinite(weights: dict[str, torch.Tensor]) -> None:
-    weights["axes.scale"][0] = -torch.inf
+    weights["inputs.axes.scale"][0] = -torch.inf
 
 
 W, J, A = "model.safetensors", "model.json", "adata.h5ad"
@@ -239,26 +239,27 @@ HOSTILE: dict[str, tuple[Damage, str]] = {
     "huge header": (_huge_header, "is not of this format"),
     "a terabyte of zeros": (_huge_file, "model.safetensors is larger than the"),
     "wrong shape": (
-        _weights(lambda w: w.update({"axes.centre": torch.zeros(41)})),
-        r"'axes.centre' as torch.float32 of shape \(41,\), not torch.float32 of shape \(40,\)",
+        _weights(lambda w: w.update({"inputs.axes.centre": torch.zeros(41)})),
+        r"'inputs.axes.centre' as torch.float32 of shape \(41,\), not torch.float32 of shape "
+        r"\(40,\)",
     ),
     "wrong type": (
-        _weights(lambda w: w.update({"axes.centre": w["axes.centre"].double()})),
-        r"'axes\.centre' as torch.float64",
+        _weights(lambda w: w.update({"inputs.axes.centre": w["inputs.axes.centre"].double()})),
+        r"'inputs\.axes\.centre' as torch.float64",
     ),
     "missing weights": (
-        _weights(lambda w: w.pop("axes.scale")),
-        "lacks 1 weights, e.g. 'axes.scale'",
+        _weights(lambda w: w.pop("inputs.axes.scale")),
+        "lacks 1 weights, e.g. 'inputs.axes.scale'",
     ),
     "extra weights": (
-        _weights(lambda w: w.update(x=w["axes.centre"].clone())),
+        _weights(lambda w: w.update(x=w["inputs.axes.centre"].clone())),
         "adds 1 weights, e.g. 'x'",
     ),
-    "NaN in the weights": (_weights(_nan), "NaN or infinite values in 'axes.scale'"),
-    "infinite weights": (_weights(_infinite), "NaN or infinite values in 'axes.scale'"),
+    "NaN in the weights": (_weights(_nan), "NaN or infinite values in 'inputs.axes.scale'"),
+    "infinite weights": (_weights(_infinite), "NaN or infinite values in 'inputs.axes.scale'"),
     "weights of another model": (_other_model, "model.safetensors is not what was saved"),
     "other encoder features": (
-        _weights(lambda w: w.update(selected=w["selected"].flip(0))),
+        _weights(lambda w: w.update({"inputs.selected": w["inputs.selected"].flip(0)})),
         "name different features for the encoder",
     ),
     "swapped genes": (
@@ -401,7 +402,7 @@ def test_digests_are_of_the_files(folder: Path) -> None:
 def test_models_with_spoiled_weights_are_not_saved(adata: AnnData, tmp_path: Path) -> None:
     model = scDiffAug(adata, n_semantic=8)
     with torch.no_grad():
-        model.module.axes.centre[0] = np.nan
-    with pytest.raises(ValueError, match=r"weights 'axes\.centre' are NaN or infinite"):
+        model.module.inputs.axes.centre[0] = np.nan
+    with pytest.raises(ValueError, match=r"weights 'inputs\.axes\.centre' are NaN or infinite"):
         model.save(tmp_path / "model")
     assert not list(tmp_path.iterdir())

@@ -52,7 +52,7 @@ def test_a_component_is_fitted_to_what_was_measured() -> None:
 def test_with_all_features_measured_the_projection_is_itself(
     halves: tuple[scDiffAug, AnnData],
 ) -> None:
-    axes = halves[0].module.axes
+    axes = halves[0].module.inputs.axes
     x = torch.randn(4, len(axes.centre))
     every = torch.ones(len(axes.centre), dtype=torch.bool)
     torch.testing.assert_close(axes(x, measured=every), axes(x))

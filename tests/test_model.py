@@ -355,7 +355,7 @@ def test_a_loaded_model_is_trained_on_other_cells(
     np.testing.assert_array_equal(
         model.get_latent_representation(), built.get_latent_representation()
     )
-    assert len(model.module.neighborhood.references) == n_cells
+    assert len(model.module.inputs.neighborhood.references) == n_cells
 
 
 @pytest.mark.parametrize("how", ["load", "assign", "assign to none"])

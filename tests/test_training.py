@@ -34,7 +34,7 @@ def _batch(model: scDiffAug, size: int = 400) -> dict[str, torch.Tensor]:
     batches, axes = training_cells(
         model._contract, model.adata, n_components=n_components, batch_size=size
     )
-    model.module.fit_axes(axes)
+    model.module.inputs.fit_axes(axes)
     return next(iter(batches))
 
 
@@ -91,7 +91,7 @@ def test_generated_positives_reach_the_loss(pbmc: AnnData) -> None:
     mixed, views = (_views(model, batch, generated=which) for which in (False, True))
     assert (views != mixed).any(1).all()
     made = _partners(model, batch)
-    empty = model.module.axes(torch.zeros(1, 765))
+    empty = model.module.inputs.axes(torch.zeros(1, 765))
     assert ((made - empty).abs().amax(1) > 0.1).all()
     assert (_beside(views, batch["inputs"], made) < 1e-5).all()
     assert (views != batch["inputs"]).any(1).all()
@@ -110,7 +110,7 @@ def test_positives_follow_the_averaged_generator(pbmc: AnnData) -> None:
     after = _partners(model, batch)
     all_reads_of_one_gene = torch.zeros(1, 765)
     all_reads_of_one_gene[:, 7] = np.log1p(1e4)
-    expected = model.module.axes(all_reads_of_one_gene).expand_as(after)
+    expected = model.module.inputs.axes(all_reads_of_one_gene).expand_as(after)
     torch.testing.assert_close(after, expected, rtol=1e-3, atol=1e-3)
 
 
@@ -196,20 +196,22 @@ def test_new_cells_are_conditioned_as_those_of_training(pbmc: AnnData) -> None:
     """Neighbours found among the references are those of the graph, the cell itself left out."""
     model = scDiffAug(pbmc)
     batches, axes = training_cells(model._contract, pbmc, n_components=50, batch_size=700)
-    model.module.fit_axes(axes)
-    model.module.fit_references(batches.inputs)
+    model.module.inputs.fit_axes(axes)
+    model.module.inputs.fit_references(batches.inputs)
     inputs = torch.from_numpy(batches.inputs)
     known = neighbor_mean(inputs, inputs[batches.walks.neighbors], n_features=765)
-    torch.testing.assert_close(model.module.neighborhood(inputs), known, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        model.module.inputs.neighborhood(inputs), known, rtol=1e-4, atol=1e-4
+    )
 
 
 def test_a_cell_is_embedded_two_thirds_of_the_way_to_its_neighborhood(pbmc: AnnData) -> None:
     model = scDiffAug(pbmc, diffusion="none")
     model.train(max_epochs=2, enable_progress_bar=False)
     module = model.module
-    cells = module.neighborhood.references
+    cells = module.inputs.neighborhood.references
     with torch.inference_mode():
-        seen = cells / 3 + 2 / 3 * module.neighborhood(cells)
+        seen = cells / 3 + 2 / 3 * module.inputs.neighborhood(cells)
         y, z = module.encoder(seen)
     for found, by_hand in zip(model._embed(), (y, z), strict=True):
         np.testing.assert_allclose(found, by_hand, rtol=1e-3, atol=1e-4)

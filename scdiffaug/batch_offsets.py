@@ -1,0 +1,157 @@
+"""Offsets of batches in the encoder's inputs, which are taken off before a cell is embedded."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.cluster import KMeans
+from torch import Tensor, nn
+
+from scdiffaug.matrices import SUBSAMPLED
+from scdiffaug.neighborhood import search_space
+
+# Batches have so many cells each in a cluster, in the mean, and there are no more clusters.
+_CELLS_OF_A_BATCH, _MOST_CLUSTERS = 8, 100
+# Squared distance, as a share of the variance, that halves a cell's ties to a cluster or so.
+_SOFTNESS = 0.1
+# Of its expected cells, the share at which half of a batch's offset in a cluster is believed.
+_BELIEVED_AT = 0.05
+_MOST_ROUNDS, _TOLERANCE = 20, 0.01
+
+
+class BatchOffsets(nn.Module):
+    r"""What sets a batch apart from the others near a cell; training does not change it.
+
+    Cells belong softly to clusters that all batches share. In each, a batch's offset is its mean
+    less that of the batches together. Clusters and offsets are found in turn, as in Harmony
+    (Korsunsky et al. 2019), with two differences: clusters need not hold all batches, and an
+    offset counts only as far as it exceeds chance, as in James and Stein (1961), so that batches
+    of different types of cells stay apart (benchmarks/NOTES.md, experiment 61).
+
+    Parameters
+    ----------
+    n_cells, n_batches
+        Numbers of training cells, which say how many clusters there are, and of batches.
+    n_components
+        Width of the encoder's inputs.
+    n_features
+        Features that the components were made from.
+    """
+
+    centres: Tensor
+    offsets: Tensor
+    width: Tensor
+
+    def __init__(
+        self, n_cells: int, n_batches: int, n_components: int, *, n_features: int
+    ) -> None:
+        super().__init__()
+        self.n_features = n_features
+        n_cells = min(n_cells, SUBSAMPLED)
+        n_clusters = min(_MOST_CLUSTERS, max(1, n_cells // (_CELLS_OF_A_BATCH * n_batches)))
+        n_searched = search_space(torch.zeros(1, n_components), n_features=n_features).shape[1]
+        self.register_buffer("centres", torch.zeros(n_batches, n_clusters, n_searched))
+        self.register_buffer("offsets", torch.zeros(n_batches, n_clusters, n_components))
+        self.register_buffer("width", torch.ones(()))
+
+    def forward(self, x: Tensor, batch: Tensor, *, known: Tensor | None = None) -> Tensor:
+        """Inputs of cells without the offsets of their batches, shape ``(n, n_components)``.
+
+        Parameters
+        ----------
+        x
+            Inputs, shape ``(n, n_components)``.
+        batch
+            Codes of the cells' batches, shape ``(n,)``; of an unknown one, -1, nothing is taken.
+        known
+            Mask of the components that are known, shape ``(n_components,)``; in ``x`` the others
+            are 0, and stay so. By default all.
+        """
+        known = torch.ones_like(x[0]) if known is None else known.to(x.dtype)
+        points, corrected = self._points(x), x.clone()
+        for code in batch.unique():
+            if code >= 0:
+                rows, centres = batch == code, self.centres[code] * known[: points.shape[1]]
+                belongs = _belonging(points[rows], centres, self.width)
+                corrected[rows] -= belongs @ self.offsets[code] * known
+        return corrected
+
+    def corrected(
+        self, inputs: NDArray[np.float32], batch: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        """The same of arrays."""
+        return self(torch.from_numpy(inputs), torch.from_numpy(batch)).numpy()
+
+    @torch.no_grad()
+    def fit(self, inputs: NDArray[np.float32], batch: NDArray[np.int64], *, seed: int) -> None:
+        """Find clusters and offsets.
+
+        Parameters
+        ----------
+        inputs
+            Encoder inputs of the training cells, shape ``(n, n_components)``.
+        batch
+            Codes of their batches, shape ``(n,)``.
+        seed
+            Seed of the first clusters.
+        """
+        x = torch.from_numpy(inputs).double()
+        rows_of = [torch.from_numpy(batch == code) for code in range(len(self.offsets))]
+        width = _SOFTNESS * self._points(x).var(0, correction=0).sum().clamp_min(1e-12)
+        # Batches that lie far apart would share no cluster: first comes what they differ by as
+        # a whole.
+        whole = x.new_ones(len(x), 1)
+        corrected = _without(x, _offsets(x, whole, rows_of)[1], whole, rows_of=rows_of)
+        points = self._points(corrected)
+        start = KMeans(self.offsets.shape[1], n_init=1, random_state=seed).fit(points.numpy())
+        centres = torch.from_numpy(start.cluster_centers_)
+        for _ in range(_MOST_ROUNDS):
+            belongs = _belonging(points, centres, width)
+            centres = belongs.T @ points / belongs.sum(0).clamp_min(1e-12)[:, None]
+            middle, offsets = _offsets(x, belongs, rows_of)
+            before, corrected = corrected, _without(x, offsets, belongs, rows_of=rows_of)
+            points = self._points(corrected)
+            if (corrected - before).square().mean().sqrt() < _TOLERANCE:
+                break
+        self.width.copy_(width)
+        self.offsets.copy_(offsets)
+        self.centres.copy_(self._points(middle + offsets))
+
+    def _points(self, x: Tensor) -> Tensor:
+        return search_space(x, n_features=self.n_features)
+
+
+def _belonging(points: Tensor, centres: Tensor, width: Tensor) -> Tensor:
+    """How far each cell belongs to each cluster, shape ``(n, k)``; rows sum to 1."""
+    nearness = points @ centres.T - centres.square().sum(1) / 2
+    return torch.softmax(2 * nearness / width, dim=1)
+
+
+def _without(x: Tensor, offsets: Tensor, belongs: Tensor, *, rows_of: list[Tensor]) -> Tensor:
+    """Cells without the offsets of their batches, shape ``(n, m)``."""
+    corrected = x.clone()
+    for rows, of_batch in zip(rows_of, offsets, strict=True):
+        corrected[rows] -= belongs[rows] @ of_batch
+    return corrected
+
+
+def _offsets(x: Tensor, belongs: Tensor, rows_of: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Middle of each cluster, ``(k, m)``, and offsets of batches from it, ``(b, k, m)``."""
+    parts = [(belongs[rows], x[rows]) for rows in rows_of]
+    sizes = torch.stack([part.sum(0) for part, _ in parts])
+    weights = sizes.clamp_min(1e-12)
+    means = torch.stack([part.T @ of_batch for part, of_batch in parts]) / weights[:, :, None]
+    squares = torch.stack([part.T @ of_batch.square().sum(1) for part, of_batch in parts])
+    # Within batches, and of all together, as some have a cell or two in a cluster.
+    variance = (squares - sizes * means.square().sum(2)).sum(0) / weights.sum(0)
+    # How many cells a soft cluster is as good as is the square of its size over this (Kish 1965).
+    squared = torch.stack([part.square().sum(0) for part, _ in parts])
+    expected = sizes.sum(1, keepdim=True) / len(x) * sizes.sum(0)
+    believed = sizes / (sizes + _BELIEVED_AT * expected).clamp_min(1e-12)
+    shares = (believed * expected)[:, :, None]
+    middle = (shares * means).sum(0) / shares.sum(0).clamp_min(1e-12)
+    away = means - middle
+    chance = 2 * variance.clamp_min(0) * squared / weights.square()
+    exceeds = (1 - chance / away.square().sum(2).clamp_min(1e-12)).clamp_min(0)
+    return middle, (believed * exceeds)[:, :, None] * away

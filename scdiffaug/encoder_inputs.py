@@ -1,0 +1,130 @@
+"""What the encoder sees of a cell: components without its batch's offset, moved to others'."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from scdiffaug.batch_offsets import BatchOffsets
+from scdiffaug.components import PrincipalAxes
+from scdiffaug.features import FeatureSpace
+from scdiffaug.matrices import Matrix, drawn_rows
+from scdiffaug.neighborhood import NeighborMean
+from scdiffaug.nn import FixedProjection
+
+# How far a cell is moved before it is embedded: 0 is the cell itself, 1 its neighbourhood.
+_TO_NEIGHBORHOOD = 2 / 3
+
+
+class EncoderInputs(nn.Module):
+    """Principal components of cells, corrected for batches; training does not change them.
+
+    Parameters
+    ----------
+    n_features
+        Number of features of a cell.
+    selected, space
+        Positions of the features that the encoder sees, and the feature space of the cells.
+    n_components
+        Principal components of the selected features.
+    n_batches
+        Number of batches whose offsets are taken off; 0 for none.
+    n_references, n_neighbors
+        Training cells that are kept as neighbours of other cells, and neighbours per cell.
+    """
+
+    selected: Tensor
+    profile: Tensor
+
+    def __init__(
+        self,
+        n_features: int,
+        selected: Sequence[int],
+        space: FeatureSpace,
+        *,
+        n_components: int,
+        n_batches: int,
+        n_references: int,
+        n_neighbors: int,
+    ) -> None:
+        super().__init__()
+        self.space = space
+        self.axes = FixedProjection(len(selected), n_components)
+        self.offsets: BatchOffsets | None = None
+        if n_batches:
+            self.offsets = BatchOffsets(
+                n_references, n_batches, n_components, n_features=len(selected)
+            )
+        self.neighborhood = NeighborMean(
+            n_references, n_components, n_features=len(selected), n_neighbors=n_neighbors
+        )
+        self.register_buffer("selected", torch.as_tensor(selected))
+        self.register_buffer("profile", torch.zeros(n_features))
+
+    @torch.no_grad()
+    def fit_profile(self, x: Matrix) -> None:
+        """Keep each feature's mean share of a training cell's counts, or of its open peaks."""
+        if self.space.is_counts:
+            self.profile.copy_(torch.as_tensor(self.space.mean_shares(x)))
+
+    @torch.no_grad()
+    def fit_axes(self, axes: PrincipalAxes) -> None:
+        """Take over the axes, and offsets of batches, that were fitted on the training cells."""
+        for name in ("centre", "scale", "axes"):
+            getattr(self.axes, name).copy_(torch.from_numpy(getattr(axes, name)))
+        if self.offsets is not None and axes.offsets is not None:
+            self.offsets.load_state_dict(axes.offsets.state_dict())
+
+    @torch.no_grad()
+    def fit_references(self, inputs: NDArray[np.float32]) -> None:
+        """Keep the encoder inputs of training cells: of all, or of some drawn at random."""
+        kept = self.neighborhood.references
+        kept.copy_(torch.from_numpy(inputs[drawn_rows(len(inputs), len(kept))]))
+
+    def forward(self, features: Tensor, batches: Tensor) -> Tensor:
+        """Inputs of cells, shape ``(n, n_components)``.
+
+        Parameters
+        ----------
+        features
+            The selected features, shape ``(n, k)``.
+        batches
+            Codes of the cells' batches, shape ``(n,)``; -1 for one that is not known.
+        """
+        return self._corrected(self.axes(features), batches)
+
+    def around(
+        self, features: Tensor, batches: Tensor, *, rng: torch.Generator | None = None
+    ) -> Tensor:
+        """Mean inputs of the cells' neighbours, shape ``(n, n_components)``.
+
+        ``rng`` varies the weight of each neighbour, as in :class:`NeighborMean`.
+        """
+        return self.neighborhood(self(features, batches), rng=rng)
+
+    def moved(self, features: Tensor, batches: Tensor, *, measured: Tensor | None) -> Tensor:
+        """Inputs two thirds of the way to the cells' neighbourhoods; see ``DiffAugModule.embed``.
+
+        ``measured``: mask of the features that were measured, shape ``(d,)``; by default all.
+        """
+        if measured is None:
+            inputs = self(features, batches)
+            return torch.lerp(inputs, self.neighborhood(inputs), _TO_NEIGHBORHOOD)
+        whole = self.space.as_of_whole_cells(features, self.profile[measured].sum())
+        there = measured[self.selected]
+        known = self.axes.known_of(there)
+        inputs = self._corrected(self.axes(whole, measured=there), batches, known=known)
+        around = self.neighborhood(inputs, known=known)
+        # Of a panel, components are the features themselves: some are not known at all.
+        return torch.lerp(torch.where(known, inputs, around), around, _TO_NEIGHBORHOOD)
+
+    def _corrected(
+        self, components: Tensor, batches: Tensor, *, known: Tensor | None = None
+    ) -> Tensor:
+        if self.offsets is None:
+            return components
+        return self.offsets(components, batches, known=known)

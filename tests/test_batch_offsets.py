@@ -1,0 +1,113 @@
+"""What sets batches apart is taken off the encoder's inputs, and nothing else."""
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from sklearn.neighbors import NearestNeighbors
+
+from scdiffaug.batch_offsets import BatchOffsets
+
+# Directions of 30 components of so many features are searched; a panel's features themselves.
+N_FEATURES, N_COMPONENTS = 500, 30
+
+
+def fitted(x: NDArray[np.float32], batch: NDArray[np.int64]) -> BatchOffsets:
+    n_batches = batch.max() + 1
+    offsets = BatchOffsets(len(x), n_batches, x.shape[1], n_features=N_FEATURES)
+    offsets.fit(x, batch, seed=0)
+    return offsets
+
+
+def groups(centres: NDArray[np.float64], which: NDArray[np.int64]) -> NDArray[np.float32]:
+    noise = np.random.default_rng(1).normal(size=(len(which), N_COMPONENTS))
+    return (centres[which] + noise).astype(np.float32)
+
+
+@pytest.fixture
+def centres() -> NDArray[np.float64]:
+    return 4 * np.random.default_rng(0).normal(size=(4, N_COMPONENTS))
+
+
+def other_batch_share(
+    x: NDArray[np.float32], batch: NDArray[np.int64], rows: NDArray[np.bool_]
+) -> float:
+    """Share of the nearest ten, by direction, of some cells that are of another batch."""
+    points = x / np.linalg.norm(x, axis=1, keepdims=True)
+    near = NearestNeighbors(n_neighbors=10).fit(points).kneighbors(return_distance=False)
+    return float((batch[near] != batch[:, None])[rows].mean())
+
+
+def test_an_offset_of_each_group_is_taken_off(centres: NDArray[np.float64]) -> None:
+    which, batch = np.repeat([0, 1, 2], 200), np.tile([0, 1], 300)
+    x = groups(centres, which)
+    shift = 3 * np.random.default_rng(2).normal(size=(3, N_COMPONENTS))
+    x = np.where(batch[:, None] == 1, x + shift[which], x).astype(np.float32)
+    found = fitted(x, batch).corrected(x, batch)
+
+    every = np.ones(len(x), dtype=bool)
+    assert other_batch_share(x, batch, every) < 0.02
+    assert other_batch_share(found, batch, every) > 0.4
+    # Groups stay where they were, half-way between the two batches.
+    np.testing.assert_allclose(found[which == 1].mean(0), x[which == 1].mean(0), atol=0.25)
+
+
+def test_a_group_that_one_batch_alone_has_stays_apart(centres: NDArray[np.float64]) -> None:
+    which = np.concatenate([np.repeat([0, 1], 200), np.full(60, 2)])
+    batch = np.concatenate([np.tile([0, 1], 200), np.full(60, 1)])
+    x = groups(centres, which)
+    x[batch == 1] += 2
+    found = fitted(x, batch).corrected(x, batch)
+
+    assert other_batch_share(found, batch, which < 2) > 0.4
+    assert other_batch_share(found, batch, which == 2) == 0
+
+
+def test_batches_that_do_not_differ_are_hardly_moved(centres: NDArray[np.float64]) -> None:
+    batch = np.random.default_rng(3).integers(0, 5, 1000)
+    x = groups(centres, np.repeat([0, 1, 2, 3], 250))
+    moved = fitted(x, batch).corrected(x, batch) - x
+    assert np.abs(moved).mean() < 0.02
+
+
+def test_of_one_cluster_the_offset_is_the_shrunken_difference_of_means() -> None:
+    rng = np.random.default_rng(4)
+    batch = np.repeat([0, 1], [6, 9])
+    x = rng.normal(size=(15, N_COMPONENTS)).astype(np.float32) + 2
+    x[batch == 1] += 1
+    offsets = fitted(x, batch)
+    assert offsets.offsets.shape == (2, 1, N_COMPONENTS)
+
+    sizes = np.array([6, 9])
+    means = np.stack([x[batch == code].mean(0) for code in (0, 1)])
+    weights = sizes / 1.05
+    middle = weights @ means / weights.sum()
+    variance = ((x - means[batch]) ** 2).sum() / 15
+    away = means - middle
+    shrunken = np.maximum(0, 1 - 2 * variance / sizes / (away**2).sum(1)) / 1.05
+    np.testing.assert_allclose(offsets.offsets[:, 0], shrunken[:, None] * away, atol=1e-5)
+    np.testing.assert_allclose(
+        offsets.corrected(x, batch), x - (shrunken[:, None] * away)[batch], atol=1e-5
+    )
+
+
+def test_a_batch_without_cells_and_an_unknown_one_have_no_offset() -> None:
+    x = np.random.default_rng(5).normal(size=(90, N_COMPONENTS)).astype(np.float32)
+    batch = np.tile([0, 2, 2], 30)
+    x[batch == 2] += 1
+    offsets = fitted(x, batch)
+    assert not offsets.offsets[1].any()
+    assert offsets.offsets[2].any()
+    np.testing.assert_array_equal(offsets.corrected(x, np.full(90, -1)), x)
+
+
+def test_components_that_are_not_known_stay_at_zero(centres: NDArray[np.float64]) -> None:
+    which, batch = np.repeat([0, 1], 100), np.tile([0, 1], 100)
+    x = groups(centres, which)
+    x[batch == 1] += 2
+    offsets, known = fitted(x, batch), torch.arange(N_COMPONENTS) < 20
+    part = torch.from_numpy(x) * known
+    found = offsets(part, torch.from_numpy(batch), known=known)
+    assert not found[:, 20:].any()
+    gap = np.abs(found.numpy()[batch == 1].mean(0) - found.numpy()[batch == 0].mean(0))[:20]
+    assert float(gap.max()) < 0.5
