@@ -21,7 +21,7 @@ _Layer = Annotated[
 ]
 _BatchKey = Annotated[
     str | None,
-    typer.Option(help="Column of obs with batches or conditions, which new cells keep."),
+    typer.Option(help="Column of obs with batches, for which the embedding is corrected."),
 ]
 _Space = Annotated[
     str | None,

@@ -142,6 +142,9 @@ def split(
         If there are too few cells to compare, or new cells are passed in place of the real ones.
     """
     _check_sides(real[0], new[0])
+    for cells in (real, new, held_out):
+        if cells is not None:
+            contract.warn_of_batches(contract.batches(cells[0]))
     if held_out is not None:
         _check_held_out(held_out, real)
     rng = np.random.default_rng(seed_of(seed, "split"))

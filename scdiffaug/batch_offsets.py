@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor, nn
 
-from scdiffaug.matrices import SUBSAMPLED
+from scdiffaug.matrices import SUBSAMPLED, drawn_rows
 from scdiffaug.neighborhood import search_space
 
-# Batches have so many cells each in a cluster, in the mean, and there are no more clusters.
-_CELLS_OF_A_BATCH, _MOST_CLUSTERS = 8, 100
-# Squared distance, as a share of the variance, that halves a cell's ties to a cluster or so.
+# Cells of a cluster, in the mean, and the largest number of clusters.
+_CELLS_OF_A_CLUSTER, _MOST_CLUSTERS = 30, 100
+# Squared distance within which a cell belongs to several clusters, as a share of the variance.
 _SOFTNESS = 0.1
-# Of its expected cells, the share at which half of a batch's offset in a cluster is believed.
-_BELIEVED_AT = 0.05
+# Variance within a batch along the first components, as a share of most batches', below which it
+# has too few types of cells to be compared as a whole.
+_N_WIDEST, _NARROW = 10, 0.5
+# Cells in a cluster from which on a batch counts in full.
+_PRESENT = 3
 _MOST_ROUNDS, _TOLERANCE = 20, 0.01
 
 
@@ -24,10 +30,11 @@ class BatchOffsets(nn.Module):
     r"""What sets a batch apart from the others near a cell; training does not change it.
 
     Cells belong softly to clusters that all batches share. In each, a batch's offset is its mean
-    less that of the batches together. Clusters and offsets are found in turn, as in Harmony
-    (Korsunsky et al. 2019), with two differences: clusters need not hold all batches, and an
-    offset counts only as far as it exceeds chance, as in James and Stein (1961), so that batches
-    of different types of cells stay apart (benchmarks/NOTES.md, experiment 61).
+    less that of the batches there. Clusters and offsets are found in turn, as in Harmony
+    (Korsunsky et al. 2019), with two differences. Clusters need not hold all batches. And the
+    squared length of an offset has to exceed twice what is expected by chance, and counts only as
+    far as it does (after James and Stein 1961), so that batches that do not differ are not moved
+    (benchmarks/NOTES.md, experiment 61).
 
     Parameters
     ----------
@@ -48,8 +55,7 @@ class BatchOffsets(nn.Module):
     ) -> None:
         super().__init__()
         self.n_features = n_features
-        n_cells = min(n_cells, SUBSAMPLED)
-        n_clusters = min(_MOST_CLUSTERS, max(1, n_cells // (_CELLS_OF_A_BATCH * n_batches)))
+        n_clusters = min(_MOST_CLUSTERS, max(1, n_cells // _CELLS_OF_A_CLUSTER))
         n_searched = search_space(torch.zeros(1, n_components), n_features=n_features).shape[1]
         self.register_buffer("centres", torch.zeros(n_batches, n_clusters, n_searched))
         self.register_buffer("offsets", torch.zeros(n_batches, n_clusters, n_components))
@@ -70,11 +76,12 @@ class BatchOffsets(nn.Module):
         """
         known = torch.ones_like(x[0]) if known is None else known.to(x.dtype)
         points, corrected = self._points(x), x.clone()
-        for code in batch.unique():
-            if code >= 0:
-                rows, centres = batch == code, self.centres[code] * known[: points.shape[1]]
-                belongs = _belonging(points[rows], centres, self.width)
-                corrected[rows] -= belongs @ self.offsets[code] * known
+        with torch.autocast(x.device.type, enabled=False):
+            for code in batch.unique():
+                if code >= 0:
+                    rows, centres = batch == code, self.centres[code] * known[: points.shape[1]]
+                    belongs = _belonging(points[rows], centres, self.width)
+                    corrected[rows] -= belongs @ self.offsets[code] * known
         return corrected
 
     def corrected(
@@ -85,7 +92,7 @@ class BatchOffsets(nn.Module):
 
     @torch.no_grad()
     def fit(self, inputs: NDArray[np.float32], batch: NDArray[np.int64], *, seed: int) -> None:
-        """Find clusters and offsets.
+        """Find clusters and offsets, by at most 20,000 cells drawn at random.
 
         Parameters
         ----------
@@ -94,18 +101,15 @@ class BatchOffsets(nn.Module):
         batch
             Codes of their batches, shape ``(n,)``.
         seed
-            Seed of the first clusters.
+            Seed of the draw and of the first clusters.
         """
-        x = torch.from_numpy(inputs).double()
+        drawn = drawn_rows(len(inputs), SUBSAMPLED, seed=seed)
+        x, batch = torch.from_numpy(inputs[drawn]).double(), batch[drawn]
         rows_of = [torch.from_numpy(batch == code) for code in range(len(self.offsets))]
-        width = _SOFTNESS * self._points(x).var(0, correction=0).sum().clamp_min(1e-12)
-        # Batches that lie far apart would share no cluster: first comes what they differ by as
-        # a whole.
-        whole = x.new_ones(len(x), 1)
-        corrected = _without(x, _offsets(x, whole, rows_of)[1], whole, rows_of=rows_of)
+        corrected = _compared_as_wholes(x, rows_of)
         points = self._points(corrected)
-        start = KMeans(self.offsets.shape[1], n_init=1, random_state=seed).fit(points.numpy())
-        centres = torch.from_numpy(start.cluster_centers_)
+        width = _SOFTNESS * points.var(0, correction=0).sum().clamp_min(1e-12)
+        centres = _first_centres(points, self.offsets.shape[1], seed=seed)
         for _ in range(_MOST_ROUNDS):
             belongs = _belonging(points, centres, width)
             centres = belongs.T @ points / belongs.sum(0).clamp_min(1e-12)[:, None]
@@ -128,6 +132,28 @@ def _belonging(points: Tensor, centres: Tensor, width: Tensor) -> Tensor:
     return torch.softmax(2 * nearness / width, dim=1)
 
 
+def _first_centres(points: Tensor, n_clusters: int, *, seed: int) -> Tensor:
+    with warnings.catch_warnings():
+        # Of cells that repeat there are fewer clusters.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        found = KMeans(n_clusters, n_init=1, random_state=seed).fit(points.numpy())
+    return torch.from_numpy(found.cluster_centers_)
+
+
+def _compared_as_wholes(x: Tensor, rows_of: list[Tensor]) -> Tensor:
+    """Cells without one offset for all of a batch, where clusters are first looked for.
+
+    Batches that lie far apart would share no cluster. A batch of one type, as sorted cells are,
+    differs from the others by that type, and stays where it is.
+    """
+    found = [rows for rows in rows_of if rows.any()]
+    widths = torch.stack([x[rows, :_N_WIDEST].var(0, correction=0).sum() for rows in found])
+    is_wide = widths >= _NARROW * widths.median()
+    wide = [rows for rows, wide in zip(found, is_wide, strict=True) if wide]
+    whole = x.new_ones(len(x), 1)
+    return _without(x, _offsets(x, whole, wide)[1], whole, rows_of=wide)
+
+
 def _without(x: Tensor, offsets: Tensor, belongs: Tensor, *, rows_of: list[Tensor]) -> Tensor:
     """Cells without the offsets of their batches, shape ``(n, m)``."""
     corrected = x.clone()
@@ -145,13 +171,12 @@ def _offsets(x: Tensor, belongs: Tensor, rows_of: list[Tensor]) -> tuple[Tensor,
     squares = torch.stack([part.T @ of_batch.square().sum(1) for part, of_batch in parts])
     # Within batches, and of all together, as some have a cell or two in a cluster.
     variance = (squares - sizes * means.square().sum(2)).sum(0) / weights.sum(0)
-    # How many cells a soft cluster is as good as is the square of its size over this (Kish 1965).
-    squared = torch.stack([part.square().sum(0) for part, _ in parts])
-    expected = sizes.sum(1, keepdim=True) / len(x) * sizes.sum(0)
-    believed = sizes / (sizes + _BELIEVED_AT * expected).clamp_min(1e-12)
-    shares = (believed * expected)[:, :, None]
-    middle = (shares * means).sum(0) / shares.sum(0).clamp_min(1e-12)
+    # Batches count alike, however many cells they have there, but for those with hardly any.
+    present = (sizes / _PRESENT).clamp_max(1)
+    middle = (present[:, :, None] * means).sum(0) / present.sum(0).clamp_min(1e-12)[:, None]
     away = means - middle
+    # A soft cluster is as good as so many cells as is its squared size over this (Kish 1965).
+    squared = torch.stack([part.square().sum(0) for part, _ in parts])
     chance = 2 * variance.clamp_min(0) * squared / weights.square()
     exceeds = (1 - chance / away.square().sum(2).clamp_min(1e-12)).clamp_min(0)
-    return middle, (believed * exceeds)[:, :, None] * away
+    return middle, (present * exceeds)[:, :, None] * away

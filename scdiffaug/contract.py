@@ -37,7 +37,7 @@ _ROOM_OF_DEPTH = 2
 # Of fewer of its features than this share, no cell is embedded (benchmarks/NOTES.md, 57).
 _LEAST_MEASURED = 0.1
 
-# What names the column that a generator is told.
+# What names the column that networks are told: batches, or labels in place of y.
 Told = Literal["labels_key", "batch_key"]
 
 # Where files of new cells record that X holds what real cells hold in a layer.
@@ -59,7 +59,7 @@ class DataContract:
     selected
         Positions of the features that the encoder sees.
     told_by, category_names
-        Which argument of ``setup_anndata`` names the column that the generator is told of each
+        Which argument of ``setup_anndata`` names the column that the networks are told of each
         cell, None for none; and the categories there, empty for none.
     n_top_features, n_components
         How many features the encoder may see, None for the default, and how many components.
@@ -290,7 +290,7 @@ class DataContract:
         return np.concatenate(parts)[:, 0]
 
     def told(self, cells: AnnData, rows: Rows) -> NDArray[np.int64]:
-        """Codes of what the generator is told of some cells, shape ``(m,)``; zeros if nothing.
+        """Codes of what the networks are told of some cells, shape ``(m,)``; zeros if nothing.
 
         Raises
         ------
@@ -318,7 +318,7 @@ class DataContract:
 
     @property
     def told_column(self) -> str | None:
-        """Column of obs that the generator is told of each cell; None if there is none."""
+        """Column of obs that the networks are told of each cell; None if there is none."""
         return None if self.told_by is None else self.setup[self.told_by]
 
 

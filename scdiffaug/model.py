@@ -242,7 +242,7 @@ class scDiffAug(FittingModel):
         FloatingPointError
             If loss or gradient become NaN or infinite.
         KeyError
-            If the layer, labels or neighbour graph are missing in cells that were assigned later.
+            If the layer, labels, batches or graph are missing in cells that were assigned later.
         MemoryError
             If memory runs out.
         NotADirectoryError
@@ -281,11 +281,7 @@ class scDiffAug(FittingModel):
         check_flag("enable_progress_bar", enable_progress_bar)
         check_place(checkpoint_dir, resume=resume)
         hardware = Hardware.chosen(
-            accelerator,
-            devices,
-            strategy=strategy,
-            num_nodes=num_nodes,
-            alternates=alternates,
+            accelerator, devices, strategy=strategy, num_nodes=num_nodes, alternates=alternates
         )
         if self.module.makes_counts:
             check_draws_counts(hardware.accelerator)
@@ -395,8 +391,8 @@ class scDiffAug(FittingModel):
 
 def _told_by(condition: Condition, setup: Mapping[str, str | None]) -> Told | None:
     """Which column the networks are told of a cell: its batch or, in place of y, its label."""
-    if condition == "labels":
-        if setup["labels_key"] is None:
-            raise ValueError("condition='labels' needs labels: setup_anndata(labels_key=...).")
-        return "labels_key"
-    return None if setup["batch_key"] is None else "batch_key"
+    if condition == "labels" and setup["labels_key"] is None:
+        raise ValueError("condition='labels' needs labels: setup_anndata(labels_key=...).")
+    if condition == "semantic" and setup["batch_key"] is not None:
+        return "batch_key"
+    return "labels_key" if condition == "labels" else None

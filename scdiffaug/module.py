@@ -104,7 +104,7 @@ class DiffAugModule(BaseModuleClass):
             if not self.makes_counts:
                 self.scale = FeatureScale(n_features)
             self.ema_generator = copy.deepcopy(self.generator).requires_grad_(False)
-            if n_categories and condition != "random":
+            if n_categories:
                 self.categories = nn.Embedding(n_categories, n_semantic)
                 # Random vectors beside y would name the few cells of a small batch (NOTES, 60).
                 nn.init.normal_(self.categories.weight, std=float(condition == "labels"))

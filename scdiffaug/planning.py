@@ -179,9 +179,8 @@ class Plan(_NewCells):
         cells, rows = [], []
         for _ in range(MOST_TRIES):
             wanted = request.block(open_rows)
-            made = self._generate(x, wanted, seed)
+            made, source_of = self._generate(x, wanted, seed), self.source_of[open_rows]
             y_made, _ = encode(self.module, self.contract, made, batches=wanted.told)
-            source_of = self.source_of[open_rows]
             kept = choosing.consistent(self.y_real(), y_made, source_of, groups=self.groups)
             cells.append(made[kept])
             rows.append(open_rows[kept])
@@ -215,6 +214,8 @@ def planned(
     groups = choosing.group_names(cells, choice.groupby, needed=needed)
     rng = np.random.default_rng(seed_of(sampling.seed, "sources"))
     source_of, batches = choice.sources(rows, groups, rng=rng), contract.batches(cells)
+    if choice.keep == "consistent":
+        contract.warn_of_batches(batches)
     return Plan(
         module=module,
         contract=contract,

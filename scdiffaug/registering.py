@@ -120,7 +120,8 @@ class RegisteringModel(GeneratingModel):
         batch_key
             Column of obs with batches (samples, donors, conditions). The embedding is corrected
             for them, variable features are chosen within them, and new cells are of the batch of
-            their source. Leave it out to see how batches differ.
+            their source. Leave it out to see how batches differ. Where ``condition`` is an
+            ablation, it only chooses features.
         neighbors_key
             Key of ``adata.uns`` under which ``sc.pp.neighbors`` left a graph to use in training
             instead of the model's own search. To make new cells the model still searches itself.
@@ -158,7 +159,7 @@ class RegisteringModel(GeneratingModel):
         with warnings.catch_warnings():
             # Advice on memory layout, which our reader does not depend on.
             warnings.filterwarnings("ignore", message="Training will be faster when")
-            # Of a label or batch, from which training does not learn.
+            # Advice on few cells of a label, which training does not see, or of a batch.
             warnings.filterwarnings("ignore", message="Category .* has fewer than 3 cells")
             manager.register_fields(adata)
         cls.register_manager(manager)

@@ -41,7 +41,8 @@ def other_batch_share(
 def test_an_offset_of_each_group_is_taken_off(centres: NDArray[np.float64]) -> None:
     which, batch = np.repeat([0, 1, 2], 200), np.tile([0, 1], 300)
     x = groups(centres, which)
-    shift = 3 * np.random.default_rng(2).normal(size=(3, N_COMPONENTS))
+    rng = np.random.default_rng(2)
+    shift = 3 * rng.normal(size=N_COMPONENTS) + rng.normal(size=(3, N_COMPONENTS))
     x = np.where(batch[:, None] == 1, x + shift[which], x).astype(np.float32)
     found = fitted(x, batch).corrected(x, batch)
 
@@ -63,6 +64,37 @@ def test_a_group_that_one_batch_alone_has_stays_apart(centres: NDArray[np.float6
     assert other_batch_share(found, batch, which == 2) == 0
 
 
+def test_a_batch_of_one_group_alone_stays_apart(centres: NDArray[np.float64]) -> None:
+    which = np.concatenate([np.repeat([0, 1, 2], 200), np.full(80, 3)])
+    batch = np.concatenate([np.tile([0, 1], 300), np.full(80, 2)])
+    x = groups(centres, which)
+    found = fitted(x, batch).corrected(x, batch)
+    assert other_batch_share(found, batch, which == 3) < 0.02
+
+
+def test_many_batches_of_uneven_groups_do_not_mix_groups(centres: NDArray[np.float64]) -> None:
+    rng = np.random.default_rng(6)
+    which = np.repeat([0, 1, 2, 3], 300)
+    shares = [rng.dirichlet(np.full(40, 0.3)) for _ in range(4)]
+    batch = np.concatenate([rng.choice(40, 300, p=share) for share in shares])
+    x = groups(centres, which)
+    found = fitted(x, batch).corrected(x, batch)
+    assert other_batch_share(found, which, np.ones(len(x), dtype=bool)) < 0.02
+
+
+def test_strong_effects_are_taken_off_of_panels_too() -> None:
+    rng = np.random.default_rng(7)
+    which, batch = np.repeat([0, 1, 2, 3], 200), np.tile([0, 1], 400)
+    x = 2 * rng.normal(size=(4, 20))[which] + rng.normal(size=(800, 20)) + 16 * batch[:, None]
+    x = x.astype(np.float32)
+    offsets = BatchOffsets(800, 2, 20, n_features=20)
+    offsets.fit(x, batch, seed=0)
+    found = offsets.corrected(x, batch)
+    near = NearestNeighbors(n_neighbors=10).fit(found).kneighbors(return_distance=False)
+    assert (batch[near] != batch[:, None]).mean() > 0.4
+    assert (which[near] == which[:, None]).mean() > 0.95
+
+
 def test_batches_that_do_not_differ_are_hardly_moved(centres: NDArray[np.float64]) -> None:
     batch = np.random.default_rng(3).integers(0, 5, 1000)
     x = groups(centres, np.repeat([0, 1, 2, 3], 250))
@@ -80,11 +112,10 @@ def test_of_one_cluster_the_offset_is_the_shrunken_difference_of_means() -> None
 
     sizes = np.array([6, 9])
     means = np.stack([x[batch == code].mean(0) for code in (0, 1)])
-    weights = sizes / 1.05
-    middle = weights @ means / weights.sum()
+    middle = means.mean(0)
     variance = ((x - means[batch]) ** 2).sum() / 15
     away = means - middle
-    shrunken = np.maximum(0, 1 - 2 * variance / sizes / (away**2).sum(1)) / 1.05
+    shrunken = np.maximum(0, 1 - 2 * variance / sizes / (away**2).sum(1))
     np.testing.assert_allclose(offsets.offsets[:, 0], shrunken[:, None] * away, atol=1e-5)
     np.testing.assert_allclose(
         offsets.corrected(x, batch), x - (shrunken[:, None] * away)[batch], atol=1e-5
@@ -105,7 +136,10 @@ def test_components_that_are_not_known_stay_at_zero(centres: NDArray[np.float64]
     which, batch = np.repeat([0, 1], 100), np.tile([0, 1], 100)
     x = groups(centres, which)
     x[batch == 1] += 2
-    offsets, known = fitted(x, batch), torch.arange(N_COMPONENTS) < 20
+    # Of a panel, each component is a marker, which other cells may lack.
+    offsets = BatchOffsets(200, 2, N_COMPONENTS, n_features=N_COMPONENTS)
+    offsets.fit(x, batch, seed=0)
+    known = torch.arange(N_COMPONENTS) < 20
     part = torch.from_numpy(x) * known
     found = offsets(part, torch.from_numpy(batch), known=known)
     assert not found[:, 20:].any()
