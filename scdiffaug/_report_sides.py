@@ -144,7 +144,7 @@ def split(
     _check_sides(real[0], new[0])
     for cells in (real, new, held_out):
         if cells is not None:
-            contract.warn_of_batches(contract.batches(cells[0]))
+            contract.warn_of_batches(cells[0])
     if held_out is not None:
         _check_held_out(held_out, real)
     rng = np.random.default_rng(seed_of(seed, "split"))

@@ -343,3 +343,45 @@ def drawn_in_turn(rows: Rows, n: int, rng: np.random.Generator) -> Rows:
 
 def _is_size(value: object) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1
+
+
+def both_ends(
+    cells: AnnData, start: str | int, end: str | int, *, groups: Names | None
+) -> tuple[Rows, Rows]:
+    """Rows of the ends of an interpolation: of a cell by name or position, or of a group's cells.
+
+    Raises
+    ------
+    KeyError
+        If there is no such cell or group; the message names the argument.
+    TypeError
+        If it is neither a name nor a position.
+    """
+    return (
+        _end_rows(cells, start, groups=groups, argument="start"),
+        _end_rows(cells, end, groups=groups, argument="end"),
+    )
+
+
+def _end_rows(cells: AnnData, end: str | int, *, groups: Names | None, argument: str) -> Rows:
+    if groups is not None:
+        rows = np.flatnonzero(groups == data.group_name(end))
+        known = f"the groups are {listed(np.unique(groups))}"
+    elif isinstance(end, str):
+        rows = np.flatnonzero(cells.obs_names == end)
+        known = f"adata.obs_names begins with {cells.obs_names[0]!r}; groups need groupby"
+    else:
+        _check_position(argument, end)
+        rows = np.arange(cells.n_obs)[end : end + 1] if end >= 0 else np.array([], dtype=int)
+        known = f"positions go from 0 to {cells.n_obs - 1}"
+    if not len(rows):
+        raise KeyError(f"{argument}={end!r} not found: {known}.")
+    return rows
+
+
+def _check_position(argument: str, end: object) -> None:
+    if not isinstance(end, Integral) or isinstance(end, bool):
+        raise TypeError(
+            f"{argument}={end!r} must be the name or the position of a cell; it is of type "
+            f"{type(end).__name__}."
+        )

@@ -258,17 +258,22 @@ class DataContract:
                 kind,
             )
 
-    def warn_of_batches(self, batches: NDArray[np.int64]) -> None:
-        """Warn of cells of batches that training did not see; codes as of :meth:`batches`."""
-        n_unknown = int((batches < 0).sum())
-        if self.told_by == "batch_key" and n_unknown:
-            logger.warning(
-                "%d of %d cells are of no batch that the model learnt from (batch_key=%r): they "
-                "are embedded without correction.",
-                n_unknown,
-                len(batches),
-                self.told_column,
-            )
+    def warn_of_batches(self, cells: AnnData) -> None:
+        """Warn of cells of batches that training did not see."""
+        if self.told_by != "batch_key" or not (unknown := self.batches(cells) < 0).any():
+            return
+        if self.told_column in cells.obs:
+            one, known = cells.obs[self.told_column][unknown].iloc[0], self.category_names[0]
+            of = f"batches that training did not see, e.g. {one!r} where it saw {known!r}"
+        else:
+            of = "no known batch, as adata.obs has no such column"
+        logger.warning(
+            "%d of %d cells are of %s (batch_key=%r): they are embedded without correction.",
+            unknown.sum(),
+            len(unknown),
+            of,
+            self.told_column,
+        )
 
     def values(self, x: Matrix) -> Matrix:
         """All features as the generator sees them: counts as counts, else transformed."""

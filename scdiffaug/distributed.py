@@ -264,7 +264,7 @@ def _run(job: _Job, out: str | Path, client: Client | str | None) -> None:
         # What one block lacks is said before any is made.
         contract.told(AnnData(obs=obs), np.arange(len(obs)))
     else:
-        contract.warn_of_batches(contract.batches(AnnData(obs=obs)))
+        contract.warn_of_batches(AnnData(obs=obs))
     column = contract.told_column
     job = replace(job, columns=[] if column is None or column not in obs else [column])
     job = replace(job, scale=_scale(job))

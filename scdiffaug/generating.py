@@ -16,7 +16,7 @@ from scdiffaug.augmentation import Sampling, made_at_once
 from scdiffaug.choosing import Choice, Depth, Keep, Target
 from scdiffaug.diffusion import Sampler
 from scdiffaug.matrices import Matrix, Rows, StoredMatrix
-from scdiffaug.planning import Interpolation, Plan, both_ends, planned
+from scdiffaug.planning import Interpolation, Plan, planned
 from scdiffaug.saved_model import SavedModel
 from scdiffaug.scales import Scales
 
@@ -290,7 +290,7 @@ class GeneratingModel(SavedModel):
             cells=cells,
             x=x,
             scales=Scales(self._contract, cells, x),
-            ends=both_ends(cells, start, end, groups=groups),
+            ends=choosing.both_ends(cells, start, end, groups=groups),
             groups=groups,
             n_cells=n_cells,
             sampling=sampling,

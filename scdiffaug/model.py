@@ -383,7 +383,7 @@ class scDiffAug(FittingModel):
         contract.warn_of_depth(x)
         batches = contract.batches(cells)
         if warns:
-            contract.warn_of_batches(batches)
+            contract.warn_of_batches(cells)
         return encode(
             self.module, contract, x, batches=batches, measured=measured, batch_size=batch_size
         )

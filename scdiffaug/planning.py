@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cache
-from numbers import Integral
 from typing import Any
 
 import anndata
@@ -215,7 +214,7 @@ def planned(
     rng = np.random.default_rng(seed_of(sampling.seed, "sources"))
     source_of, batches = choice.sources(rows, groups, rng=rng), contract.batches(cells)
     if choice.keep == "consistent":
-        contract.warn_of_batches(batches)
+        contract.warn_of_batches(cells)
     return Plan(
         module=module,
         contract=contract,
@@ -262,6 +261,7 @@ class Interpolation(_NewCells):
         rng = np.random.default_rng(seed_of(self.sampling.seed, "sources"))
         start, end = (choosing.drawn_in_turn(rows, self.n_cells, rng) for rows in self.ends)
         share = np.linspace(0, 1, self.n_cells, dtype=np.float32)
+        nearer = np.where(share < 1 / 2, start, end)
         # If cells are on disk, only these are read, and only once.
         x_start, x_end = self.x[start], self.x[end]
         batches = contract.batches(self.cells)
@@ -270,7 +270,7 @@ class Interpolation(_NewCells):
         request = Request(
             source_of=np.arange(self.n_cells),
             y=y_start + share[:, None] * (y_end - y_start),
-            told=contract.told(self.cells, np.where(share < 1 / 2, start, end)),
+            told=contract.told(self.cells, nearer),
             depth=np.rint(_between(depths(x_start), depths(x_end), share))
             if contract.space.is_counts
             else None,
@@ -279,13 +279,18 @@ class Interpolation(_NewCells):
         return as_anndata(
             made,
             self.cells,
-            self._obs(start, end, share),
+            self._obs(start, end, share).assign(**self._told(nearer)),
             contract=contract,
             provenance={**asdict(self.sampling), **self.provenance},
             held=self._held(np.concatenate([start, end])).of_other_cells(
                 lambda totals: _between(totals[: self.n_cells], totals[self.n_cells :], share)
             ),
         )
+
+    def _told(self, rows: Rows) -> dict[str, Any]:
+        """The column that the networks were told of these cells, by which new ones are read."""
+        key = self.contract.told_column
+        return {} if key is None else {key: self.cells.obs[key].iloc[rows].to_numpy()}
 
     def _obs(self, start: Rows, end: Rows, share: NDArray[np.float32]) -> pd.DataFrame:
         names = self.cells.obs_names.astype(str)
@@ -303,48 +308,6 @@ def _between(
     start: NDArray[np.float32], end: NDArray[np.float32], share: NDArray[np.float32]
 ) -> NDArray[np.float32]:
     return start + share * (end - start)
-
-
-def both_ends(
-    cells: AnnData, start: str | int, end: str | int, *, groups: Names | None
-) -> tuple[Rows, Rows]:
-    """Rows of the ends of an interpolation: of a cell by name or position, or of a group's cells.
-
-    Raises
-    ------
-    KeyError
-        If there is no such cell or group; the message names the argument.
-    TypeError
-        If it is neither a name nor a position.
-    """
-    return (
-        _end_rows(cells, start, groups=groups, argument="start"),
-        _end_rows(cells, end, groups=groups, argument="end"),
-    )
-
-
-def _end_rows(cells: AnnData, end: str | int, *, groups: Names | None, argument: str) -> Rows:
-    if groups is not None:
-        rows = np.flatnonzero(groups == data.group_name(end))
-        known = f"the groups are {choosing.listed(np.unique(groups))}"
-    elif isinstance(end, str):
-        rows = np.flatnonzero(cells.obs_names == end)
-        known = f"adata.obs_names begins with {cells.obs_names[0]!r}; groups need groupby"
-    else:
-        _check_position(argument, end)
-        rows = np.arange(cells.n_obs)[end : end + 1] if end >= 0 else np.array([], dtype=int)
-        known = f"positions go from 0 to {cells.n_obs - 1}"
-    if not len(rows):
-        raise KeyError(f"{argument}={end!r} not found: {known}.")
-    return rows
-
-
-def _check_position(argument: str, end: object) -> None:
-    if not isinstance(end, Integral) or isinstance(end, bool):
-        raise TypeError(
-            f"{argument}={end!r} must be the name or the position of a cell; it is of type "
-            f"{type(end).__name__}."
-        )
 
 
 def source_obs(obs: pd.DataFrame, made: pd.DataFrame) -> pd.DataFrame:

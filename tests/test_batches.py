@@ -1,6 +1,7 @@
 """Batches: new cells are of their source's, and the embedding is corrected for them."""
 
 from pathlib import Path
+from typing import Literal
 
 import anndata
 import numpy as np
@@ -133,6 +134,7 @@ def test_an_unknown_batch_is_said_before_any_block_is_made(
 
 def test_cells_between_two_batches_are_of_the_nearer_end(told: scDiffAug) -> None:
     way = told.interpolate(start="0", end="1", n_cells=20)
+    assert way.obs["batch"].tolist() == ["a"] * 10 + ["b"] * 10
     has = np.asarray(way[:, :5].X.sum(1)).ravel() > 5
     assert (has == (way.obs["interpolation"] >= 0.5)).mean() >= 0.9
 
@@ -196,7 +198,8 @@ def test_cells_of_no_known_batch_are_embedded_as_they_are(
     cells = two_batches.copy()
     cells.obs["batch"] = np.where(cells.obs["batch"] == "b", "z", "a")
     found = corrected.get_latent_representation(cells)
-    assert "158 of 316 cells are of no batch that the model learnt from" in caplog.text
+    wanted = "158 of 316 cells are of batches that training did not see, e.g. 'z' where it saw 'a'"
+    assert wanted in caplog.text
     assert "batch_key='batch'" in caplog.text
     is_known = (cells.obs["batch"] == "a").to_numpy()
     y = corrected.get_latent_representation(two_batches)
@@ -205,7 +208,7 @@ def test_cells_of_no_known_batch_are_embedded_as_they_are(
     caplog.clear()
     del cells.obs["batch"]
     corrected.get_latent_representation(cells)
-    assert "316 of 316 cells are of no batch" in caplog.text
+    assert "316 of 316 cells are of no known batch, as adata.obs has no such" in caplog.text
 
 
 def test_blocks_of_a_file_are_corrected_as_cells_in_memory_are(
@@ -222,14 +225,14 @@ def test_blocks_of_a_file_are_corrected_as_cells_in_memory_are(
     y = anndata.read_h5ad(tmp_path / "y.h5ad").obsm["X_scdiffaug"]
     expected = corrected.get_latent_representation(two_batches)
     np.testing.assert_allclose(y, expected, atol=1e-5)
-    assert "no batch" not in caplog.text
+    assert "without correction" not in caplog.text
     cells = two_batches.copy()
     cells.obs["batch"] = "z"
     cells.write_h5ad(tmp_path / "others.h5ad")
     distributed.embed(
         tmp_path / "model", tmp_path / "others.h5ad", tmp_path / "z.h5ad", block_size=100
     )
-    assert caplog.text.count("316 of 316 cells are of no batch") == 1
+    assert caplog.text.count("316 of 316 cells are of batches that training did not see") == 1
 
 
 def test_cells_that_lack_genes_are_corrected(corrected: scDiffAug, two_batches: AnnData) -> None:
@@ -247,14 +250,31 @@ def test_to_be_corrected_training_cells_need_their_batch(two_batches: AnnData) -
         model.train(max_epochs=2, enable_progress_bar=False)
 
 
-def test_where_labels_are_told_batches_are_not_corrected(two_batches: AnnData) -> None:
+@pytest.mark.parametrize("condition", ["labels", "random"])
+def test_ablations_are_told_no_batches(
+    two_batches: AnnData, condition: Literal["labels", "random"]
+) -> None:
     cells = two_batches.copy()
     scDiffAug.setup_anndata(cells, labels_key="kind", batch_key="batch")
-    model = scDiffAug(cells, condition="labels")
+    model = scDiffAug(cells, condition=condition)
     model.train(max_epochs=2, enable_progress_bar=False)
     assert model.module.inputs.offsets is None
     del cells.obs["batch"]
     assert model.augment().n_obs == cells.n_obs
+
+
+def test_reports_and_consistent_cells_say_what_batches_they_do_not_know(
+    told: scDiffAug, two_batches: AnnData, caplog: pytest.LogCaptureFixture
+) -> None:
+    new = told.augment(two_batches)
+    new.obs["batch"] = "z"
+    told.augmentation_report(new, two_batches)
+    assert caplog.text.count("without correction") == 1
+    caplog.clear()
+    cells = two_batches.copy()
+    cells.obs["batch"] = ["a", *["z"] * 315]
+    told.augment(cells, indices=[0], keep="consistent")
+    assert "315 of 316 cells are of batches that training did not see" in caplog.text
 
 
 def test_reads_are_mixed_with_a_near_cell_of_the_same_batch(told: scDiffAug) -> None:
