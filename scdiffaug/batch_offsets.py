@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from scdiffaug.matrices import SUBSAMPLED, drawn_rows
 from scdiffaug.neighborhood import search_space
 
-# Cells of a cluster, in the mean, and the largest number of clusters.
-_CELLS_OF_A_CLUSTER, _MOST_CLUSTERS = 30, 100
+# Cells of a cluster, and of each batch in it, in the mean: the latter only down to so few clusters
+# as would hold several types each.
+_CELLS_OF_A_CLUSTER, _CELLS_OF_A_BATCH = 30, 8
+_FEW_CLUSTERS, _MOST_CLUSTERS = 30, 100
 # Squared distance within which a cell belongs to several clusters, as a share of the variance.
 _SOFTNESS = 0.1
 # Variance within a batch along the first components, as a share of most batches', below which it
@@ -55,7 +57,7 @@ class BatchOffsets(nn.Module):
     ) -> None:
         super().__init__()
         self.n_features = n_features
-        n_clusters = min(_MOST_CLUSTERS, max(1, n_cells // _CELLS_OF_A_CLUSTER))
+        n_clusters = _n_clusters(min(n_cells, SUBSAMPLED), n_batches)
         n_searched = search_space(torch.zeros(1, n_components), n_features=n_features).shape[1]
         self.register_buffer("centres", torch.zeros(n_batches, n_clusters, n_searched))
         self.register_buffer("offsets", torch.zeros(n_batches, n_clusters, n_components))
@@ -124,6 +126,11 @@ class BatchOffsets(nn.Module):
 
     def _points(self, x: Tensor) -> Tensor:
         return search_space(x, n_features=self.n_features)
+
+
+def _n_clusters(n_cells: int, n_batches: int) -> int:
+    by_batches = max(_FEW_CLUSTERS, n_cells // (_CELLS_OF_A_BATCH * n_batches))
+    return max(1, min(_MOST_CLUSTERS, by_batches, n_cells // _CELLS_OF_A_CLUSTER))
 
 
 def _belonging(points: Tensor, centres: Tensor, width: Tensor) -> Tensor:

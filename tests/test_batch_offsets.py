@@ -82,6 +82,19 @@ def test_many_batches_of_uneven_groups_do_not_mix_groups(centres: NDArray[np.flo
     assert other_batch_share(found, which, np.ones(len(x), dtype=bool)) < 0.02
 
 
+def test_what_many_small_batches_have_in_common_is_taken_off(
+    centres: NDArray[np.float64],
+) -> None:
+    rng = np.random.default_rng(8)
+    which, donor = np.repeat([0, 1, 2, 3], 300), rng.integers(0, 12, 1200)
+    treated = donor % 2
+    x = groups(centres, which)
+    x[treated == 1] += 2 * rng.normal(size=N_COMPONENTS)
+    every = np.ones(len(x), dtype=bool)
+    assert other_batch_share(x, treated, every) < 0.05
+    assert other_batch_share(fitted(x, donor).corrected(x, donor), treated, every) > 0.4
+
+
 def test_strong_effects_are_taken_off_of_panels_too() -> None:
     rng = np.random.default_rng(7)
     which, batch = np.repeat([0, 1, 2, 3], 200), np.tile([0, 1], 400)
