@@ -198,11 +198,9 @@ def write(datasets: tuple[str, ...], n_seeds: int) -> None:
                     in_own_process("integration.py", "--embed", name, str(seed), method, str(out))
                 found = in_own_process("integration.py", "--score", name, folder)["rows"]
             rows += [{"dataset": name, "seed": seed, **row} for row in found]
-    table = pd.DataFrame(rows).groupby(["dataset", "method"], sort=False)
-    means = table.mean().drop(columns="seed")
-    means["spread of total"] = table["total"].std()
+    means = pd.DataFrame(rows).groupby(["dataset", "method"], sort=False).mean()
     write_table(
-        means.round(1).reset_index().to_dict("records"),
+        means.drop(columns="seed").round(1).reset_index().to_dict("records"),
         "integration",
         title=f"Embeddings corrected for batches, means of {n_seeds} seeds",
         command=f"python benchmarks/integration.py --seeds {n_seeds}",
