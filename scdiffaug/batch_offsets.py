@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from scdiffaug.matrices import SUBSAMPLED, drawn_rows
 from scdiffaug.neighborhood import search_space
 
-# Cells of a cluster, and of each batch in it, in the mean: the latter only down to so few clusters
-# as would hold several types each.
+# Cells of a cluster and, unless clusters would be fewer than thirty, of each batch in it, in the
+# mean. Few large clusters would mix types.
 _CELLS_OF_A_CLUSTER, _CELLS_OF_A_BATCH = 30, 8
 _FEW_CLUSTERS, _MOST_CLUSTERS = 30, 100
 # Squared distance within which a cell belongs to several clusters, as a share of the variance.
