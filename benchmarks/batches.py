@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 import scanpy as sc
 from anndata import AnnData
-from common import in_own_process, load, write_table
+from common import in_own_process, load, scvi_told_batches, write_table
 from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.ensemble import RandomForestClassifier
@@ -46,14 +46,7 @@ def scdiffaug(known: AnnData, sources: AnnData, seed: int, *, batch_key: str | N
 
 def scvi(known: AnnData, sources: AnnData, seed: int) -> AnnData:
     """scVI (``nb``, 30 dimensions, two layers) that is told batches: its posterior of sources."""
-    from scvi import settings
-    from scvi.model import SCVI
-
-    settings.seed = seed
-    cells = known.copy()
-    SCVI.setup_anndata(cells, batch_key="batch")
-    model = SCVI(cells, n_latent=30, n_layers=2, gene_likelihood="nb")
-    model.train(train_size=1.0, accelerator="cpu", enable_progress_bar=False)
+    model = scvi_told_batches(known.copy(), seed)
     made = model.posterior_predictive_sample(sources.copy()).to_scipy_sparse()
     return AnnData(sparse.csr_matrix(made), obs=sources.obs.copy(), var=sources.var)
 

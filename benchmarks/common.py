@@ -41,6 +41,18 @@ def in_own_process(script: str, *arguments: str) -> dict[str, Any]:
     return json.loads(run.stdout.splitlines()[-1])
 
 
+def scvi_told_batches(cells: ad.AnnData, seed: int) -> Any:
+    """scVI of all cells, which get its setup, with its authors' settings for integration."""
+    from scvi import settings
+    from scvi.model import SCVI
+
+    settings.seed = seed
+    SCVI.setup_anndata(cells, batch_key="batch")
+    model = SCVI(cells, n_latent=30, n_layers=2, gene_likelihood="nb")
+    model.train(train_size=1.0, accelerator="cpu", enable_progress_bar=False)
+    return model
+
+
 def write_table(rows: list[dict[str, Any]], name: str, *, title: str, command: str) -> None:
     """Write rows as CSV and as a Markdown table that says how it was made."""
     RESULTS.mkdir(exist_ok=True)

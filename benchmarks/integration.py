@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 import scanpy as sc
 from anndata import AnnData
-from common import in_own_process, load, write_table
+from common import in_own_process, load, scvi_told_batches, write_table
 from numpy.typing import NDArray
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
@@ -81,18 +81,11 @@ def harmonised(points: Embedding, obs: pd.DataFrame, seed: int) -> Embedding:
 
 def scvi(cells: AnnData, seed: int) -> Embedding:
     """scVI with the settings that its authors recommend for integration."""
-    from scvi import settings
-    from scvi.model import SCVI
-
-    settings.seed = seed
     if cells.n_vars > N_GENES:
         logs = sc.pp.log1p(sc.pp.normalize_total(cells, target_sum=1e4, copy=True), copy=True)
         sc.pp.highly_variable_genes(logs, n_top_genes=N_GENES, batch_key="batch")
         cells = cells[:, logs.var["highly_variable"]].copy()
-    SCVI.setup_anndata(cells, batch_key="batch")
-    model = SCVI(cells, n_latent=30, n_layers=2, gene_likelihood="nb")
-    model.train(train_size=1.0, accelerator="cpu", enable_progress_bar=False)
-    return model.get_latent_representation()
+    return scvi_told_batches(cells, seed).get_latent_representation()
 
 
 METHODS: Mapping[str, Callable[[AnnData, int], Embedding]] = {

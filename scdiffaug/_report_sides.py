@@ -70,7 +70,7 @@ class _Pool:
         """These of the cells."""
         x, none = self.x[rows], np.array([], dtype=str)
         groups = none if self.groups is None else self.groups[rows]
-        batches = contract.batches(self.cells)[rows]
+        batches = contract.batches(self.cells, rows)
         return Side(x=x, seen=contract.space.transform(x), groups=groups, batches=batches)
 
 

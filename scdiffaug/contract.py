@@ -314,11 +314,11 @@ class DataContract:
         data.check_known(names, self.category_names, argument=argument)
         return pd.Index(self.category_names).get_indexer(names)
 
-    def batches(self, cells: AnnData) -> NDArray[np.int64]:
-        """Codes of the cells' batches, shape ``(n,)``; -1 of one that training did not see."""
+    def batches(self, cells: AnnData, rows: Rows | slice = slice(None)) -> NDArray[np.int64]:
+        """Codes of some cells' batches, shape ``(m,)``; -1 of one that training did not see."""
         if self.told_by != "batch_key" or self.told_column not in cells.obs:
-            return np.full(cells.n_obs, -1)
-        names = data.named_groups(cells.obs[self.told_column])
+            return np.full(cells.n_obs, -1)[rows]
+        names = data.named_groups(cells.obs[self.told_column].iloc[rows])
         return pd.Index(self.category_names).get_indexer(names)
 
     @property

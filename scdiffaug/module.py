@@ -48,15 +48,11 @@ class DiffAugModule(BaseModuleClass):
 
     Parameters
     ----------
-    n_features
-        Number of features of a cell.
-    selected, space
-        Positions of the features that the encoder sees, and the feature space of the cells.
+    n_features, selected, space, n_components, n_references, n_neighbors
+        As in :class:`EncoderInputs`.
     n_categories
         Number of labels that the generator is told (``condition="labels"``), or else of batches,
         which are also taken off the encoder's inputs; 0 for none.
-    n_components, n_references, n_neighbors
-        As in :class:`EncoderInputs`.
     n_semantic, n_projection
         Widths of y and z.
     objective, condition, diffusion

@@ -111,6 +111,9 @@ class Plan(_NewCells):
         # One column: of a million sources all others would be copied too.
         marks = self.cells.obs.filter(items=["is_augmented"])
         doubts.warn_of_made(marks.iloc[np.unique(self.source_of)], "serve as sources")
+        if self.choice.keep == "consistent":
+            # Cells that are no sources are judges.
+            self.contract.warn_of_batches(self.cells)
         if self.groups is None:
             return
         if self.choice.keep == "consistent":
@@ -212,9 +215,7 @@ def planned(
     needed = rows[:0] if isinstance(choice.target, Mapping) else rows
     groups = choosing.group_names(cells, choice.groupby, needed=needed)
     rng = np.random.default_rng(seed_of(sampling.seed, "sources"))
-    source_of, batches = choice.sources(rows, groups, rng=rng), contract.batches(cells)
-    if choice.keep == "consistent":
-        contract.warn_of_batches(cells)
+    source_of = choice.sources(rows, groups, rng=rng)
     return Plan(
         module=module,
         contract=contract,
@@ -225,7 +226,7 @@ def planned(
         sampling=sampling,
         batch_size=batch_size,
         groups=groups,
-        y_real=cache(lambda: encode(module, contract, x, batches=batches)[0]),
+        y_real=cache(lambda: encode(module, contract, x, batches=contract.batches(cells))[0]),
         source_of=source_of,
         copy_of=pd.Series(source_of).groupby(source_of).cumcount().to_numpy(),
         depth=choice.wanted_depths(x, source_of, groups=groups, rng=rng),
@@ -264,9 +265,10 @@ class Interpolation(_NewCells):
         nearer = np.where(share < 1 / 2, start, end)
         # If cells are on disk, only these are read, and only once.
         x_start, x_end = self.x[start], self.x[end]
-        batches = contract.batches(self.cells)
-        y_start = describe_neighborhoods(module, contract, x_start, batches=batches[start])
-        y_end = describe_neighborhoods(module, contract, x_end, batches=batches[end])
+        y_start, y_end = (
+            describe_neighborhoods(module, contract, x, batches=contract.batches(self.cells, rows))
+            for x, rows in ((x_start, start), (x_end, end))
+        )
         request = Request(
             source_of=np.arange(self.n_cells),
             y=y_start + share[:, None] * (y_end - y_start),
