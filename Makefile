@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 OLDEST := .oldest
 ARGS ?=
 
-.PHONY: demo test oldest tutorials lint types floors dist docs clean
+.PHONY: demo test oldest tutorials lint types floors dist docs environment clean
 .NOTPARALLEL:
 
 demo: $(VENV)/.runtime
@@ -46,13 +46,19 @@ docs: $(VENV)/.docs
 clean:
 	rm -rf $(VENV) $(OLDEST) .virtualenv build demo dist docs/_build docs/generated .*_cache .coverage .hypothesis
 
+# All extras at once, as CI needs them: one after the other they take twice as long.
+environment: $(VENV)/.everything
+	@touch $(VENV)/.runtime $(VENV)/.test $(VENV)/.tutorials $(VENV)/.dev $(VENV)/.docs
+
 $(VENV)/.runtime: EXTRAS =
 $(VENV)/.test: EXTRAS = [test]
 $(VENV)/.tutorials: EXTRAS = [test,tutorials]
 $(VENV)/.dev: EXTRAS = [dev]
 $(VENV)/.docs: EXTRAS = [docs]
-$(VENV)/.runtime $(VENV)/.test $(VENV)/.tutorials $(VENV)/.dev $(VENV)/.docs: $(VENV)/.created pyproject.toml constraints.txt
-	$(BIN)/python -m pip install -c constraints.txt -e '.$(EXTRAS)'
+$(VENV)/.everything: EXTRAS = [test,tutorials,dev,docs]
+# Bytecode is left to the first import: most of what is installed is never imported.
+$(VENV)/.runtime $(VENV)/.test $(VENV)/.tutorials $(VENV)/.dev $(VENV)/.docs $(VENV)/.everything: $(VENV)/.created pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --no-compile -c constraints.txt -e '.$(EXTRAS)'
 	@touch $@
 
 $(OLDEST)/.test: $(VENV)/.created pyproject.toml

@@ -91,8 +91,12 @@ def _check_contract(contract: Any) -> None:
         check_number("space.cofactor", contract["space"]["cofactor"], above=0)
     if contract["told_by"] is not None:
         check_choice("told_by", contract["told_by"], get_args(Told))
-    for name, kind in (("var_names", str), ("selected", int), ("category_names", str)):
-        _check_list(name, contract[name], kind)
+    for name in ("var_names", "category_names", "query_batches"):
+        _check_list(name, contract[name], str)
+    _check_list("selected", contract["selected"], int)
+    batches = [*contract["category_names"], *contract["query_batches"]]
+    if len(set(batches)) < len(batches):
+        raise ValueError("category_names and query_batches repeat a name")
     _check_selected(contract["selected"], len(contract["var_names"]))
     if contract["n_top_features"] is not None:
         check_whole("n_top_features", contract["n_top_features"])

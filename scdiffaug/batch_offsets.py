@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -26,6 +27,8 @@ _N_WIDEST, _NARROW = 10, 0.5
 # Cells in a cluster from which on a batch counts in full.
 _PRESENT = 3
 _MOST_ROUNDS, _TOLERANCE = 20, 0.01
+# Weight of how far a batch is moved that came after training, beside how differently its cells.
+_WHOLE = 0.05
 
 
 class BatchOffsets(nn.Module):
@@ -36,31 +39,40 @@ class BatchOffsets(nn.Module):
     (Korsunsky et al. 2019), with two differences. Clusters need not hold all batches. And the
     squared length of an offset has to exceed twice what is expected by chance, and counts only as
     far as it does (after James and Stein 1961), so that batches that do not differ are not moved
-    (benchmarks/NOTES.md, experiment 61).
+    (benchmarks/NOTES.md, experiment 61). A batch that comes after training is compared with
+    the training cells of the same clusters, as in Symphony (Kang et al. 2021; experiment 62).
 
     Parameters
     ----------
     n_cells, n_batches
-        Numbers of training cells, which say how many clusters there are, and of batches.
+        Numbers of training cells and of their batches, which say how many clusters there are.
+    n_query_batches
+        Number of batches mapped after training; their codes follow those of the others.
     n_components
         Width of the encoder's inputs.
     n_features
         Features that the components were made from.
     """
 
-    centres: Tensor
+    middle: Tensor
     offsets: Tensor
     width: Tensor
 
     def __init__(
-        self, n_cells: int, n_batches: int, n_components: int, *, n_features: int
+        self,
+        n_cells: int,
+        n_batches: int,
+        n_components: int,
+        *,
+        n_features: int,
+        n_query_batches: int = 0,
     ) -> None:
         super().__init__()
         self.n_features = n_features
         n_clusters = _n_clusters(min(n_cells, SUBSAMPLED), n_batches)
-        n_searched = search_space(torch.zeros(1, n_components), n_features=n_features).shape[1]
-        self.register_buffer("centres", torch.zeros(n_batches, n_clusters, n_searched))
-        self.register_buffer("offsets", torch.zeros(n_batches, n_clusters, n_components))
+        n_all = n_batches + n_query_batches
+        self.register_buffer("middle", torch.zeros(n_clusters, n_components))
+        self.register_buffer("offsets", torch.zeros(n_all, n_clusters, n_components))
         self.register_buffer("width", torch.ones(()))
 
     def forward(self, x: Tensor, batch: Tensor, *, known: Tensor | None = None) -> Tensor:
@@ -81,9 +93,10 @@ class BatchOffsets(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             for code in batch.unique():
                 if code >= 0:
-                    rows, centres = batch == code, self.centres[code] * known[: points.shape[1]]
+                    rows, offsets = batch == code, self.offsets[code]
+                    centres = self._points((self.middle + offsets) * known)
                     belongs = _belonging(points[rows], centres, self.width)
-                    corrected[rows] -= belongs @ self.offsets[code] * known
+                    corrected[rows] -= belongs @ offsets * known
         return corrected
 
     def corrected(
@@ -122,7 +135,57 @@ class BatchOffsets(nn.Module):
                 break
         self.width.copy_(width)
         self.offsets.copy_(offsets)
-        self.centres.copy_(self._points(middle + offsets))
+        self.middle.copy_(middle)
+
+    @torch.no_grad()
+    def fit_query(
+        self,
+        inputs: NDArray[np.float32],
+        code: int,
+        *,
+        references: Tensor,
+        known: Tensor | None = None,
+    ) -> None:
+        """Find the offsets of a batch that came after training, in the clusters of the others.
+
+        They are what sets its cells apart from the references of each cluster, as far as it
+        exceeds chance. Clusters are first looked for among its cells as they are, and less one
+        offset for all, as it may have fewer types than the others, or lie far from them. Of the
+        two results, that is kept which moves cells the most alike, and least, and the nearest to
+        the references.
+
+        Parameters
+        ----------
+        inputs
+            Inputs of its cells, shape ``(n, n_components)``.
+        code
+            Its code.
+        references
+            Inputs of training cells, without their offsets, shape ``(r, n_components)``.
+        known
+            As in :meth:`forward`.
+        """
+        # In double precision, which not all devices have.
+        x, middle, others = (
+            part.cpu().double() for part in (torch.from_numpy(inputs), self.middle, references)
+        )
+        if known is not None:
+            middle, others = middle * known.cpu(), others * known.cpu()
+        centres, width = self._points(middle), self.width.cpu()
+        there = _Clusters.of(others, _belonging(self._points(others), centres, width))
+
+        def found_from(corrected: Tensor) -> tuple[float, Tensor]:
+            for _ in range(_MOST_ROUNDS):
+                belongs = _belonging(self._points(corrected), centres, width)
+                offsets = _Clusters.of(x, belongs).offsets_from(there)
+                before, corrected = corrected, x - belongs @ offsets
+                if (corrected - before).square().mean().sqrt() < _TOLERANCE:
+                    break
+            return _left(x - corrected, corrected - belongs @ there.means), offsets
+
+        starts = x, x - x.mean(0) + others.mean(0)
+        _, offsets = min(map(found_from, starts), key=lambda result: result[0])
+        self.offsets[code].copy_(offsets)
 
     def _points(self, x: Tensor) -> Tensor:
         return search_space(x, n_features=self.n_features)
@@ -171,19 +234,58 @@ def _without(x: Tensor, offsets: Tensor, belongs: Tensor, *, rows_of: list[Tenso
 
 def _offsets(x: Tensor, belongs: Tensor, rows_of: list[Tensor]) -> tuple[Tensor, Tensor]:
     """Middle of each cluster, ``(k, m)``, and offsets of batches from it, ``(b, k, m)``."""
-    parts = [(belongs[rows], x[rows]) for rows in rows_of]
-    sizes = torch.stack([part.sum(0) for part, _ in parts])
-    weights = sizes.clamp_min(1e-12)
-    means = torch.stack([part.T @ of_batch for part, of_batch in parts]) / weights[:, :, None]
-    squares = torch.stack([part.T @ of_batch.square().sum(1) for part, of_batch in parts])
+    parts = [_Clusters.of(x[rows], belongs[rows]) for rows in rows_of]
+    clusters = _Clusters(*(torch.stack(column) for column in zip(*parts, strict=True)))
     # Within batches, and of all together, as some have a cell or two in a cluster.
-    variance = (squares - sizes * means.square().sum(2)).sum(0) / weights.sum(0)
+    variance = clusters.scatter.sum(0) / clusters.sizes.sum(0).clamp_min(1e-12)
     # Batches count alike, however many cells they have there, but for those with hardly any.
-    present = (sizes / _PRESENT).clamp_max(1)
-    middle = (present[:, :, None] * means).sum(0) / present.sum(0).clamp_min(1e-12)[:, None]
-    away = means - middle
-    # A soft cluster is as good as so many cells as is its squared size over this (Kish 1965).
-    squared = torch.stack([part.square().sum(0) for part, _ in parts])
-    chance = 2 * variance.clamp_min(0) * squared / weights.square()
-    exceeds = (1 - chance / away.square().sum(2).clamp_min(1e-12)).clamp_min(0)
-    return middle, (present * exceeds)[:, :, None] * away
+    present = clusters.present
+    middle = (present * clusters.means).sum(0) / present.sum(0).clamp_min(1e-12)
+    away = clusters.means - middle
+    return middle, present * _beyond(2 * variance * clusters.error, away)
+
+
+class _Clusters(NamedTuple):
+    """Soft clusters of some cells: sizes, means, sums of squares about these, errors.
+
+    Of shapes ``(k,)`` and, the means, ``(k, m)``; all with a leading axis for several batches.
+    The error is that of a mean, squared, as a share of the variance (Kish 1965).
+    """
+
+    sizes: Tensor
+    means: Tensor
+    scatter: Tensor
+    error: Tensor
+
+    @classmethod
+    def of(cls, x: Tensor, belongs: Tensor) -> _Clusters:
+        sizes = belongs.sum(0)
+        weights = sizes.clamp_min(1e-12)
+        means = belongs.T @ x / weights[:, None]
+        scatter = belongs.T @ x.square().sum(1) - sizes * means.square().sum(1)
+        error = belongs.square().sum(0) / weights.square()
+        return cls(sizes, means, scatter.clamp_min(0), error)
+
+    @property
+    def present(self) -> Tensor:
+        """How far each counts, shape ``(k, 1)``; fewer cells than three do not in full."""
+        return (self.sizes / _PRESENT).clamp_max(1)[..., None]
+
+    def offsets_from(self, others: _Clusters) -> Tensor:
+        """Offsets from the same clusters of other cells, shape ``(k, m)``."""
+        n_cells = (self.sizes + others.sizes).clamp_min(1e-12)
+        variance = (self.scatter + others.scatter) / n_cells
+        chance = variance * (self.error + others.error)
+        return self.present * _beyond(chance, self.means - others.means)
+
+
+def _beyond(chance: Tensor, away: Tensor) -> Tensor:
+    """Offsets as far as their squared lengths exceed what is expected by chance."""
+    exceeds = 1 - chance / away.square().sum(-1).clamp_min(1e-12)
+    return exceeds.clamp_min(0)[..., None] * away
+
+
+def _left(moved: Tensor, away: Tensor) -> float:
+    """How differently cells are moved, how far they then lie away, and a little how far moved."""
+    left = moved.var(0, correction=0) + away.square().mean(0) + _WHOLE * moved.square().mean(0)
+    return float(left.sum())

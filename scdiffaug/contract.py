@@ -61,6 +61,8 @@ class DataContract:
     told_by, category_names
         Which argument of ``setup_anndata`` names the column that the networks are told of each
         cell, None for none; and the categories there, empty for none.
+    query_batches
+        Batches mapped after training (``load_query_data``): cells of these are embedded only.
     n_top_features, n_components
         How many features the encoder may see, None for the default, and how many components.
     n_neighbors, seed
@@ -80,6 +82,7 @@ class DataContract:
     n_neighbors: int
     seed: int
     depth: tuple[float, float] | None = None
+    query_batches: tuple[str, ...] = ()
 
     @classmethod
     def fit(
@@ -136,6 +139,7 @@ class DataContract:
             self,
             selected=tuple(selected.tolist()),
             category_names=self._categories_of(cells),
+            query_batches=(),
             depth=_usual_depth(x),
         )
 
@@ -262,17 +266,24 @@ class DataContract:
         """Warn of cells of batches that training did not see."""
         if self.told_by != "batch_key" or not (unknown := self.batches(cells) < 0).any():
             return
-        if self.told_column in cells.obs:
-            one, known = cells.obs[self.told_column][unknown].iloc[0], self.category_names[0]
-            of = f"batches that training did not see, e.g. {one!r} where it saw {known!r}"
-        else:
+        key, advice = self.told_column, ""
+        if key not in cells.obs:
             of = "no known batch, as adata.obs has no such column"
+        elif not len(named := cells.obs[key][unknown].dropna()):
+            of = "no known batch, as that column has no value for them"
+        else:
+            known = self.category_names[0]
+            of = (
+                f"batches that training did not see, e.g. {named.iloc[0]!r} where it saw {known!r}"
+            )
+            advice = "; scDiffAug.load_query_data(adata, model) maps such cells"
         logger.warning(
-            "%d of %d cells are of %s (batch_key=%r): they are embedded without correction.",
+            "%d of %d cells are of %s (batch_key=%r): they are embedded without correction%s.",
             unknown.sum(),
             len(unknown),
             of,
-            self.told_column,
+            key,
+            advice,
         )
 
     def values(self, x: Matrix) -> Matrix:
@@ -311,6 +322,12 @@ class DataContract:
         of_rows = pd.DataFrame({key: cells.obs[key].iloc[rows]})
         data.check_no_missing(of_rows, argument, key)
         names = data.named_groups(of_rows[key])
+        if mapped := sorted(set(names) & set(self.query_batches)):
+            raise ValueError(
+                f"{argument}={key!r} has cells of {mapped[0]!r}, which were mapped by "
+                "load_query_data, for the embedding alone: new cells are made of the batches that "
+                f"training saw, e.g. {self.category_names[0]!r}."
+            )
         data.check_known(names, self.category_names, argument=argument)
         return pd.Index(self.category_names).get_indexer(names)
 
@@ -319,7 +336,24 @@ class DataContract:
         if self.told_by != "batch_key" or self.told_column not in cells.obs:
             return np.full(cells.n_obs, -1)[rows]
         names = data.named_groups(cells.obs[self.told_column].iloc[rows])
-        return pd.Index(self.category_names).get_indexer(names)
+        return pd.Index(self.category_names + self.query_batches).get_indexer(names)
+
+    def with_batches_of(self, cells: AnnData) -> DataContract:
+        """The same, with those batches of cells that it lacks.
+
+        Raises
+        ------
+        KeyError
+            If the column is missing.
+        ValueError
+            If a cell has no value in it, or most have one of their own.
+        """
+        data.check_column(cells, "batch_key", self.told_column)
+        names = data.named_groups(cells.obs[self.told_column])
+        if cells.n_obs > 1:
+            data.check_several_of_each(names)
+        known = {*self.category_names, *self.query_batches}
+        return replace(self, query_batches=(*self.query_batches, *sorted(set(names) - known)))
 
     @property
     def told_column(self) -> str | None:

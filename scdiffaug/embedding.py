@@ -50,6 +50,30 @@ def encode(
     return y, z
 
 
+@torch.inference_mode()
+def fit_query(
+    module: DiffAugModule,
+    contract: DataContract,
+    x: Matrix | StoredMatrix,
+    *,
+    code: int,
+    measured: NDArray[np.bool_] | None,
+) -> None:
+    """Find the offsets of a batch that came after training, from cells of it.
+
+    ``code``: that of the batch. ``measured``: as in :func:`encode`.
+    """
+    mask = None if measured is None else torch.from_numpy(measured).to(module.device)
+    (components,) = _by_blocks(
+        lambda cells, _: (module.inputs.components(cells, measured=mask),),
+        contract,
+        x,
+        batches=np.full(x.shape[0], code),
+        device=module.device,
+    )
+    module.inputs.fit_query(components, code, measured=mask)
+
+
 def by_key(
     key: str, y: NDArray[np.float32], z: NDArray[np.float32]
 ) -> dict[str, NDArray[np.float32]]:

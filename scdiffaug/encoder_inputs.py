@@ -31,8 +31,8 @@ class EncoderInputs(nn.Module):
         Positions of the features that the encoder sees, and the feature space of the cells.
     n_components
         Principal components of the selected features.
-    n_batches
-        Number of batches whose offsets are taken off; 0 for none.
+    n_batches, n_query_batches
+        Number of batches whose offsets are taken off, 0 for none, and of those mapped later.
     n_references, n_neighbors
         Training cells that are kept as neighbours of other cells, and neighbours per cell.
     """
@@ -50,6 +50,7 @@ class EncoderInputs(nn.Module):
         n_batches: int,
         n_references: int,
         n_neighbors: int,
+        n_query_batches: int = 0,
     ) -> None:
         super().__init__()
         self.space = space
@@ -57,7 +58,11 @@ class EncoderInputs(nn.Module):
         self.offsets: BatchOffsets | None = None
         if n_batches:
             self.offsets = BatchOffsets(
-                n_references, n_batches, n_components, n_features=len(selected)
+                n_references,
+                n_batches,
+                n_components,
+                n_features=len(selected),
+                n_query_batches=n_query_batches,
             )
         self.neighborhood = NeighborMean(
             n_references, n_components, n_features=len(selected), n_neighbors=n_neighbors
@@ -85,6 +90,25 @@ class EncoderInputs(nn.Module):
         kept = self.neighborhood.references
         kept.copy_(torch.from_numpy(inputs[drawn_rows(len(inputs), len(kept))]))
 
+    def fit_query(
+        self, components: NDArray[np.float32], code: int, *, measured: Tensor | None
+    ) -> None:
+        """Find the offsets of a batch that came after training.
+
+        Parameters
+        ----------
+        components
+            Components of its cells, shape ``(n, n_components)``.
+        code
+            Its code.
+        measured
+            As in :meth:`components`.
+        """
+        assert self.offsets is not None
+        known = None if measured is None else self.axes.known_of(measured[self.selected])
+        references = self.neighborhood.references
+        self.offsets.fit_query(components, code, references=references, known=known)
+
     def forward(self, features: Tensor, batches: Tensor) -> Tensor:
         """Inputs of cells, shape ``(n, n_components)``.
 
@@ -109,18 +133,26 @@ class EncoderInputs(nn.Module):
     def moved(self, features: Tensor, batches: Tensor, *, measured: Tensor | None) -> Tensor:
         """Inputs two thirds of the way to the cells' neighbourhoods; see ``DiffAugModule.embed``.
 
-        ``measured``: mask of the features that were measured, shape ``(d,)``; by default all.
+        ``measured``: as in :meth:`components`.
+        """
+        known = None if measured is None else self.axes.known_of(measured[self.selected])
+        components = self.components(features, measured=measured)
+        inputs = self._corrected(components, batches, known=known)
+        around = self.neighborhood(inputs, known=known)
+        if known is not None:
+            # Of a panel, components are the features themselves: some are not known at all.
+            inputs = torch.where(known, inputs, around)
+        return torch.lerp(inputs, around, _TO_NEIGHBORHOOD)
+
+    def components(self, features: Tensor, *, measured: Tensor | None) -> Tensor:
+        """Components of cells, not corrected for batches, shape ``(n, n_components)``.
+
+        ``measured``: mask of the features that were measured, shape ``(d,)``; None for all.
         """
         if measured is None:
-            inputs = self(features, batches)
-            return torch.lerp(inputs, self.neighborhood(inputs), _TO_NEIGHBORHOOD)
+            return self.axes(features)
         whole = self.space.as_of_whole_cells(features, self.profile[measured].sum())
-        there = measured[self.selected]
-        known = self.axes.known_of(there)
-        inputs = self._corrected(self.axes(whole, measured=there), batches, known=known)
-        around = self.neighborhood(inputs, known=known)
-        # Of a panel, components are the features themselves: some are not known at all.
-        return torch.lerp(torch.where(known, inputs, around), around, _TO_NEIGHBORHOOD)
+        return self.axes(whole, measured=measured[self.selected])
 
     def _corrected(
         self, components: Tensor, batches: Tensor, *, known: Tensor | None = None

@@ -8,6 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
+from anndata import AnnData
+
 from scdiffaug._checks import check_choice
 from scdiffaug.budget import Budget
 from scdiffaug.checkpoint import Checkpoints, described
@@ -18,7 +20,7 @@ from scdiffaug.module import Diffusion
 from scdiffaug.pairs import PairBatches
 from scdiffaug.preparing import training_cells
 from scdiffaug.processes import Hardware
-from scdiffaug.registering import RegisteringModel
+from scdiffaug.querying import QueryingModel
 from scdiffaug.training import TrainingOptions, fit
 
 
@@ -35,8 +37,8 @@ def choose_diffusion(requested: str, space: FeatureSpace) -> str:
     return "counts" if space.is_counts else "gaussian"
 
 
-class FittingModel(RegisteringModel):
-    """A registered model that builds its module anew for its cells, and trains it."""
+class FittingModel(QueryingModel):
+    """A model that builds its module anew for its cells, and trains it."""
 
     # Whether Ctrl-C was pressed in the last training.
     _was_interrupted = False
@@ -48,6 +50,18 @@ class FittingModel(RegisteringModel):
         n_components = min(contract.n_components, n_cells - 1, len(contract.selected))
         fitted = {"n_components": n_components, "n_references": min(n_cells, SUBSAMPLED)}
         self._build(contract, config | fitted)
+
+    def _cells_to_train_on(self) -> AnnData:
+        """The model's cells; an error if it has none, or would lose what was mapped onto it."""
+        if names := self._contract.query_batches:
+            raise RuntimeError(
+                f"Cells of {len(names)} batches, e.g. {names[0]!r}, were mapped onto the model by "
+                "load_query_data, which needs no training: call get_latent_representation. To "
+                "learn from them too, train a new model on all cells together."
+            )
+        if self.adata is None:
+            raise ValueError("The model was loaded without cells: pass adata=... to load.")
+        return self.adata
 
     def _fit(
         self,

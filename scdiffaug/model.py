@@ -249,6 +249,8 @@ class scDiffAug(FittingModel):
             If ``checkpoint_dir`` is a file.
         PermissionError
             If no checkpoint can be written in the folder.
+        RuntimeError
+            If cells were mapped onto the model by :meth:`load_query_data`.
         TypeError
             If an argument is of the wrong type.
         ValueError
@@ -265,8 +267,7 @@ class scDiffAug(FittingModel):
         >>> len(model.history["loss"])
         2
         """
-        if self.adata is None:
-            raise ValueError("The model was loaded without cells: pass adata=... to load.")
+        cells = self._cells_to_train_on()
         batch_size = check_whole("batch_size", batch_size, at_least=2)
         alternates = schedule == "alternating" and self.module.process is not None
         if max_epochs is not None:
@@ -286,7 +287,7 @@ class scDiffAug(FittingModel):
         if self.module.makes_counts:
             check_draws_counts(hardware.accelerator)
         budget = Budget.chosen(
-            n_trained_on(self.adata.n_obs, max_cells, has_graph=has_graph),
+            n_trained_on(cells.n_obs, max_cells, has_graph=has_graph),
             n_processes=hardware.n_processes,
             batch_size=batch_size,
             max_epochs=max_epochs,
@@ -330,8 +331,8 @@ class scDiffAug(FittingModel):
         adata
             Cells with the model's features in any order; by default those it was set up with.
             If they lack some of those that the encoder sees, but have a tenth of them or more,
-            the embedding is estimated from these. Cells of a batch that training did not see
-            are not corrected for it. A warning says how many features, or cells, these are.
+            the embedding is estimated from these. Cells of a batch known neither from training
+            nor from :meth:`load_query_data` are not corrected. A warning counts either.
         indices
             Which of these cells; all by default.
         representation

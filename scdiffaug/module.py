@@ -53,6 +53,8 @@ class DiffAugModule(BaseModuleClass):
     n_categories
         Number of labels that the generator is told (``condition="labels"``), or else of batches,
         which are also taken off the encoder's inputs; 0 for none.
+    n_query_batches
+        Number of batches mapped after training, which are taken off the encoder's inputs only.
     n_semantic, n_projection
         Widths of y and z.
     objective, condition, diffusion
@@ -74,6 +76,7 @@ class DiffAugModule(BaseModuleClass):
         objective: ObjectiveName,
         condition: Condition,
         diffusion: Diffusion,
+        n_query_batches: int = 0,
     ) -> None:
         super().__init__()
         self.space, self.condition_on = space, condition
@@ -85,6 +88,7 @@ class DiffAugModule(BaseModuleClass):
             n_batches=0 if condition == "labels" else n_categories,
             n_references=n_references,
             n_neighbors=n_neighbors,
+            n_query_batches=n_query_batches,
         )
         self.encoder = SemanticEncoder(
             n_components, n_semantic=n_semantic, n_projection=n_projection

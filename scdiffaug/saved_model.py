@@ -48,6 +48,10 @@ class SavedModel(BaseModelClass):
             f"encoder sees {len(contract.selected)}, objective {config['objective']}, diffusion "
             f"{config['diffusion']}, condition {config['condition']}"
         )
+        if contract.told_by == "batch_key":
+            self._model_summary_string += f", batches {len(contract.category_names)}"
+            if contract.query_batches:
+                self._model_summary_string += f" and {len(contract.query_batches)} mapped"
 
     @property
     def adata(self) -> AnnData | None:
@@ -167,30 +171,33 @@ class SavedModel(BaseModelClass):
         saved, weights = _fields_and_weights(folder)
         if adata is None:
             adata = _cells_beside(folder, saved.adata_sha256)
-        return cls._restored(saved, weights, None if adata is False else adata, device=target)
-
-    @classmethod
-    def _restored(
-        cls,
-        saved: SavedFields,
-        weights: dict[str, Tensor],
-        cells: AnnData | None,
-        *,
-        device: torch.device,
-    ) -> Self:
-        model = cls.__new__(cls)
-        model._attach(cells, saved.contract)
-        model._build(saved.contract, saved.module)
-        if model.module.makes_counts:
-            check_draws_counts(device.type)
-        model.module.load_state_dict(weights)
-        model.to_device(device)
-        model.module.eval()
+        cells = None if adata is False else adata
+        model = cls._restored(saved.contract, saved.module, weights, cells=cells, device=target)
         model.is_trained_ = saved.is_trained
         model.history_ = {
             name: pd.DataFrame({name: values}).rename_axis("epoch")
             for name, values in saved.history.items()
         }
+        return model
+
+    @classmethod
+    def _restored(
+        cls,
+        contract: DataContract,
+        config: dict[str, Any],
+        weights: Mapping[str, Tensor],
+        *,
+        cells: AnnData | None,
+        device: torch.device,
+    ) -> Self:
+        model = cls.__new__(cls)
+        model._attach(cells, contract)
+        model._build(contract, config)
+        if model.module.makes_counts:
+            check_draws_counts(device.type)
+        model.module.load_state_dict(weights)
+        model.to_device(device)
+        model.module.eval()
         return model
 
     @staticmethod
@@ -338,6 +345,7 @@ def _module(contract: DataContract, config: dict[str, Any]) -> DiffAugModule:
         contract.selected,
         contract.space,
         n_categories=len(contract.category_names),
+        n_query_batches=len(contract.query_batches),
         n_neighbors=contract.n_neighbors,
         **config,
     )

@@ -145,6 +145,45 @@ def test_a_batch_without_cells_and_an_unknown_one_have_no_offset() -> None:
     np.testing.assert_array_equal(offsets.corrected(x, np.full(90, -1)), x)
 
 
+def query_of(
+    centres: NDArray[np.float64], which: NDArray[np.int64], shift: NDArray[np.float64]
+) -> tuple[BatchOffsets, NDArray[np.float32], NDArray[np.float32]]:
+    """Offsets of a reference and of a query that lies apart from it, and the cells of both."""
+    x = groups(centres, np.repeat([0, 1, 2, 3], 100))
+    reference = BatchOffsets(400, 1, N_COMPONENTS, n_features=N_FEATURES, n_query_batches=1)
+    reference.fit(x, np.zeros(400, dtype=np.int64), seed=0)
+    query = (groups(centres, which) + shift).astype(np.float32)
+    reference.fit_query(query, 1, references=torch.from_numpy(x))
+    return reference, x, query
+
+
+def test_a_query_is_moved_to_the_reference_group_by_group(centres: NDArray[np.float64]) -> None:
+    rng = np.random.default_rng(9)
+    which = np.repeat([0, 1, 2], 50)
+    shift = 4 * rng.normal(size=N_COMPONENTS) + rng.normal(size=(4, N_COMPONENTS))
+    offsets, x, query = query_of(centres, which, shift[which])
+    assert not offsets.offsets[0].any()
+    found = offsets.corrected(query, np.ones(150, dtype=np.int64))
+    for group in range(3):
+        middle = x[100 * group : 100 * (group + 1)].mean(0)
+        before = np.linalg.norm(query[which == group].mean(0) - middle)
+        assert np.linalg.norm(found[which == group].mean(0) - middle) < 0.2 * before
+
+
+def test_a_query_of_one_group_is_not_drawn_to_the_others(centres: NDArray[np.float64]) -> None:
+    which = np.full(60, 3)
+    offsets, _, query = query_of(centres, which, np.full(N_COMPONENTS, 0.5))
+    found = offsets.corrected(query, np.ones(60, dtype=np.int64))
+    nearest = np.linalg.norm(found[:, None] - centres, axis=2).argmin(1)
+    assert (nearest == 3).all()
+
+
+def test_a_query_that_does_not_differ_is_hardly_moved(centres: NDArray[np.float64]) -> None:
+    offsets, _, query = query_of(centres, np.repeat([0, 1, 2, 3], 40), np.zeros(N_COMPONENTS))
+    moved = offsets.corrected(query, np.ones(160, dtype=np.int64)) - query
+    assert np.abs(moved).mean() < 0.05
+
+
 def test_components_that_are_not_known_stay_at_zero(centres: NDArray[np.float64]) -> None:
     which, batch = np.repeat([0, 1], 100), np.tile([0, 1], 100)
     x = groups(centres, which)

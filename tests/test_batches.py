@@ -205,6 +205,11 @@ def test_cells_of_no_known_batch_are_embedded_as_they_are(
     y = corrected.get_latent_representation(two_batches)
     np.testing.assert_allclose(found[is_known], y[is_known], atol=1e-5)
     assert not np.allclose(found[~is_known], y[~is_known], atol=0.1)
+    assert "load_query_data(adata, model) maps such cells" in caplog.text
+    caplog.clear()
+    cells.obs["batch"] = None
+    corrected.get_latent_representation(cells)
+    assert "no known batch, as that column has no value for them" in caplog.text
     caplog.clear()
     del cells.obs["batch"]
     corrected.get_latent_representation(cells)

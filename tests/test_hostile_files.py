@@ -267,6 +267,10 @@ HOSTILE: dict[str, tuple[Damage, str]] = {
         "var_names are not the saved ones, or not in their order",
     ),
     "genes of numbers": (_field("contract", "var_names", value=[1, 2]), "must be a list of str"),
+    "batches repeat": (
+        _field("contract", "query_batches", value=["a", "a"]),
+        "category_names and query_batches repeat a name",
+    ),
     "selected beyond": (_field("contract", "selected", value=[0, 999]), "ascending positions"),
     "selected repeats": (_field("contract", "selected", value=[0, 0]), "ascending positions"),
     "selected negative": (_field("contract", "selected", value=[-1, 3]), "ascending positions"),
