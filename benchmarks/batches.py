@@ -18,10 +18,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import scanpy as sc
 from anndata import AnnData
-from common import in_own_process, load, scvi_told_batches, write_table
+from common import in_own_process, load, scvi_told_batches, write_means
 from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.ensemble import RandomForestClassifier
@@ -118,7 +117,7 @@ def one(name: str, seed: int, maker: str) -> list[dict[str, Any]]:
         * metrics.own_source_share(logs(known), logs(new), sources=np.arange(known.n_obs)),
     }
     scores = {key: round(float(value), 3) for key, value in found.items()}
-    return [{"dataset": name, "maker": maker, "seed": seed, **scores}]
+    return [{"dataset": name, "maker": maker, **scores}]
 
 
 def main() -> None:
@@ -135,10 +134,10 @@ def main() -> None:
         for seed in range(options.seeds):
             for maker in MAKERS:
                 rows += in_own_process("batches.py", "--one", name, str(seed), maker)["rows"]
-        means = pd.DataFrame(rows).groupby(["dataset", "maker"], sort=False).mean()
-        write_table(
-            means.drop(columns="seed").round(2).reset_index().to_dict("records"),
+        write_means(
+            rows,
             "batches",
+            by=["dataset", "maker"],
             title=f"New cells of the batch of their source (%), means of {options.seeds} seeds",
             command=f"python benchmarks/batches.py --seeds {options.seeds}",
         )

@@ -53,6 +53,12 @@ def scvi_told_batches(cells: ad.AnnData, seed: int) -> Any:
     return model
 
 
+def write_means(rows: list[dict[str, Any]], name: str, *, by: list[str], **said: str) -> None:
+    """Write the means of rows that are alike in some columns, over seeds; else as a table."""
+    means = pd.DataFrame(rows).groupby(by, sort=False).mean().round(2).reset_index()
+    write_table(means.to_dict("records"), name, **said)
+
+
 def write_table(rows: list[dict[str, Any]], name: str, *, title: str, command: str) -> None:
     """Write rows as CSV and as a Markdown table that says how it was made."""
     RESULTS.mkdir(exist_ok=True)

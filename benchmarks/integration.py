@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 import scanpy as sc
 from anndata import AnnData
-from common import in_own_process, load, scvi_told_batches, write_table
+from common import in_own_process, load, scvi_told_batches, write_means
 from numpy.typing import NDArray
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
@@ -190,11 +190,11 @@ def write(datasets: tuple[str, ...], n_seeds: int) -> None:
                     out = Path(folder) / f"{method}.npy"
                     in_own_process("integration.py", "--embed", name, str(seed), method, str(out))
                 found = in_own_process("integration.py", "--score", name, folder)["rows"]
-            rows += [{"dataset": name, "seed": seed, **row} for row in found]
-    means = pd.DataFrame(rows).groupby(["dataset", "method"], sort=False).mean()
-    write_table(
-        means.drop(columns="seed").round(1).reset_index().to_dict("records"),
+            rows += [{"dataset": name, **row} for row in found]
+    write_means(
+        rows,
         "integration",
+        by=["dataset", "method"],
         title=f"Embeddings corrected for batches, means of {n_seeds} seeds",
         command=f"python benchmarks/integration.py --seeds {n_seeds}",
     )

@@ -19,10 +19,9 @@ import warnings
 from collections.abc import Callable, Mapping
 
 import numpy as np
-import pandas as pd
 import scanpy as sc
 from anndata import AnnData, concat
-from common import in_own_process, write_table
+from common import in_own_process, write_means
 from integration import DATASETS, N_GENES, Embedding, cells_of
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 from sklearn.preprocessing import normalize
@@ -182,10 +181,10 @@ def write(datasets: tuple[str, ...], n_seeds: int) -> None:
                 for method in METHODS:
                     found = in_own_process("query.py", "--run", name, left_out, str(seed), method)
                     rows.append({"dataset": name, "query": left_out, "method": method, **found})
-    means = pd.DataFrame(rows).groupby(["dataset", "query", "method"], sort=False).mean()
-    write_table(
-        means.round(1).reset_index().to_dict("records"),
+    write_means(
+        rows,
         "query",
+        by=["dataset", "query", "method"],
         title=f"A batch that was not trained on, means of {n_seeds} seeds",
         command=f"python benchmarks/query.py --seeds {n_seeds}",
     )

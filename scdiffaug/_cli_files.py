@@ -69,6 +69,13 @@ def embed(
     feature_space: _Space = None,
     max_epochs: _MaxEpochs = None,
     model: _Model = None,
+    map_batches: Annotated[
+        bool,
+        typer.Option(
+            "--map-batches",
+            help="Map cells of batches that the saved model did not learn from onto it.",
+        ),
+    ] = False,
     key_added: Annotated[
         str,
         typer.Option(help="Key of obsm; that of the projection ends in _2d, for two dimensions."),
@@ -94,6 +101,7 @@ def embed(
             cells,
             out,
             training=training,
+            map_batches=map_batches,
             key_added=key_added,
             overwrite=overwrite,
             backed=backed,

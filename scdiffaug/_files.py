@@ -142,12 +142,17 @@ def embed(
     training: Training,
     key_added: str,
     overwrite: bool,
+    map_batches: bool = False,
     backed: bool = False,
 ) -> Summary:
     """Write the cells with both embeddings; if ``backed``, their matrix is read by blocks."""
     _check_place(out, ".h5ad", overwrite=overwrite)
     check_key_added(key_added)
     training.check()
+    if map_batches and not training.is_saved:
+        raise ValueError(
+            "--map-batches maps cells onto a model that is trained: name its folder with --model."
+        )
     adata = read_cells(cells, backed=backed)
     is_copied = _can_be_copied(cells)
     if backed and not is_copied:
@@ -159,6 +164,8 @@ def embed(
     diffusion: Literal["auto", "none"] = "none" if training.folder is None else "auto"
     with scDiffAug._registered_for_now(adata):
         model = training.finish(training.model(adata, diffusion=diffusion))
+        if map_batches:
+            model = scDiffAug.load_query_data(adata, model)
         embeddings = by_key(key_added, *model._embed(adata))
     if is_copied:
         write_whole(out, lambda aside: _copy_with(cells, embeddings, aside))

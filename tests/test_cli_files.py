@@ -179,6 +179,30 @@ def test_a_saved_model_embeds_alike(folder: Path, cells: Path, model: Path) -> N
     np.testing.assert_array_equal(anndata.read_h5ad(out).obsm["X_mine"], first.obsm["X_scdiffaug"])
 
 
+def test_cells_of_a_new_batch_are_mapped_if_asked_for(folder: Path, cells: Path) -> None:
+    adata = anndata.read_h5ad(cells)
+    adata.obs["donor"] = ["a", "b", "c"] * 40
+    reference, query = folder / "reference.h5ad", folder / "query.h5ad"
+    is_query = adata.obs["donor"] == "c"
+    adata[~is_query].copy().write_h5ad(reference)
+    adata[is_query].copy().write_h5ad(query)
+    place = folder / "knows donors"
+    first = folder / "of reference.h5ad"
+    asked = ("--model", place, "--batch-key", "donor", "--max-epochs", 2)
+    assert run("embed", reference, first, *asked, "--quiet").exit_code == 0
+    out = folder / "mapped.h5ad"
+    for words in [], ["--backed", "--overwrite"]:
+        result = run("embed", query, out, "--model", place, "--map-batches", *words)
+        assert result.exit_code == 0, result.output
+        y = anndata.read_h5ad(out).obsm["X_scdiffaug"]
+        mapped = scDiffAug.load_query_data(anndata.read_h5ad(query), place)
+        np.testing.assert_allclose(y, mapped.get_latent_representation(), atol=1e-5)
+    message = (
+        "--map-batches maps cells onto a model that is trained: name its folder with --model."
+    )
+    assert failure("embed", query, folder / "none.h5ad", "--map-batches") == f"Error: {message}"
+
+
 def test_a_model_whose_replacement_was_killed_is_used_and_kept(
     tmp_path: Path, cells: Path, model: Path
 ) -> None:
