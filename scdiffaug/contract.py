@@ -269,6 +269,7 @@ class DataContract:
         key, advice = self.told_column, ""
         if key not in cells.obs:
             of = "no known batch, as adata.obs has no such column"
+            advice = "; once it names one, scDiffAug.load_query_data(adata, model) maps them"
         elif not len(named := cells.obs[key][unknown].dropna()):
             of = "no known batch, as that column has no value for them"
         else:
@@ -348,8 +349,14 @@ class DataContract:
         ValueError
             If a cell has no value in it, or most have one of their own.
         """
-        data.check_column(cells, "batch_key", self.told_column)
-        names = data.named_groups(cells.obs[self.told_column])
+        key = self.told_column
+        if key not in cells.obs:
+            raise KeyError(
+                f"batch_key={key!r} not found in adata.obs: name the batch of each cell there, or "
+                f"of all, adata.obs[{key!r}] = 'my_sample'."
+            )
+        data.check_column(cells, "batch_key", key)
+        names = data.named_groups(cells.obs[key])
         if cells.n_obs > 1:
             data.check_several_of_each(names)
         known = {*self.category_names, *self.query_batches}

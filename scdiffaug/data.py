@@ -359,7 +359,7 @@ def align_features(
         adata,
         of=len(var_names),
         advice="add as zeros those that no cell expresses, or train on features that all cells "
-        "share",
+        "share; cells that are only embedded, and not attached to a model, may lack some",
         argument=argument,
     )
 

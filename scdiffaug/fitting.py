@@ -55,12 +55,12 @@ class FittingModel(QueryingModel):
         """The model's cells; an error if it has none, or would lose what was mapped onto it."""
         if names := self._contract.query_batches:
             raise RuntimeError(
-                f"Cells of {len(names)} batches, e.g. {names[0]!r}, were mapped onto the model by "
+                f"Cells of other batches, e.g. {names[0]!r}, were mapped onto the model by "
                 "load_query_data, which needs no training: call get_latent_representation. To "
                 "learn from them too, train a new model on all cells together."
             )
         if self.adata is None:
-            raise ValueError("The model was loaded without cells: pass adata=... to load.")
+            raise ValueError("The model has no cells: pass adata=... to load.")
         return self.adata
 
     def _fit(

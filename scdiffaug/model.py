@@ -254,7 +254,7 @@ class scDiffAug(FittingModel):
         TypeError
             If an argument is of the wrong type.
         ValueError
-            If an argument is out of range, or the model was loaded without cells; if the
+            If an argument is out of range, or the model has no cells; if the
             checkpoint is damaged, or belongs to a run with other cells or arguments.
         SystemExit
             With status 143, if the process was told to end (SIGTERM).

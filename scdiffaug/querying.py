@@ -9,6 +9,7 @@ from typing import Self
 import numpy as np
 import torch
 from anndata import AnnData
+from numpy.typing import NDArray
 
 from scdiffaug.embedding import fit_query
 from scdiffaug.matrices import SUBSAMPLED, drawn_rows
@@ -84,8 +85,7 @@ class QueryingModel(RegisteringModel):
         model = reference._with_batches_of(cells, attached=adata if is_attached else None)
         batches = model._contract.batches(cells)
         is_mapped = batches >= len(model._contract.category_names)
-        if not is_mapped.any():
-            model._warn_that_none_is_mapped(cells)
+        reference._say_what_is_mapped(cells, is_mapped)
         for code in np.unique(batches[is_mapped]):
             rows = np.flatnonzero(batches == code)
             rows = rows[drawn_rows(len(rows), SUBSAMPLED)]
@@ -125,11 +125,28 @@ class QueryingModel(RegisteringModel):
         model.is_trained_, model.history_ = True, dict(self.history_ or {})
         return model
 
-    def _warn_that_none_is_mapped(self, cells: AnnData) -> None:
-        column = self._contract.told_column
-        logger.warning(
-            "The model learnt from all batches of these cells, e.g. %r: none is mapped. If they "
-            "are others of the same name, rename them in adata.obs[%r].",
-            cells.obs[column].iloc[0],
-            column,
+    def _say_what_is_mapped(self, cells: AnnData, is_mapped: NDArray[np.bool_]) -> None:
+        key = self._contract.told_column
+        names = cells.obs[key]
+        if not is_mapped.any():
+            logger.warning(
+                "The model learnt from all batches of these cells, e.g. %r: none is mapped. If "
+                "they are others of the same name, rename them in adata.obs[%r].",
+                names.iloc[0],
+                key,
+            )
+            return
+        known = is_mapped & (self._contract.batches(cells) >= 0)
+        if known.any():
+            logger.warning(
+                "%r was mapped before: what sets it apart is found anew, from the %d cells here "
+                "alone. Pass all cells of a batch at once.",
+                names[known].iloc[0],
+                (names == names[known].iloc[0]).sum(),
+            )
+        logger.info(
+            "Mapping %d cells of new batches, e.g. %r; %d are of batches that training saw.",
+            is_mapped.sum(),
+            names[is_mapped].iloc[0],
+            (~is_mapped).sum(),
         )

@@ -49,9 +49,9 @@ class SavedModel(BaseModelClass):
             f"{config['diffusion']}, condition {config['condition']}"
         )
         if contract.told_by == "batch_key":
-            self._model_summary_string += f", batches {len(contract.category_names)}"
+            self._model_summary_string += f", batches {_named(contract.category_names)}"
             if contract.query_batches:
-                self._model_summary_string += f" and {len(contract.query_batches)} mapped"
+                self._model_summary_string += f", mapped {_named(contract.query_batches)}"
 
     @property
     def adata(self) -> AnnData | None:
@@ -104,7 +104,7 @@ class SavedModel(BaseModelClass):
         check_flag("overwrite", overwrite)
         check_flag("save_anndata", save_anndata)
         if save_anndata and self.adata is None:
-            raise ValueError("save_anndata=True, but the model was loaded without cells.")
+            raise ValueError("save_anndata=True, but the model has no cells.")
         if not is_first_process():
             return
         history = {name: frame[name].tolist() for name, frame in (self.history_ or {}).items()}
@@ -241,7 +241,7 @@ class SavedModel(BaseModelClass):
         """
         cells = self.adata if adata is None else adata
         if cells is None:
-            raise ValueError("The model was loaded without cells: pass adata=... to load.")
+            raise ValueError("The model has no cells: pass adata=... to load.")
         manager = self._get_most_recent_anndata_manager(cells, required=True)
         manager.view_registry(hide_state_registries=hide_state_registries)
 
@@ -302,7 +302,7 @@ class SavedModel(BaseModelClass):
         """The cells that were passed, by default the model's own."""
         adata = self.adata if adata is None else adata
         if adata is None:
-            raise ValueError("The model was loaded without cells: pass adata=...")
+            raise ValueError("The model has no cells: pass adata=...")
         return adata
 
 
@@ -330,6 +330,10 @@ def _setup_of(cells: AnnData, contract: DataContract) -> dict[str, str | None]:
     setup = {**fitting_setup(cells, contract.setup), "layer": contract.layer_of(cells)}
     is_needed = contract.told_by == "labels_key"
     return setup | {"labels_key": contract.setup["labels_key"]} if is_needed else setup
+
+
+def _named(batches: Sequence[str]) -> str:
+    return " and ".join(map(repr, batches)) if len(batches) <= 2 else str(len(batches))
 
 
 def _no_pickle(method: str) -> NotImplementedError:

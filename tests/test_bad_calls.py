@@ -145,19 +145,19 @@ CASES: list[Case] = [
         "training without cells",
         lambda b: b.loose.train(max_epochs=1),
         V,
-        "loaded without cells: pass adata",
+        "has no cells: pass adata",
     ),
     (
         "embedding without cells",
         lambda b: b.loose.get_latent_representation(),
         V,
-        "loaded without cells: pass adata",
+        "has no cells: pass adata",
     ),
     (
         "saving cells that are not there",
         lambda b: b.loose.save(b.folder / "new", save_anndata=True),
         V,
-        "save_anndata=True, but the model was loaded without cells",
+        "save_anndata=True, but the model has no cells",
     ),
     (
         "embedding untrained",

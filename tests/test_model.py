@@ -162,7 +162,7 @@ def test_loaded_model_without_cells_takes_queries(trained: scDiffAug, tmp_path: 
     np.testing.assert_array_equal(
         loaded.get_latent_representation(query), trained.get_latent_representation()
     )
-    with pytest.raises(ValueError, match="loaded without cells"):
+    with pytest.raises(ValueError, match="has no cells"):
         loaded.get_latent_representation()
 
 
@@ -565,7 +565,7 @@ def test_saved_cells_need_not_be_loaded(trained: scDiffAug, tmp_path: Path) -> N
     trained.save(tmp_path / "model", save_anndata=True)
     bare = scDiffAug.load(tmp_path / "model", adata=False)
     assert bare.adata is None
-    with pytest.raises(ValueError, match=r"loaded without cells: pass adata=... to load"):
+    with pytest.raises(ValueError, match=r"has no cells: pass adata=... to load"):
         bare.view_anndata_setup()
     np.testing.assert_array_equal(
         bare.get_latent_representation(trained.adata), trained.get_latent_representation()

@@ -66,8 +66,8 @@ def test_the_reference_stays_as_it_is(model: scDiffAug, cells: AnnData) -> None:
     for name, value in model.module.state_dict().items():
         assert value.equal(weights[name])
     np.testing.assert_array_equal(mapped.get_latent_representation(model.adata), y)
-    assert model._model_summary_string.endswith("batches 2")
-    assert mapped._model_summary_string.endswith("batches 2 and 1 mapped")
+    assert model._model_summary_string.endswith("batches 'a' and 'b'")
+    assert mapped._model_summary_string.endswith("batches 'a' and 'b', mapped 'c'")
 
 
 def test_batches_that_the_model_knows_stay_as_they_are(model: scDiffAug, cells: AnnData) -> None:
@@ -101,10 +101,14 @@ def test_known_batches_alone_are_said_to_need_no_mapping(
     assert not caplog.text
 
 
-def test_more_cells_of_a_batch_are_mapped_anew(model: scDiffAug, cells: AnnData) -> None:
+def test_more_cells_of_a_batch_are_mapped_anew(
+    model: scDiffAug, cells: AnnData, caplog: pytest.LogCaptureFixture
+) -> None:
     query = of(cells, "c")
     few = scDiffAug.load_query_data(query[:10].copy(), model)
+    assert "was mapped before" not in caplog.text
     then_all = scDiffAug.load_query_data(query, few)
+    assert "'c' was mapped before: what sets it apart is found anew, from the 120" in caplog.text
     at_once = scDiffAug.load_query_data(query, model)
     np.testing.assert_array_equal(
         then_all.get_latent_representation(), at_once.get_latent_representation()
@@ -208,7 +212,7 @@ def test_what_cannot_be_mapped_is_refused(model: scDiffAug, cells: AnnData) -> N
         scDiffAug.load_query_data(query, model.module)
     without = query.copy()
     del without.obs["batch"]
-    with pytest.raises(KeyError, match="batch_key='batch' not found"):
+    with pytest.raises(KeyError, match=r"not found in adata\.obs: name the batch of each cell"):
         scDiffAug.load_query_data(without, model)
     partly = query.copy()
     partly.obs["batch"] = pd.Series([None, *["c"] * 119], index=partly.obs_names)
