@@ -166,7 +166,8 @@ def embed(
         model = training.finish(training.model(adata, diffusion=diffusion))
         if map_batches:
             model = scDiffAug.load_query_data(adata, model)
-        embeddings = by_key(key_added, *model._embed(adata))
+        # What cells lack was said when they were mapped.
+        embeddings = by_key(key_added, *model._embed(adata, warns=not map_batches))
     if is_copied:
         write_whole(out, lambda aside: _copy_with(cells, embeddings, aside))
     else:

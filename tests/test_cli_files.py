@@ -179,7 +179,9 @@ def test_a_saved_model_embeds_alike(folder: Path, cells: Path, model: Path) -> N
     np.testing.assert_array_equal(anndata.read_h5ad(out).obsm["X_mine"], first.obsm["X_scdiffaug"])
 
 
-def test_cells_of_a_new_batch_are_mapped_if_asked_for(folder: Path, cells: Path) -> None:
+def test_cells_of_a_new_batch_are_mapped_if_asked_for(
+    folder: Path, cells: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     adata = anndata.read_h5ad(cells)
     adata.obs["donor"] = ["a", "b", "c"] * 40
     reference, query = folder / "reference.h5ad", folder / "query.h5ad"
@@ -197,6 +199,11 @@ def test_cells_of_a_new_batch_are_mapped_if_asked_for(folder: Path, cells: Path)
         y = anndata.read_h5ad(out).obsm["X_scdiffaug"]
         mapped = scDiffAug.load_query_data(anndata.read_h5ad(query), place)
         np.testing.assert_allclose(y, mapped.get_latent_representation(), atol=1e-5)
+    adata[is_query, :150].copy().write_h5ad(folder / "fewer.h5ad")
+    caplog.clear()
+    place = ("--model", place, "--map-batches", "--overwrite")
+    assert run("embed", folder / "fewer.h5ad", out, *place).exit_code == 0
+    assert caplog.text.count("The cells lack") == 1
     message = (
         "--map-batches maps cells onto a model that is trained: name its folder with --model."
     )
