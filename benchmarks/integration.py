@@ -37,13 +37,19 @@ MAX_CELLS, N_GENES = 4000, 2000
 Embedding = NDArray[np.float32]
 
 
-def scdiffaug(
-    cells: AnnData, seed: int, *, batch_key: str | None, semantic: bool = True
-) -> Embedding:
-    """Ours, the encoder alone; y, or the 2-D embedding."""
+def trained(cells: AnnData, seed: int, *, batch_key: str | None) -> scDiffAug:
+    """Ours, the encoder alone."""
     scDiffAug.setup_anndata(cells, batch_key=batch_key)
     model = scDiffAug(cells, diffusion="none", seed=seed)
     model.train(accelerator="cpu", enable_progress_bar=False)
+    return model
+
+
+def scdiffaug(
+    cells: AnnData, seed: int, *, batch_key: str | None, semantic: bool = True
+) -> Embedding:
+    """Ours: y, or the 2-D embedding."""
+    model = trained(cells, seed, batch_key=batch_key)
     return model.get_latent_representation(representation="semantic" if semantic else "projection")
 
 
@@ -79,12 +85,18 @@ def harmonised(points: Embedding, obs: pd.DataFrame, seed: int) -> Embedding:
     return np.asarray(found.Z_corr, dtype=np.float32)
 
 
+def variable_genes(cells: AnnData) -> pd.Index:
+    """Names of the genes that vary within batches, by counts; of all if they are few."""
+    if cells.n_vars <= N_GENES:
+        return cells.var_names
+    logs = sc.pp.log1p(sc.pp.normalize_total(cells, target_sum=1e4, copy=True), copy=True)
+    sc.pp.highly_variable_genes(logs, n_top_genes=N_GENES, batch_key="batch")
+    return cells.var_names[logs.var["highly_variable"]]
+
+
 def scvi(cells: AnnData, seed: int) -> Embedding:
     """scVI with the settings that its authors recommend for integration."""
-    if cells.n_vars > N_GENES:
-        logs = sc.pp.log1p(sc.pp.normalize_total(cells, target_sum=1e4, copy=True), copy=True)
-        sc.pp.highly_variable_genes(logs, n_top_genes=N_GENES, batch_key="batch")
-        cells = cells[:, logs.var["highly_variable"]].copy()
+    cells = cells[:, variable_genes(cells)].copy()
     return scvi_told_batches(cells, seed).get_latent_representation()
 
 

@@ -22,7 +22,7 @@ import numpy as np
 import scanpy as sc
 from anndata import AnnData, concat
 from common import in_own_process, write_means
-from integration import DATASETS, N_GENES, Embedding, cells_of
+from integration import DATASETS, Embedding, cells_of, trained, variable_genes
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 from sklearn.preprocessing import normalize
 
@@ -31,27 +31,19 @@ from scdiffaug import scDiffAug
 Embeddings = tuple[Embedding, Embedding]
 
 
-def trained(cells: AnnData, seed: int) -> scDiffAug:
-    """Ours, the encoder alone."""
-    scDiffAug.setup_anndata(cells, batch_key="batch")
-    model = scDiffAug(cells, diffusion="none", seed=seed)
-    model.train(accelerator="cpu", enable_progress_bar=False)
-    return model
-
-
 def scdiffaug(reference: AnnData, query: AnnData, seed: int) -> Embeddings:
-    model = trained(reference, seed)
+    model = trained(reference, seed, batch_key="batch")
     mapped = scDiffAug.load_query_data(query, model)
     return model.get_latent_representation(), mapped.get_latent_representation()
 
 
 def not_mapped(reference: AnnData, query: AnnData, seed: int) -> Embeddings:
-    model = trained(reference, seed)
+    model = trained(reference, seed, batch_key="batch")
     return model.get_latent_representation(), model.get_latent_representation(query)
 
 
 def together(reference: AnnData, query: AnnData, seed: int) -> Embeddings:
-    y = trained(concat([reference, query]), seed).get_latent_representation()
+    y = trained(concat([reference, query]), seed, batch_key="batch").get_latent_representation()
     return y[: reference.n_obs], y[reference.n_obs :]
 
 
@@ -63,17 +55,17 @@ def symphony(reference: AnnData, query: AnnData, seed: int) -> Embeddings:
     """
     import symphonypy
 
+    genes = variable_genes(reference)
     for cells in (reference, query):
         sc.pp.normalize_total(cells, target_sum=1e4)
         sc.pp.log1p(cells)
-    reference = variable(reference, of_counts=False)
+    reference, query = reference[:, genes].copy(), query[:, genes].copy()
     sc.pp.scale(reference, max_value=10)
     sc.pp.pca(reference, n_comps=30, zero_center=False, random_state=seed)
     halves = np.random.default_rng(seed).choice(["first", "second"], reference.n_obs)
     reference.obs["half"] = halves
     key = "batch" if reference.obs["batch"].nunique() > 1 else "half"
     symphonypy.pp.harmony_integrate(reference, key=key, random_seed=seed)
-    query = query[:, reference.var_names].copy()
     symphonypy.tl.map_embedding(query, reference, key="batch", use_genes_column=None)
     of_reference, of_query = (normalize(c.obsm["X_pca_harmony"]) for c in (reference, query))
     return of_reference, of_query
@@ -85,8 +77,8 @@ def scvi(reference: AnnData, query: AnnData, seed: int) -> Embeddings:
     from scvi.model import SCVI
 
     settings.seed = seed
-    reference = variable(reference, of_counts=True)
-    query = query[:, reference.var_names].copy()
+    genes = variable_genes(reference)
+    reference, query = reference[:, genes].copy(), query[:, genes].copy()
     SCVI.setup_anndata(reference, batch_key="batch")
     model = SCVI(
         reference,
@@ -108,18 +100,6 @@ def scvi(reference: AnnData, query: AnnData, seed: int) -> Embeddings:
         enable_progress_bar=False,
     )
     return model.get_latent_representation(), mapped.get_latent_representation()
-
-
-def variable(cells: AnnData, *, of_counts: bool) -> AnnData:
-    """The genes that vary within batches of the reference."""
-    if cells.n_vars <= N_GENES:
-        return cells.copy()
-    logs = cells.copy()
-    if of_counts:
-        sc.pp.normalize_total(logs, target_sum=1e4)
-        sc.pp.log1p(logs)
-    sc.pp.highly_variable_genes(logs, n_top_genes=N_GENES, batch_key="batch")
-    return cells[:, logs.var["highly_variable"]].copy()
 
 
 METHODS: Mapping[str, Callable[[AnnData, AnnData, int], Embeddings]] = {

@@ -91,12 +91,12 @@ class BatchOffsets(nn.Module):
         known = torch.ones_like(x[0]) if known is None else known.to(x.dtype)
         points, corrected = self._points(x), x.clone()
         with torch.autocast(x.device.type, enabled=False):
+            centres = self._points((self.middle + self.offsets) * known)
             for code in batch.unique():
                 if code >= 0:
-                    rows, offsets = batch == code, self.offsets[code]
-                    centres = self._points((self.middle + offsets) * known)
-                    belongs = _belonging(points[rows], centres, self.width)
-                    corrected[rows] -= belongs @ offsets * known
+                    rows = batch == code
+                    belongs = _belonging(points[rows], centres[code], self.width)
+                    corrected[rows] -= belongs @ self.offsets[code] * known
         return corrected
 
     def corrected(

@@ -105,8 +105,7 @@ class EncoderInputs(nn.Module):
             As in :meth:`components`.
         """
         assert self.offsets is not None
-        known = None if measured is None else self.axes.known_of(measured[self.selected])
-        references = self.neighborhood.references
+        references, known = self.neighborhood.references, self._known_of(measured)
         self.offsets.fit_query(components, code, references=references, known=known)
 
     def forward(self, features: Tensor, batches: Tensor) -> Tensor:
@@ -135,7 +134,7 @@ class EncoderInputs(nn.Module):
 
         ``measured``: as in :meth:`components`.
         """
-        known = None if measured is None else self.axes.known_of(measured[self.selected])
+        known = self._known_of(measured)
         components = self.components(features, measured=measured)
         inputs = self._corrected(components, batches, known=known)
         around = self.neighborhood(inputs, known=known)
@@ -153,6 +152,10 @@ class EncoderInputs(nn.Module):
             return self.axes(features)
         whole = self.space.as_of_whole_cells(features, self.profile[measured].sum())
         return self.axes(whole, measured=measured[self.selected])
+
+    def _known_of(self, measured: Tensor | None) -> Tensor | None:
+        """Mask of the components that are known of such cells; None for all."""
+        return None if measured is None else self.axes.known_of(measured[self.selected])
 
     def _corrected(
         self, components: Tensor, batches: Tensor, *, known: Tensor | None = None

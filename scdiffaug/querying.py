@@ -85,7 +85,7 @@ class QueryingModel(RegisteringModel):
         model = reference._with_batches_of(cells, attached=adata if is_attached else None)
         batches = model._contract.batches(cells)
         is_mapped = batches >= len(model._contract.category_names)
-        reference._say_what_is_mapped(cells, is_mapped)
+        reference._say_what_is_mapped(cells, batches)
         for code in np.unique(batches[is_mapped]):
             rows = np.flatnonzero(batches == code)
             rows = rows[drawn_rows(len(rows), SUBSAMPLED)]
@@ -125,9 +125,10 @@ class QueryingModel(RegisteringModel):
         model.is_trained_, model.history_ = True, dict(self.history_ or {})
         return model
 
-    def _say_what_is_mapped(self, cells: AnnData, is_mapped: NDArray[np.bool_]) -> None:
-        key = self._contract.told_column
-        names = cells.obs[key]
+    def _say_what_is_mapped(self, cells: AnnData, batches: NDArray[np.int64]) -> None:
+        """``batches``: codes of the cells' batches in the model that knows all of them."""
+        n_trained, key = len(self._contract.category_names), self._contract.told_column
+        names, is_mapped = cells.obs[key], batches >= n_trained
         if not is_mapped.any():
             logger.warning(
                 "The model learnt from all batches of these cells, e.g. %r: none is mapped. If "
@@ -136,7 +137,7 @@ class QueryingModel(RegisteringModel):
                 key,
             )
             return
-        known = is_mapped & (self._contract.batches(cells) >= 0)
+        known = is_mapped & (batches < n_trained + len(self._contract.query_batches))
         if known.any():
             logger.warning(
                 "%r was mapped before: what sets it apart is found anew, from the %d cells here "
