@@ -1,4 +1,4 @@
-"""Every example is run: those of the public docstrings, and the Python of the user guide."""
+"""Every example is run: those of the public docstrings, of the user guide and of README."""
 
 import doctest
 import importlib
@@ -16,8 +16,10 @@ from anndata import AnnData
 import scdiffaug
 from scdiffaug import budget
 
-GUIDE = Path(__file__).parents[1] / "docs" / "guide"
-API = GUIDE.with_name("api")
+ROOT = Path(__file__).parents[1]
+API = ROOT / "docs" / "api"
+PAGES = {path.stem: path for path in sorted(ROOT.glob("docs/guide/*.md"))}
+PAGES["README"] = ROOT / "README.md"
 PUBLIC = ["tl", "distributed", "pl", "datasets", "metrics", "benchmark"]
 
 
@@ -74,12 +76,11 @@ def test_every_public_name_is_on_a_page_of_the_api() -> None:
     assert {name for name in OBJECTS if name.count(".") < 2} <= listed
 
 
-@pytest.mark.skipif(not GUIDE.is_dir(), reason="the guide is not in the source distribution")
-@pytest.mark.parametrize("page", [path.stem for path in sorted(GUIDE.glob("*.md"))])
+@pytest.mark.parametrize("page", PAGES)
 def test_guide(page: str, monkeypatch: pytest.MonkeyPatch, pbmc: AnnData) -> None:
     pbmc.write_h5ad("cells.h5ad")
     monkeypatch.setattr(budget, "default_epochs", lambda *_, **__: 1)
-    blocks = re.findall(r"^```python\n(.*?)^```", (GUIDE / f"{page}.md").read_text(), re.M | re.S)
+    blocks = re.findall(r"^```python\n(.*?)^```", PAGES[page].read_text(), re.M | re.S)
     names: dict[str, Any] = {}
     for block in blocks:
         exec(compile(block, page, "exec"), names)
