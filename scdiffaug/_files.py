@@ -22,6 +22,7 @@ from scdiffaug.embedding import by_key, put, replaced
 from scdiffaug.model import scDiffAug
 from scdiffaug.storage import (
     check_writable,
+    has_content,
     is_left_aside,
     read_description,
     standing,
@@ -62,10 +63,7 @@ class Training:
     @property
     def is_saved(self) -> bool:
         """Whether the folder has something in it, which then must be a model."""
-        if self.folder is None:
-            return False
-        has_content = self.folder.exists() and any(self.folder.iterdir())
-        return has_content or is_left_aside(self.folder)
+        return self.folder is not None and (has_content(self.folder) or is_left_aside(self.folder))
 
     def check(self) -> None:
         """Raise before the training what would otherwise be raised after it.
@@ -92,7 +90,8 @@ class Training:
     def model(self, adata: AnnData, *, diffusion: Literal["auto", "none"] = "auto") -> scDiffAug:
         """The model, not yet trained if none is saved."""
         if self.is_saved and self.folder is not None:
-            return scDiffAug.load(self.folder, adata=False)
+            model = scDiffAug.load(self.folder, adata=False)
+            return model if model.is_trained else scDiffAug.load(self.folder, adata)
         scDiffAug.setup_anndata(adata, layer=self.layer, batch_key=self.batch_key)
         space: Any = self.feature_space or "auto"
         return scDiffAug(adata, feature_space=space, diffusion=diffusion, seed=self.seed or 0)
@@ -202,6 +201,8 @@ def augment(
         aside = out.with_name(f".whole-{out.name}")
         aside.unlink(missing_ok=True)
         new = tl.augment(adata, model, **asdict(making), path=aside)
+        # Where files are locked while they are open, they cannot be renamed.
+        new.file.close()
         aside.replace(out)
     else:
         new = tl.augment(adata, model, **asdict(making))

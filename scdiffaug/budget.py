@@ -55,7 +55,17 @@ class Budget:
         n_passes: int,
         alternates: bool = False,
     ) -> Budget:
-        """The budget of a user's wishes; no batch is larger than a process has cells."""
+        """The budget of a user's wishes; no batch is larger than a process has cells.
+
+        Raises
+        ------
+        ValueError
+            If there are more processes than cells.
+        """
+        if n_cells < n_processes:
+            raise ValueError(
+                f"{n_processes} processes cannot share {n_cells} cells: ask for fewer devices."
+            )
         return cls(
             n_cells=n_cells,
             n_processes=n_processes,

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -71,7 +72,8 @@ class _Job:
         return slice(block * self.block_size, (block + 1) * self.block_size)
 
     def digest(self) -> str:
-        described = json.dumps(asdict(self), sort_keys=True, default=str)
+        decides = {**asdict(self), "version": version("scdiffaug")}
+        described = json.dumps(decides, sort_keys=True, default=str)
         return hashlib.sha256(described.encode()).hexdigest()
 
 
@@ -166,7 +168,8 @@ def augment(
     """Make new cells from those of a file, block by block.
 
     The random numbers of a block come from the seed and the block's number, so that it makes no
-    difference which worker makes it, or how often. Other block sizes give other cells.
+    difference which worker makes it, or how often, if all have the same kind of device. Other
+    block sizes give other cells.
 
     Parameters
     ----------

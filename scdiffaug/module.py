@@ -22,7 +22,6 @@ from scdiffaug.nn import (
     CountGenerator,
     SemanticEncoder,
     ValueGenerator,
-    cast_once,
     move_average,
 )
 from scdiffaug.objectives import OBJECTIVES, ObjectiveName
@@ -295,9 +294,8 @@ class DiffAugModule(BaseModuleClass):
         Shape ``(n, d)``: counts from a counts model, else values as the networks see them.
         """
         assert self.process is not None
-        network = cast_once(self.ema_generator, x.device.type)
         made = self.process.sample(
-            self._of_each_cell(network, len(x), rng),
+            self._of_each_cell(self.ema_generator, len(x), rng),
             self._standardise(x, rng),
             self._condition(y, told, rng),
             strength=strength,

@@ -6,7 +6,6 @@ Widths follow Zang et al. 2023: encoder ``[d, 500, 300, 80]``, projection head
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
@@ -40,21 +39,6 @@ def multiplies_bfloat16(device_type: str) -> bool:
     if device_type in ("cuda", "gpu"):
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return False
-
-
-def cast_once(network: nn.Module, device_type: str) -> nn.Module:
-    """The network with its weights cast once, which autocast, if on, would do at each call.
-
-    They are stored by columns, which processors multiply faster if a layer widens its input. It
-    is a copy, as other threads may be using the network.
-    """
-    dtype = _computing_dtype(device_type)
-    if dtype == torch.float32:
-        return network
-    cast = copy.deepcopy(network)
-    for weight in cast.parameters():
-        weight.data = weight.data.to(dtype).movedim(0, -1).contiguous().movedim(-1, 0)
-    return cast
 
 
 def _computing_dtype(device_type: str) -> torch.dtype:

@@ -301,6 +301,11 @@ def _workshop(place: Path) -> Iterator[Path]:
         _unlock(lock)
 
 
+def has_content(folder: Path) -> bool:
+    """Whether there is a folder with more in it than desktops leave behind."""
+    return folder.exists() and any(path.name not in _LEFT_BEHIND for path in folder.iterdir())
+
+
 def is_left_aside(folder: Path) -> bool:
     """Whether overwriting was killed midway, so that what was before it is all there is."""
     return not folder.exists() and bool(_waiting(folder))

@@ -229,10 +229,7 @@ class DiffAugPlan(pl.LightningModule):
         encoder_is_done = self.step >= self.encoder_steps
         if self.options.schedule == "alternating":
             return _OF_THE_GENERATOR if len(self.records) % 2 or encoder_is_done else embedding
-        # Several processes would wait for the gradients of the encoder.
-        if encoder_is_done and self.budget.n_processes == 1:
-            return _OF_THE_GENERATOR
-        return embedding + _OF_THE_GENERATOR
+        return _OF_THE_GENERATOR if encoder_is_done else embedding + _OF_THE_GENERATOR
 
     def configure_gradient_clipping(
         self, optimizer: torch.optim.Optimizer, *_: Any, **__: Any

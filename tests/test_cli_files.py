@@ -15,7 +15,7 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from scdiffaug import cli, datasets, scDiffAug
+from scdiffaug import budget, cli, datasets, scDiffAug
 from scdiffaug.module import DiffAugModule
 
 
@@ -440,6 +440,22 @@ def test_a_report_trains_no_model_in_a_folder_that_has_none(
     typo = tmp_path / "typo"
     assert f"{typo} holds no model: name" in failure("report", cells, new, page, "--model", typo)
     assert not typo.exists()
+
+
+@pytest.mark.parametrize("is_saved", [True, False])
+def test_a_folder_of_a_model_that_is_not_trained_gets_one_that_is(
+    tmp_path: Path, cells: Path, is_saved: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that was saved before training, or what Finder leaves in a folder that it showed."""
+    if is_saved:
+        scDiffAug(anndata.read_h5ad(cells)).save(tmp_path / "model")
+    else:
+        (tmp_path / "model").mkdir()
+        (tmp_path / "model" / ".DS_Store").touch()
+    monkeypatch.setattr(budget, "default_epochs", lambda *_, **__: 1)
+    result = run("embed", cells, tmp_path / "out.h5ad", "--model", tmp_path / "model")
+    assert result.exit_code == 0, result.output
+    assert scDiffAug.load(tmp_path / "model").is_trained
 
 
 def test_a_folder_without_a_model_is_not_said_to_have_one(tmp_path: Path, cells: Path) -> None:

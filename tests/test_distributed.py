@@ -166,6 +166,26 @@ def test_what_was_interrupted_goes_on(
     assert {path.name for path in tmp_path.iterdir()} == {"whole.h5ad", "new.h5ad"}
 
 
+def test_blocks_of_another_version_are_not_gone_on_with(
+    bench: Bench, cells: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, seen = block_files.read_block, []
+
+    def read_three(path: Path, rows: slice, **options: Any) -> AnnData:
+        seen.append(rows.start)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        return read(path, rows, **options)
+
+    monkeypatch.setattr(block_files, "read_block", read_three)
+    with pytest.raises(KeyboardInterrupt):
+        distributed.embed(_model(bench), cells, tmp_path / "x.h5ad", block_size=30)
+    monkeypatch.setattr(distributed, "version", lambda _: "0.0.1")
+    distributed.embed(_model(bench), cells, tmp_path / "x.h5ad", block_size=30)
+    # Each call first tells the scale from the first block.
+    assert seen == [0, 0, 30, 0, 0, 30]
+
+
 def test_without_dask_it_says_what_to_install(
     bench: Bench, cells: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -77,7 +77,7 @@ def _begun(command: list[str], folder: Path, **environment: str) -> subprocess.P
 
 
 def _by_lightning(folder: Path) -> list[subprocess.Popen[str]]:
-    place = {"devices": 2}
+    place = {"devices": 2, "strategy": "ddp"}
     return [_begun([sys.executable, "train.py", json.dumps(place)], folder)]
 
 
@@ -116,6 +116,9 @@ def test_two_processes_train_one_model(started: Any, tmp_path: Path) -> None:
     _check_shards(one["seen"], other["seen"])
     _check_saved(tmp_path, one["weights"])
     _check_loss(one["history"])
+    # The encoder ends first, in several processes too.
+    assert not np.isnan(one["history"]["contrastive"][0])
+    assert np.isnan(one["history"]["contrastive"][-1])
     if started is _by_slurm:
         assert "2 processes of this training have read different cells" in one["refused"]
         assert other["refused"] == one["refused"]

@@ -292,6 +292,11 @@ def test_both_learn_as_long_where_epochs_alternate() -> None:
     assert budget_of(50_000, batch_size=32, alternates=True).max_epochs == 2
 
 
+def test_more_processes_than_cells_are_refused() -> None:
+    with pytest.raises(ValueError, match="4 processes cannot share 3 cells"):
+        budget_of(3, n_processes=4)
+
+
 def test_no_generator_has_no_curve(pbmc: AnnData) -> None:
     model = scDiffAug(pbmc, diffusion="none")
     model.train(max_epochs=1, enable_progress_bar=False)
