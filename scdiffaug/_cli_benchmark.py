@@ -49,7 +49,7 @@ def embedding(
     ] = False,
     timeout: _Timeout = 3600,
 ) -> None:
-    """Score 2-D embeddings of scDiffAug and its peers, and write tables and pictures."""
+    """Score 2-D embeddings of scDiffAug and other methods, and write tables and pictures."""
     from scdiffaug.benchmark import DEFAULT, METHODS
     from scdiffaug.benchmark import embedding as run
 
@@ -154,7 +154,7 @@ def augmentation(
     timeout: _Timeout = 3600,
     jobs: Annotated[int, typer.Option(min=1, help="Datasets and seeds at once.")] = 1,
 ) -> None:
-    """Score cells made by scDiffAug and its peers beside real ones, and write the report."""
+    """Score cells made by scDiffAug and other methods beside real ones, and write the report."""
     from scdiffaug.benchmark import GENERATORS
     from scdiffaug.benchmark import augmentation as run
     from scdiffaug.benchmark._augmentation.trials import SETTINGS
@@ -214,7 +214,7 @@ def setup(
         list[str] | None, typer.Argument(help="Environments: keras, dmt; all by default.")
     ] = None,
 ) -> None:
-    """Make the environments of peers whose dependencies clash with ours."""
+    """Make the environments of methods whose dependencies clash with ours."""
     from scdiffaug.benchmark import environments
 
     cache = environments.cache_folder()

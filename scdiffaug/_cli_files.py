@@ -1,16 +1,12 @@
 """``scdiffaug embed``, ``augment`` and ``report``; what they run is imported only when it runs."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from scdiffaug._cli_errors import or_fail
-
-if TYPE_CHECKING:
-    from scdiffaug._files import Training
 
 _In = Annotated[
     Path, typer.Argument(metavar="IN", help="Real cells, an .h5ad file or a .zarr folder.")
@@ -26,7 +22,7 @@ _BatchKey = Annotated[
 _Space = Annotated[
     str | None,
     typer.Option(
-        help="What the values are: counts, peaks, log or raw. Default: told from the values."
+        help="What the values are: counts, peaks, log or raw. Default: inferred from them."
     ),
 ]
 _MaxEpochs = Annotated[
@@ -43,7 +39,7 @@ _Model = Annotated[
     Path | None,
     typer.Option(
         file_okay=False,
-        help="Folder of the model: loaded if it holds one, else the trained one is saved there.",
+        help="Folder of a saved model; if it has none, embed and augment save theirs there.",
     ),
 ]
 _Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the file that is there.")]
@@ -78,7 +74,7 @@ def embed(
     ] = False,
     key_added: Annotated[
         str,
-        typer.Option(help="Key of obsm; that of the projection ends in _2d, for two dimensions."),
+        typer.Option(help="Key of obsm for the 80-D embedding; that of the 2-D one ends in _2d."),
     ] = "X_scdiffaug",
     seed: _Seed = None,
     backed: _Backed = False,
@@ -86,16 +82,24 @@ def embed(
     quiet: _Quiet = False,
     as_json: _Json = False,
 ) -> None:
-    """Embed cells: OUT is IN with an embedding for analysis and a plane for pictures in obsm.
+    """Embed cells: OUT is IN with two embeddings in obsm, 80-D for analysis and 2-D for plots.
 
     Trains a model on the cells, unless --model names one that is trained; without its generator,
     unless --model names where to save it.
 
     Example: scdiffaug embed cells.h5ad embedded.h5ad --layer counts --model my_model
     """
-    training = _training(locals())
     from scdiffaug import _files
 
+    training = _files.Training(
+        folder=model,
+        layer=layer,
+        batch_key=batch_key,
+        feature_space=feature_space,
+        max_epochs=max_epochs,
+        seed=seed,
+        progress=not (quiet or as_json),
+    )
     found = or_fail(
         lambda: _files.embed(
             cells,
@@ -126,11 +130,11 @@ def augment(
     ] = None,
     strength: Annotated[
         float,
-        typer.Option(help="How much of the real cell is forgotten: near 0 none of it, at 1 all."),
+        typer.Option(help="From near 0, the new cell equals its source, to 1, made from noise."),
     ] = 1.0,
     depth: Annotated[
         str,
-        typer.Option(help="Reads of each new cell, of counts: source, sampled or a number."),
+        typer.Option(help="Total counts of each new cell: source, sampled or a number."),
     ] = "source",
     keep: Annotated[
         str,
@@ -157,9 +161,17 @@ def augment(
 
     Example: scdiffaug augment cells.h5ad new.h5ad --groupby cell_type --target max
     """
-    training = _training(locals())
     from scdiffaug import _files
 
+    training = _files.Training(
+        folder=model,
+        layer=layer,
+        batch_key=batch_key,
+        feature_space=feature_space,
+        max_epochs=max_epochs,
+        seed=seed,
+        progress=not (quiet or as_json),
+    )
     chosen: Any = keep
     making = _files.Making(
         groupby=groupby,
@@ -208,9 +220,17 @@ def report(
 
     Example: scdiffaug report cells.h5ad new.h5ad report.html --model my_model
     """
-    training = _training(locals())
     from scdiffaug import _files
 
+    training = _files.Training(
+        folder=model,
+        layer=layer,
+        batch_key=batch_key,
+        feature_space=feature_space,
+        max_epochs=max_epochs,
+        seed=seed,
+        progress=not (quiet or as_json),
+    )
     found = or_fail(
         lambda: _files.report(
             cells,
@@ -226,21 +246,6 @@ def report(
     )
     worries = found["worries"] or ["Nothing to worry about was found."]
     _say(found, [f"Wrote {out}", *(f"- {words}" for words in worries)], as_json=as_json)
-
-
-def _training(options: Mapping[str, Any]) -> "Training":
-    """What the options of a command say about the model."""
-    from scdiffaug._files import Training
-
-    return Training(
-        folder=options["model"],
-        layer=options["layer"],
-        batch_key=options["batch_key"],
-        feature_space=options["feature_space"],
-        max_epochs=options["max_epochs"],
-        seed=options["seed"],
-        progress=not (options["quiet"] or options["as_json"]),
-    )
 
 
 def _number_or_name(text: str | None) -> Any:

@@ -11,7 +11,7 @@ import typer
 from scdiffaug import __version__, _cli_benchmark, _cli_files
 from scdiffaug._cli_errors import or_fail as _or_fail
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", add_completion=False)
+app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", add_completion=False)
 app.add_typer(_cli_benchmark.benchmark, name="benchmark")
 data = typer.Typer(no_args_is_help=True, help="Find and download datasets.")
 app.add_typer(data, name="data")
@@ -41,7 +41,7 @@ def main(
         ),
     ] = False,
 ) -> None:
-    """Augment and embed single-cell omics with [bold]DiffAug[/bold]."""
+    """Label-free embedding and augmentation of single-cell omics."""
 
 
 @app.command()

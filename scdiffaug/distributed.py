@@ -103,8 +103,8 @@ def embed(
         the cells and the folder of ``out`` under the same paths. By default this process handles
         one block after another.
     key_added
-        Key of ``.obsm`` for the semantic embedding; that of the projection ends in ``_2d``, or
-        in another number if the model has another ``n_projection``.
+        Key of ``.obsm`` for the 80-D embedding; that of the 2-D embedding ends in ``_2d``, or in
+        another number if the model has another ``n_projection``.
     block_size
         Cells in memory at once, on each worker.
 

@@ -175,7 +175,7 @@ def _warn_of_intensities(x: Matrix, space: FeatureSpace) -> None:
     median = float(np.median(depths(x)))
     if space.kind == "counts" and median > _MOST_READS_OF_A_CELL:
         logger.warning(
-            "Cells sum to %.2g (median), more than they have reads: if these are intensities "
+            "Cells sum to %.2g (median), more counts than are sequenced: if these are intensities "
             "(proteomics, cytometry), pass feature_space='raw'.",
             median,
         )
@@ -213,8 +213,8 @@ def warn_of_sparse_values(x: Matrix) -> None:
     if zero_share > 1 / 2:
         logger.warning(
             "%.0f%% of the values are 0, and they are no counts: new cells will be less like real "
-            "ones than those made from counts. Pass raw counts (layer=...), estimated ones by "
-            "np.rint, where there are some; the embedding is not affected.",
+            "ones than those made from counts. Pass raw counts (layer=...) where there are some; "
+            "round estimated ones (np.rint), else the embedding is worse too.",
             100 * zero_share,
         )
 

@@ -36,14 +36,14 @@ def embed(
         though somewhat more where cells are few. That model is not kept: to embed further cells
         in the same way, or to augment too, train a :class:`~scdiffaug.scDiffAug` and pass it.
     key_added
-        Key of ``.obsm`` for the semantic embedding; that of the projection ends in ``_2d``, or
-        in another number if the model has another ``n_projection``.
+        Key of ``.obsm`` for the 80-D embedding; that of the 2-D embedding ends in ``_2d``, or in
+        another number if the model has another ``n_projection``.
 
     Returns
     -------
     Nothing; writes ``.obsm["X_scdiffaug"]``, shape ``(n, 80)``, and
     ``.obsm["X_scdiffaug_2d"]``, shape ``(n, 2)``. Where there was such an embedding before, it is
-    replaced, its projection included.
+    replaced, the 2-D one included.
 
     Raises
     ------

@@ -163,7 +163,7 @@ def test_more_reads_than_32_bits_count_are_intensities(
     proteins = pbmc[:, :100].copy()
     proteins.X = np.rint(proteins.X.toarray() * 1e6)
     assert scDiffAug(proteins.copy()).feature_space == "counts"
-    assert "more than they have reads: if these are intensities" in caplog.text
+    assert "more counts than are sequenced: if these are intensities" in caplog.text
     proteins.X *= 1e4
     assert scDiffAug(proteins.copy()).feature_space == "raw"
     with pytest.raises(ValueError, match=r"needs whole numbers, found .*, too many reads"):
