@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
-from typing import Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import matplotlib as mpl
 import numpy as np
@@ -32,22 +32,10 @@ GREY = "#BDBDBD"
 HIGHLIGHT = "#D55E00"
 _PALETTES = (OKABE_ITO, palettes.default_20, palettes.default_28, palettes.default_102)
 _MISSING = "missing"
+_LEGEND: Any = {"fontsize": "small", "frameon": False, "handletextpad": 0.2}
 
 # A colormap of matplotlib, a colour for each category in order, or for each by its name.
 Palette: TypeAlias = str | Sequence[str] | Mapping[str, str]
-
-
-class Colouring(Protocol):
-    """Colours of cells by one of their fields."""
-
-    def rgba(self, cells: AnnData, *, name: str = "adata") -> NDArray[np.floating]:
-        """Colour of each cell, shape ``(n, 4)``; ``name`` is what an error calls the cells."""
-
-    def order(self, cells: AnnData) -> NDArray[np.intp]:
-        """Cells in the order in which they are drawn."""
-
-    def explain(self, ax: Axes, *extra: Line2D) -> None:
-        """Add a legend, with ``extra`` entries, or a colour bar."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +45,12 @@ class Categories:
     field: str | None
     palette: dict[str, str]
 
-    def rgba(self, cells: AnnData, *, name: str = "adata") -> NDArray[np.floating]:
-        """Colour of each cell."""
+    def rgba(self, cells: AnnData) -> NDArray[np.floating]:
+        """Colour of each cell, shape ``(n, 4)``."""
         colours = to_rgba_array([*self.palette.values(), GREY])
         if self.field is None:
             return np.repeat(colours, cells.n_obs, axis=0)
-        values = read_values(cells, self.field, name=name).astype(object)
+        values = read_values(cells, self.field).astype(object)
         # What is not in the palette has index -1: the grey at the end.
         return colours[pd.Index(list(self.palette), dtype=object).get_indexer(values)]
 
@@ -85,9 +73,9 @@ class Continuum:
     field: str
     scale: ScalarMappable
 
-    def rgba(self, cells: AnnData, *, name: str = "adata") -> NDArray[np.floating]:
-        """Colour of each cell."""
-        values = read_values(cells, self.field, name=name).to_numpy(float)
+    def rgba(self, cells: AnnData) -> NDArray[np.floating]:
+        """Colour of each cell, shape ``(n, 4)``."""
+        values = read_values(cells, self.field).to_numpy(float)
         return np.asarray(self.scale.to_rgba(np.ma.masked_invalid(values)))
 
     def order(self, cells: AnnData) -> NDArray[np.intp]:
@@ -99,15 +87,11 @@ class Continuum:
         """Add a colour bar beside the axes, and a legend below for what is extra."""
         ax.figure.colorbar(self.scale, ax=ax, fraction=0.05, pad=0.02)
         if extra:
-            ax.legend(
-                handles=list(extra),
-                ncols=len(extra),
-                loc="upper center",
-                bbox_to_anchor=(0.5, -0.08),
-                fontsize="small",
-                frameon=False,
-                handletextpad=0.2,
-            )
+            below: Any = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.08)}
+            ax.legend(handles=list(extra), ncols=len(extra), **below, **_LEGEND)
+
+
+Colouring: TypeAlias = Categories | Continuum
 
 
 def colouring(
@@ -139,13 +123,15 @@ def colouring(
     return Continuum(field, ScalarMappable(Normalize(*limits), colours))
 
 
-def has_values(cells: AnnData, field: str) -> bool:
+def has_values(cells: AnnData, field: str | None) -> bool:
     """Whether there is such a column of obs, or a feature, also in ``raw``."""
+    if field is None:
+        return False
     in_raw = cells.raw is not None and field in cells.raw.var_names
     return field in cells.obs or field in cells.var_names or in_raw
 
 
-def read_values(cells: AnnData, field: str, *, name: str = "adata") -> pd.Series:
+def read_values(cells: AnnData, field: str) -> pd.Series:
     """A column of obs or a feature: numbers, or categories whose names are strings."""
     if field in cells.obs:
         values = cells.obs[field]
@@ -156,7 +142,7 @@ def read_values(cells: AnnData, field: str, *, name: str = "adata") -> pd.Series
         values = pd.Series(cells.raw.obs_vector(field), index=cells.obs_names)
     else:
         raise KeyError(
-            f"color={field!r} not found in {name}: its obs has {list(cells.obs.columns)} and no "
+            f"color={field!r} not found in adata: its obs has {list(cells.obs.columns)} and no "
             "feature has that name; pass one of these, a feature, or color=None."
         )
     is_bool = pd.api.types.is_bool_dtype(values.dtype)
@@ -179,9 +165,7 @@ def legend_beside(ax: Axes, handles: Sequence[Line2D], *, n_rows: int = 20) -> N
         bbox_to_anchor=(1.02, 0.5),
         borderaxespad=0,
         columnspacing=1,
-        fontsize="small",
-        frameon=False,
-        handletextpad=0.2,
+        **_LEGEND,
     )
 
 

@@ -170,12 +170,12 @@ def augmentation(
     if color is not None and color not in adata.obs and color in model._contract.var_names:
         # Values of X may be logarithms in one and counts in the other.
         adata, new = (_with_feature(cells, str(color), model) for cells in (adata, new))
-    is_of_new = color is not None and not has_values(adata, color) and has_values(new, color)
+    has_color = has_values(new, color)
+    is_of_new = has_color and not has_values(adata, color)
     colours = colouring(new if is_of_new else adata, color, palette=palette, cmap=cmap)
     # Cells that lack what is shown are grey.
     base = colouring(adata, None) if is_of_new else colours
-    has_color = color is not None and (is_of_new or has_values(new, color))
-    rgba_made = colours.rgba(new, name="new") if has_color else HIGHLIGHT
+    rgba_made = colours.rgba(new) if has_color else HIGHLIGHT
     drawn = _square_axes() if ax is None else ax
     size = _marker_size(len(real)) if size is None else size
     _scatter(drawn, real, base.rgba(adata) * _FAINT, order=base.order(adata), size=size)
