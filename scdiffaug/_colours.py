@@ -55,8 +55,12 @@ class Categories:
         return colours[pd.Index(list(self.palette), dtype=object).get_indexer(values)]
 
     def order(self, cells: AnnData) -> NDArray[np.intp]:
-        """Shuffled, so that no category hides the others for coming later."""
-        return np.random.default_rng(0).permutation(cells.n_obs)
+        """Shuffled, so that no category hides the others for coming later; missing ones first."""
+        order = np.random.default_rng(0).permutation(cells.n_obs)
+        if self.field is None:
+            return order
+        is_known = read_values(cells, self.field).notna().to_numpy()
+        return order[np.argsort(is_known[order], kind="stable")]
 
     def explain(self, ax: Axes, *extra: Line2D) -> None:
         """Add a legend outside the axes, in columns; of more than 102 categories none."""
@@ -75,13 +79,11 @@ class Continuum:
 
     def rgba(self, cells: AnnData) -> NDArray[np.floating]:
         """Colour of each cell, shape ``(n, 4)``."""
-        values = read_values(cells, self.field).to_numpy(float)
-        return np.asarray(self.scale.to_rgba(np.ma.masked_invalid(values)))
+        return np.asarray(self.scale.to_rgba(np.ma.masked_invalid(self._numbers(cells))))
 
     def order(self, cells: AnnData) -> NDArray[np.intp]:
         """Ascending, so that high values lie on top, and missing ones at the bottom."""
-        values = read_values(cells, self.field).to_numpy(float)
-        return np.argsort(np.nan_to_num(values, nan=-np.inf), kind="stable")
+        return np.argsort(np.nan_to_num(self._numbers(cells), nan=-np.inf), kind="stable")
 
     def explain(self, ax: Axes, *extra: Line2D) -> None:
         """Add a colour bar beside the axes, and a legend below for what is extra."""
@@ -89,6 +91,15 @@ class Continuum:
         if extra:
             below: Any = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.08)}
             ax.legend(handles=list(extra), ncols=len(extra), **below, **_LEGEND)
+
+    def _numbers(self, cells: AnnData) -> NDArray[np.floating]:
+        values = read_values(cells, self.field)
+        if isinstance(values.dtype, pd.CategoricalDtype):
+            raise ValueError(
+                f"color={self.field!r} holds numbers in real cells and names in new ones: give "
+                "both the same."
+            )
+        return values.to_numpy(float)
 
 
 Colouring: TypeAlias = Categories | Continuum

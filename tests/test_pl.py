@@ -175,6 +175,14 @@ def test_a_subset_keeps_the_colours_of_the_whole() -> None:
     }
 
 
+def test_cells_without_a_category_lie_beneath_the_others() -> None:
+    adata = make_cells()
+    adata.obs.loc[adata.obs_names[::2], "cell_type"] = np.nan
+    colours = pl.embedding(adata, color="cell_type", show=False).collections[0].get_facecolors()
+    is_grey = [same_color(colour, GREY) for colour in colours]
+    assert is_grey == [True] * 60 + [False] * 60
+
+
 def test_text_and_booleans_are_categories() -> None:
     adata = make_cells(3)
     adata.obs["is_doublet"] = np.arange(adata.n_obs) % 2 == 0
@@ -363,6 +371,13 @@ def test_cells_that_lack_what_is_shown_are_of_one_colour() -> None:
     assert same_color(edges[0], mpl.colormaps["viridis"](0.0))
     with pytest.raises(KeyError, match="color='absent' not found"):
         pl.augmentation(real, made, model=PLANE, color="absent", show=False)
+
+
+def test_names_are_not_drawn_on_a_scale_of_numbers() -> None:
+    adata, new = make_cells(), make_cells(n_cells=10)
+    new.obs["depth"] = "shallow"
+    with pytest.raises(ValueError, match="color='depth' holds numbers in real cells and names in"):
+        pl.augmentation(adata, new, model=PLANE, color="depth", show=False)
 
 
 def test_augmented_cells_share_the_scale_of_the_real_ones() -> None:

@@ -146,8 +146,9 @@ def augmentation(
     TypeError
         If an argument is of the wrong type.
     ValueError
-        If real and augmented cells are swapped, features of the model are missing, ``size`` is
-        not above 0, or ``palette`` or ``cmap`` lacks or misnames a colour.
+        If real and augmented cells are swapped, features of the model are missing, ``color`` is
+        of numbers in real cells alone, ``size`` is not above 0, or ``palette`` or ``cmap`` lacks
+        or misnames a colour.
 
     Examples
     --------
