@@ -121,7 +121,7 @@ def _clock(spent: dict[str, float], stage: str, *, place: Any, function: str) ->
 
 def stages(name: str, n_cells: int) -> dict[str, Any]:
     """Seconds of ``tl.embed`` by stage, in this process."""
-    from scdiffaug import components, contract, data, fitting, model, neighbors, tl
+    from scdiffaug import components, contract, data, embedding_model, fitting, neighbors, tl
 
     x, _ = resampled(name, n_cells)
     adata = ad.AnnData(x)
@@ -135,7 +135,7 @@ def stages(name: str, n_cells: int) -> dict[str, Any]:
         ("weights of walks", neighbors, "jaccard_weights"),
         ("communities", neighbors.NeighborWalks, "communities"),
         ("training", fitting, "fit"),
-        ("embedding", model, "encode"),
+        ("embedding", embedding_model, "encode"),
     ]
     with ExitStack() as clocks:
         for stage, place, function in watched:

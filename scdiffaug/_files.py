@@ -20,6 +20,7 @@ from scdiffaug.block_files import read_cells
 from scdiffaug.choosing import Depth, Keep, Target, group_names
 from scdiffaug.embedding import by_key, put, replaced
 from scdiffaug.model import scDiffAug
+from scdiffaug.registration import registered_for_now
 from scdiffaug.storage import (
     check_writable,
     has_content,
@@ -161,7 +162,7 @@ def embed(
         )
     # A generator that is not saved would be thrown away.
     diffusion: Literal["auto", "none"] = "none" if training.folder is None else "auto"
-    with scDiffAug._registered_for_now(adata):
+    with registered_for_now(scDiffAug, adata):
         model = training.finish(training.model(adata, diffusion=diffusion))
         if map_batches:
             model = scDiffAug.load_query_data(adata, model)

@@ -22,7 +22,7 @@ from scdiffaug._randomness import seed_of
 from scdiffaug.augmentation import made_colours
 from scdiffaug.contract import X_HOLDS, layer_or_x
 from scdiffaug.diffusion import Sampler
-from scdiffaug.embedding import by_key
+from scdiffaug.embedding import by_key, contract_for
 from scdiffaug.model import scDiffAug
 from scdiffaug.normalized import LogScale
 from scdiffaug.planning import bare, source_obs
@@ -280,7 +280,8 @@ def _run(job: _Job, out: str | Path, client: Client | str | None) -> None:
 def _scale(job: _Job) -> LogScale | None:
     """On which scale the cells hold counts, told from the first block."""
     model, first = _cells(job, 0)
-    contract = model._contract_for(first)[0] if job.verb == "embed" else model._contract
+    contract = model._contract
+    contract = contract_for(first, contract)[0] if job.verb == "embed" else contract
     return Scales(contract, *contract.read(first)).scale
 
 

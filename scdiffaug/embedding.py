@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from sklearn.utils import gen_batches
 from torch import Tensor
 
+from scdiffaug import doubts
 from scdiffaug._memory import halved_once
 from scdiffaug.contract import DataContract
 from scdiffaug.matrices import Matrix, StoredMatrix
@@ -20,6 +21,18 @@ from scdiffaug.module import DiffAugModule
 from scdiffaug.tensors import to_tensor
 
 _CELLS_AT_ONCE = 4096
+
+
+def contract_for(
+    cells: AnnData, contract: DataContract, *, warns: bool = True
+) -> tuple[DataContract, NDArray[np.bool_] | None]:
+    """The contract by which cells are embedded, and which features they have if not all."""
+    measured = contract.measured_in(cells)
+    if measured is None:
+        return contract, None
+    if warns:
+        doubts.warn_of_unmeasured(contract.selected_names, cells)
+    return contract.of_measured(measured), measured
 
 
 @torch.inference_mode()

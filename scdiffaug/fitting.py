@@ -1,4 +1,4 @@
-"""The part of the model that fits it to the cells at hand."""
+"""Fit a model to the cells at hand: build its module anew, and train it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from scdiffaug.module import Diffusion
 from scdiffaug.pairs import PairBatches
 from scdiffaug.preparing import training_cells
 from scdiffaug.processes import Hardware
-from scdiffaug.querying import QueryingModel
+from scdiffaug.saved_model import SavedModel
 from scdiffaug.training import TrainingOptions, fit
 
 
@@ -37,98 +37,98 @@ def choose_diffusion(requested: str, space: FeatureSpace) -> str:
     return "counts" if space.is_counts else "gaussian"
 
 
-class FittingModel(QueryingModel):
-    """A model that builds its module anew for its cells, and trains it."""
+def build_anew(model: SavedModel, contract: DataContract, config: dict[str, Any]) -> None:
+    """Build an untrained module for the cells at hand; a loaded model may know others."""
+    assert model.adata is not None
+    n_cells, model.is_trained_ = model.adata.n_obs, False
+    n_components = min(contract.n_components, n_cells - 1, len(contract.selected))
+    fitted = {"n_components": n_components, "n_references": min(n_cells, SUBSAMPLED)}
+    model._build(contract, config | fitted)
 
-    # Whether Ctrl-C was pressed in the last training.
-    _was_interrupted = False
 
-    def _build_anew(self, contract: DataContract, config: dict[str, Any]) -> None:
-        """Build an untrained module for the cells at hand; a loaded model may know others."""
-        assert self.adata is not None
-        n_cells, self.is_trained_ = self.adata.n_obs, False
-        n_components = min(contract.n_components, n_cells - 1, len(contract.selected))
-        fitted = {"n_components": n_components, "n_references": min(n_cells, SUBSAMPLED)}
-        self._build(contract, config | fitted)
-
-    def _cells_to_train_on(self) -> AnnData:
-        """The model's cells; an error if it has none, or would lose what was mapped onto it."""
-        if names := self._contract.query_batches:
-            raise RuntimeError(
-                f"Cells of other batches, e.g. {names[0]!r}, were mapped onto the model by "
-                "load_query_data, which needs no training: call get_latent_representation. To "
-                "learn from them too, train a new model on all cells together."
-            )
-        if self.adata is None:
-            raise ValueError("The model has no cells: pass adata=... to load.")
-        return self.adata
-
-    def _fit(
-        self,
-        options: TrainingOptions,
-        *,
-        budget: Budget,
-        hardware: Hardware,
-        enable_progress_bar: bool,
-        checkpoint_dir: str | Path | None,
-    ) -> None:
-        """Train from the beginning; if that fails, the model stays as it was."""
-        with self._unchanged_on_error():
-            self._build_anew(self._contract_of_adata(), self._module_config)
-            batches = self._training_cells(budget, options)
-            checkpoints = None
-            if checkpoint_dir is not None:
-                settings = {
-                    **self._module_config,
-                    **asdict(options),
-                    "max_epochs": budget.max_epochs,
-                    "accelerator": hardware.accelerator,
-                    "n_processes": hardware.n_processes,
-                }
-                run = described(self._contract, batches, settings)
-                checkpoints = Checkpoints(Path(checkpoint_dir), run)
-            self.history_, self._was_interrupted = fit(
-                self.module,
-                batches,
-                options,
-                budget=budget,
-                hardware=hardware,
-                enable_progress_bar=enable_progress_bar,
-                checkpoints=checkpoints,
-            )
-            hardware.share(self.module)
-            self.is_trained_ = True
-
-    def _contract_of_adata(self) -> DataContract:
-        """The contract to train by; the encoder sees what varies in the cells at hand."""
-        if not self._has_contract_of_adata:
-            self._contract = self._contract.refit(self.adata)
-            self._has_contract_of_adata = True
-        return self._contract
-
-    def _training_cells(self, budget: Budget, options: TrainingOptions) -> PairBatches:
-        """Batches of the training cells; fits to them what training does not change."""
-        batches, axes = training_cells(
-            self._contract,
-            self.adata,
-            n_components=self._module_config["n_components"],
-            batch_size=budget.batch_size,
-            n_cells=budget.n_cells,
-            balance=options.balance,
-            relatedness=options.relatedness,
-            n_projection=self._module_config["n_projection"],
-            generator_batch=budget.generator_batch,
-            n_processes=budget.n_processes,
+def cells_to_train_on(model: SavedModel) -> AnnData:
+    """The model's cells; an error if it has none, or would lose what was mapped onto it."""
+    if names := model._contract.query_batches:
+        raise RuntimeError(
+            f"Cells of other batches, e.g. {names[0]!r}, were mapped onto the model by "
+            "load_query_data, which needs no training: call get_latent_representation. To "
+            "learn from them too, train a new model on all cells together."
         )
-        self.module.fit_cells(subsample(batches.x)[1], batches.inputs, axes)
-        return batches
+    if model.adata is None:
+        raise ValueError("The model has no cells: pass adata=... to load.")
+    return model.adata
 
-    @contextmanager
-    def _unchanged_on_error(self) -> Iterator[None]:
-        before = dict(self.__dict__)
-        try:
-            yield
-        # Ctrl-C, too, while cells are prepared.
-        except BaseException:
-            self.__dict__.update(before)
-            raise
+
+def fit_anew(
+    model: SavedModel,
+    options: TrainingOptions,
+    *,
+    budget: Budget,
+    hardware: Hardware,
+    enable_progress_bar: bool,
+    checkpoint_dir: str | Path | None,
+) -> bool:
+    """Train from the beginning, and say whether Ctrl-C ended it; on errors nothing changes."""
+    with _unchanged_on_error(model):
+        build_anew(model, _contract_of_adata(model), model._module_config)
+        batches = _training_cells(model, budget, options)
+        checkpoints = None
+        if checkpoint_dir is not None:
+            settings = {
+                **model._module_config,
+                **asdict(options),
+                "max_epochs": budget.max_epochs,
+                "accelerator": hardware.accelerator,
+                "n_processes": hardware.n_processes,
+            }
+            run = described(model._contract, batches, settings)
+            checkpoints = Checkpoints(Path(checkpoint_dir), run)
+        model.history_, was_interrupted = fit(
+            model.module,
+            batches,
+            options,
+            budget=budget,
+            hardware=hardware,
+            enable_progress_bar=enable_progress_bar,
+            checkpoints=checkpoints,
+        )
+        hardware.share(model.module)
+        model.is_trained_ = True
+    return was_interrupted
+
+
+def _contract_of_adata(model: SavedModel) -> DataContract:
+    """The contract to train by; the encoder sees what varies in the cells at hand."""
+    if not model._has_contract_of_adata:
+        model._contract = model._contract.refit(model.adata)
+        model._has_contract_of_adata = True
+    return model._contract
+
+
+def _training_cells(model: SavedModel, budget: Budget, options: TrainingOptions) -> PairBatches:
+    """Batches of the training cells; fits to them what training does not change."""
+    batches, axes = training_cells(
+        model._contract,
+        model.adata,
+        n_components=model._module_config["n_components"],
+        batch_size=budget.batch_size,
+        n_cells=budget.n_cells,
+        balance=options.balance,
+        relatedness=options.relatedness,
+        n_projection=model._module_config["n_projection"],
+        generator_batch=budget.generator_batch,
+        n_processes=budget.n_processes,
+    )
+    model.module.fit_cells(subsample(batches.x)[1], batches.inputs, axes)
+    return batches
+
+
+@contextmanager
+def _unchanged_on_error(model: SavedModel) -> Iterator[None]:
+    before = dict(model.__dict__)
+    try:
+        yield
+    # Ctrl-C, too, while cells are prepared.
+    except BaseException:
+        model.__dict__.update(before)
+        raise

@@ -15,14 +15,14 @@ from scdiffaug._report_sides import split
 from scdiffaug.augmentation import Sampling, made_at_once
 from scdiffaug.choosing import Choice, Depth, Keep, Target
 from scdiffaug.diffusion import Sampler
+from scdiffaug.embedding_model import EmbeddingModel
 from scdiffaug.matrices import Matrix, Rows, StoredMatrix
 from scdiffaug.planning import Interpolation, Plan, planned
-from scdiffaug.saved_model import SavedModel
 from scdiffaug.scales import Scales
 
 
-class GeneratingModel(SavedModel):
-    """A saved model with the methods that use its generator."""
+class GeneratingModel(EmbeddingModel):
+    """An embedding model with the methods that use its generator."""
 
     def augment(
         self,

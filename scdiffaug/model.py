@@ -3,37 +3,33 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, get_args
 
-import numpy as np
 from anndata import AnnData
-from numpy.typing import NDArray
 
-from scdiffaug import data, doubts
+from scdiffaug import data, doubts, fitting
 from scdiffaug._checks import check_choice, check_flag, check_seed, check_whole
 from scdiffaug.budget import Budget, n_trained_on
 from scdiffaug.checkpoint import check_place
 from scdiffaug.components import N_COMPONENTS
 from scdiffaug.contract import DataContract, Told
-from scdiffaug.embedding import encode
-from scdiffaug.fitting import FittingModel, choose_diffusion
+from scdiffaug.generating import GeneratingModel
 from scdiffaug.module import Condition
 from scdiffaug.objectives import ObjectiveName
 from scdiffaug.processes import Hardware, Strategy, check_draws_counts
+from scdiffaug.registration import register_if_new, registered_for_now
 from scdiffaug.repulsion import USUAL_BALANCE, USUAL_RELATEDNESS
 from scdiffaug.training import Precision, Schedule, TrainingOptions, best_precision
 
 logger = logging.getLogger("scdiffaug")
 
-Representation = Literal["semantic", "projection"]
-
 # With three, a tenth of the new cells that keep their type leave it (benchmarks/NOTES.md, 58).
 _FEWEST_SEMANTIC = 8
 
 
-class scDiffAug(FittingModel):
+class scDiffAug(GeneratingModel):
     """Label-free embedding and augmentation of single-cell omics.
 
     A semantic encoder and a conditional diffusion generator are trained together (DiffAug, Zang
@@ -103,6 +99,9 @@ class scDiffAug(FittingModel):
     (700, 80)
     """
 
+    # Whether Ctrl-C was pressed in the last training.
+    _was_interrupted = False
+
     def __init__(
         self,
         adata: AnnData,
@@ -133,8 +132,8 @@ class scDiffAug(FittingModel):
             )
         seed = check_seed(seed)
         data.check_frame(adata)
-        with self._registered_for_now(adata, if_it_fails=True):
-            self._ensure_set_up(adata)
+        with registered_for_now(type(self), adata, if_it_fails=True):
+            register_if_new(type(self), adata)
             super().__init__(adata)
             setup = self.registry["setup_args"]
             contract = DataContract.fit(
@@ -150,7 +149,7 @@ class scDiffAug(FittingModel):
             logger.info(
                 "Feature space: %s (%s requested).", contract.space.description, feature_space
             )
-            process = choose_diffusion(diffusion, contract.space)
+            process = fitting.choose_diffusion(diffusion, contract.space)
             if process == "gaussian" and contract.space.kind == "log":
                 doubts.warn_of_sparse_values(
                     data.read_matrix(adata[:1000], contract.setup["layer"])
@@ -163,7 +162,7 @@ class scDiffAug(FittingModel):
                 "diffusion": process,
             }
             self._has_contract_of_adata = True
-            self._build_anew(contract, config)
+            fitting.build_anew(self, contract, config)
 
     def train(
         self,
@@ -267,7 +266,7 @@ class scDiffAug(FittingModel):
         >>> len(model.history["loss"])
         2
         """
-        cells = self._cells_to_train_on()
+        cells = fitting.cells_to_train_on(self)
         batch_size = check_whole("batch_size", batch_size, at_least=2)
         has_generator = self.module.process is not None
         alternates = schedule == "alternating" and has_generator
@@ -307,87 +306,13 @@ class scDiffAug(FittingModel):
             seed=self._contract.seed,
         )
         budget.warn_of_little()
-        self._fit(
+        self._was_interrupted = fitting.fit_anew(
+            self,
             options,
             budget=budget,
             hardware=hardware,
             enable_progress_bar=enable_progress_bar,
             checkpoint_dir=checkpoint_dir,
-        )
-
-    def get_latent_representation(
-        self,
-        adata: AnnData | None = None,
-        indices: Sequence[int] | None = None,
-        *,
-        representation: Representation = "semantic",
-        batch_size: int | None = None,
-    ) -> NDArray[np.float32]:
-        """Embed cells, training cells and others by the same rule.
-
-        A cell is moved two thirds of the way to its nearest training cells (:doc:`/how_it_works`).
-
-        Parameters
-        ----------
-        adata
-            Cells with the model's features in any order; by default those it was set up with.
-            If they lack some of those that the encoder sees, but have a tenth of them or more,
-            the embedding is estimated from these. Cells of a batch known neither from training
-            nor from :meth:`load_query_data` are not corrected. A warning counts either.
-        indices
-            Which of these cells; all by default.
-        representation
-            ``"semantic"``: y, shape ``(n, 80)``. ``"projection"``: z, shape ``(n, 2)``.
-        batch_size
-            Cells per forward pass, 4,096 by default; half as many if memory runs out.
-
-        Raises
-        ------
-        KeyError
-            If the layer of the model is missing.
-        RuntimeError
-            If the model is not trained.
-        TypeError
-            If an argument is of the wrong type.
-        ValueError
-            If an argument is out of range or unknown, or more than nine tenths of the features
-            that the encoder sees are missing.
-        IndexError
-            If there is no cell at an index.
-
-        Examples
-        --------
-        >>> import scdiffaug
-        >>> model = scdiffaug.scDiffAug(scdiffaug.datasets.pbmc68k_reduced())
-        >>> model.train(max_epochs=2, enable_progress_bar=False)
-        >>> model.get_latent_representation(representation="projection").shape
-        (700, 2)
-        """
-        check_choice("representation", representation, get_args(Representation))
-        y, z = self._embed(adata, indices, batch_size=batch_size)
-        return y if representation == "semantic" else z
-
-    def _embed(
-        self,
-        adata: AnnData | None = None,
-        indices: Sequence[int] | None = None,
-        *,
-        batch_size: int | None = None,
-        warns: bool = True,
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Both embeddings, y and z, in the time that one takes."""
-        if batch_size is not None:
-            check_whole("batch_size", batch_size)
-        self._check_if_trained(warn=False)
-        cells = self._given(adata)
-        contract, measured = self._contract_for(cells, warns=warns)
-        cells, x = contract.read(cells, indices)
-        contract.warn_of_depth(x)
-        batches = contract.batches(cells)
-        if warns:
-            contract.warn_of_batches(cells)
-        return encode(
-            self.module, contract, x, batches=batches, measured=measured, batch_size=batch_size
         )
 
 

@@ -1,23 +1,23 @@
-"""The part of the model that is saved and loaded: contract, module and history."""
+"""The part of the model that is set up, saved and loaded: contract, module and history."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn, Self
 
 import anndata
 import numpy as np
 import pandas as pd
+import rich.pretty  # noqa: F401 (view_anndata_setup of scvi-tools uses it without importing it)
 import torch
 from anndata import AnnData
 from numpy.typing import NDArray
 from scvi.model.base import BaseModelClass
 from torch import Tensor
 
-from scdiffaug import data, doubts, storage
+from scdiffaug import data, registration, storage
 from scdiffaug._checks import check_flag, check_path
 from scdiffaug._randomness import seed_of
 from scdiffaug._saved_fields import SavedFields
@@ -53,6 +53,64 @@ class SavedModel(BaseModelClass):
             if contract.query_batches:
                 self._model_summary_string += f", mapped {_named(contract.query_batches)}"
 
+    @classmethod
+    def setup_anndata(
+        cls,
+        adata: AnnData,
+        *,
+        layer: str | None = None,
+        labels_key: str | None = None,
+        batch_key: str | None = None,
+        neighbors_key: str | None = None,
+    ) -> None:
+        """Say where in an AnnData the model finds what it needs.
+
+        Parameters
+        ----------
+        adata
+            Annotated cells; a view becomes a copy.
+        layer
+            Layer to use instead of ``adata.X``.
+        labels_key
+            Column of obs with labels. Training sees them only with ``condition="labels"``.
+        batch_key
+            Column of obs with batches (samples, donors, conditions). The embedding is corrected
+            for them, highly variable features are selected within them (not of peaks), and new
+            cells are of the batch of their source. Leave it out to see how batches differ. Where
+            ``condition`` is an ablation, it only chooses features.
+        neighbors_key
+            Key of ``adata.uns`` under which ``sc.pp.neighbors`` left a graph to use in training
+            instead of the model's own search. To make new cells the model still searches itself.
+
+        Raises
+        ------
+        KeyError
+            If a layer, column or graph is missing.
+        TypeError
+            If an argument is of the wrong type.
+        ValueError
+            If adata is empty, names repeat, or labels or batches are missing; or if it is a view
+            of cells on disk.
+
+        Examples
+        --------
+        >>> import scdiffaug
+        >>> adata = scdiffaug.datasets.pbmc68k_reduced()
+        >>> adata.layers["counts"] = adata.X.copy()
+        >>> scdiffaug.scDiffAug.setup_anndata(adata, layer="counts")
+        """
+        data.check_setup(adata, layer, labels_key=labels_key, batch_key=batch_key)
+        data.check_graph(adata, neighbors_key)
+        data.check_no_view_on_disk(adata)
+        registration.register(
+            cls,
+            adata,
+            layer=layer,
+            labels_key=labels_key,
+            batch_key=batch_key,
+            neighbors_key=neighbors_key,
+        )
+
     @property
     def adata(self) -> AnnData | None:
         """Cells attached to the model; others can be assigned, features in any order."""
@@ -60,7 +118,7 @@ class SavedModel(BaseModelClass):
 
     @adata.setter
     def adata(self, adata: AnnData) -> None:
-        cells = self._set_up(adata, self._contract)
+        cells = registration.registered_by(type(self), adata, self._contract)
         manager = self._get_most_recent_anndata_manager(cells, required=True)
         self._register_manager_for_instance(manager)
         BaseModelClass.adata.fset(self, cells)
@@ -250,13 +308,7 @@ class SavedModel(BaseModelClass):
             registry = {"setup_args": dict(contract.setup), "field_registries": {}}
             super().__init__(registry=registry)
             return
-        super().__init__(self._set_up(adata, contract))
-
-    def _set_up(self, adata: AnnData, contract: DataContract) -> AnnData:
-        """The cells with the model's features in its order, registered as the contract says."""
-        cells = data.align_features(adata, pd.Index(contract.var_names))
-        self.setup_anndata(cells, **_setup_of(cells, contract))
-        return cells
+        super().__init__(registration.registered_by(type(self), adata, contract))
 
     def get_var_names(self, legacy_mudata_format: bool = False) -> NDArray[np.object_]:
         """Names of the model's features, shape ``(d,)``, also if it was loaded without cells.
@@ -287,49 +339,12 @@ class SavedModel(BaseModelClass):
         self._contract.warn_of_depth(x)
         return cells, x
 
-    def _contract_for(
-        self, cells: AnnData, *, warns: bool = True
-    ) -> tuple[DataContract, NDArray[np.bool_] | None]:
-        """The contract by which cells are embedded, and which features they have if not all."""
-        measured = self._contract.measured_in(cells)
-        if measured is None:
-            return self._contract, None
-        if warns:
-            doubts.warn_of_unmeasured(self._contract.selected_names, cells)
-        return self._contract.of_measured(measured), measured
-
     def _given(self, adata: AnnData | None) -> AnnData:
         """The cells that were passed, by default the model's own."""
         adata = self.adata if adata is None else adata
         if adata is None:
             raise ValueError("The model has no cells: pass adata=...")
         return adata
-
-
-def fitting_setup(adata: AnnData, setup: Mapping[str, str | None]) -> dict[str, str | None]:
-    """A setup of other cells, without what these lack or have in part only."""
-    checks: dict[str, Callable[[str | None], None]] = {
-        "layer": partial(data.check_layer, adata),
-        "labels_key": partial(data.check_column, adata, "labels_key"),
-        "batch_key": partial(data.check_column, adata, "batch_key"),
-        "neighbors_key": partial(data.check_graph, adata),
-    }
-
-    def fits(argument: str, key: str | None) -> bool:
-        try:
-            checks[argument](key)
-        except (KeyError, TypeError, ValueError):
-            return False
-        return True
-
-    return {argument: key if fits(argument, key) else None for argument, key in setup.items()}
-
-
-def _setup_of(cells: AnnData, contract: DataContract) -> dict[str, str | None]:
-    """The contract's setup, without what only training needs if the cells lack it."""
-    setup = {**fitting_setup(cells, contract.setup), "layer": contract.layer_of(cells)}
-    is_needed = contract.told_by == "labels_key"
-    return setup | {"labels_key": contract.setup["labels_key"]} if is_needed else setup
 
 
 def _named(batches: Sequence[str]) -> str:

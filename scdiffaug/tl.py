@@ -16,6 +16,7 @@ from scdiffaug.choosing import Depth, Keep, Target
 from scdiffaug.diffusion import Sampler
 from scdiffaug.embedding import by_key, put
 from scdiffaug.model import scDiffAug
+from scdiffaug.registration import registered_for_now
 
 logger = logging.getLogger("scdiffaug")
 
@@ -236,7 +237,7 @@ def _trained(
         yield model
         return
     check_cells("adata", adata)
-    with scDiffAug._registered_for_now(adata):
+    with registered_for_now(scDiffAug, adata):
         fresh = scDiffAug(adata, diffusion=diffusion)
         check(fresh)
         fresh.train()

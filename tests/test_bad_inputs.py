@@ -24,6 +24,7 @@ from refusals import (
 )
 
 from scdiffaug import metrics, pl, scDiffAug
+from scdiffaug.registration import manager_in
 
 
 def _make(bench: Bench, **options: Any) -> object:
@@ -241,5 +242,5 @@ def test_a_copy_that_is_set_up_leaves_its_original_usable(bench: Bench) -> None:
     copy = bench.adata.copy()
     scDiffAug.setup_anndata(copy)
     scDiffAug(bench.adata)
-    assert scDiffAug._manager_in(copy) is not scDiffAug._manager_in(bench.adata)
+    assert manager_in(scDiffAug, copy) is not manager_in(scDiffAug, bench.adata)
     np.testing.assert_array_equal(bench.model.get_latent_representation(), before)

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 import scdiffaug
 from scdiffaug import budget, scDiffAug
 from scdiffaug.cli import app
+from scdiffaug.registration import is_registered
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,7 @@ def test_copies_and_failures_are_let_go_too(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(ValueError, match="cells"):
         scdiffaug.tl.embed(adata[:5].copy())
     assert len(scDiffAug._setup_adata_manager_store) == n_before
-    assert scDiffAug._is_registered(adata)
+    assert is_registered(scDiffAug, adata)
 
 
 def test_a_copy_stays_set_up_like_its_original(monkeypatch: pytest.MonkeyPatch) -> None:
