@@ -1,14 +1,12 @@
 """Every way a download can fail, made to happen by a server on this machine."""
 
 import hashlib
-import json
 import os
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -291,11 +289,10 @@ def test_nothing_is_in_the_cache_while_bytes_arrive(server: Server, cache: Path)
 def test_killed_download_leaves_nothing_in_the_cache(server: Server, cache: Path) -> None:
     server.plan = [stall]
     code = (
-        "from scdiffaug import datasets as d; from scdiffaug.datasets import _resume as r;"
-        "r._CHUNK_BYTES = 512; from pathlib import Path; import sys;"
-        "d.fetch(d.registry(Path(sys.argv[1]))['set'], progress=False)"
+        "from scdiffaug.datasets import Entry, File, _resume, fetch; _resume._CHUNK_BYTES = 512;"
+        f"fetch({entry_at(server)!r}, progress=False)"
     )
-    with subprocess.Popen([sys.executable, "-c", code, write_registry(server, cache)]) as run:
+    with subprocess.Popen([sys.executable, "-c", code]) as run:
         part = cache / "partial" / "file.part"
         while run.poll() is None and not (part.exists() and part.stat().st_size >= HALF - 512):
             time.sleep(0.02)
@@ -305,15 +302,6 @@ def test_killed_download_leaves_nothing_in_the_cache(server: Server, cache: Path
     server.plan = [serve]
     assert fetch_quietly(entry_at(server)).read_bytes() == WHOLE
     assert server.asked[-1] is not None
-
-
-def write_registry(server: Server, folder: Path) -> Path:
-    folder.mkdir()
-    known = asdict(entry_at(server))
-    at = folder / "registry.yaml"
-    # JSON is YAML.
-    at.write_text(json.dumps({known.pop("name"): known}))
-    return at
 
 
 def test_damaged_file_in_the_cache_is_downloaded_again(server: Server) -> None:
