@@ -84,9 +84,7 @@ def read_layers(path: Path) -> tuple[list[str], dict[str, Any]]:
         return list(store["layers"]) if "layers" in store else [], made
 
 
-def read_block(
-    path: Path, rows: slice, *, layer: str | None, columns: Sequence[str] = ()
-) -> AnnData:
+def read_block(path: Path, rows: slice, *, layer: str | None, columns: Sequence[str]) -> AnnData:
     """Some rows of X or of a layer, with their names and these columns of obs.
 
     Raises

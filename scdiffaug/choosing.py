@@ -166,11 +166,11 @@ def warn_of_one(groups: Names) -> None:
 
 
 def group_names(
-    cells: AnnData, groupby: str | None, *, needed: Rows | None = None, argument: str = "adata"
+    cells: AnnData, groupby: str | None, *, needed: Rows, argument: str = "adata"
 ) -> Names | None:
     """Group of each cell, shape ``(n,)``; None if no column is named.
 
-    ``needed``: cells that must have one, by default all; of others that do not it is ``NO_GROUP``.
+    ``needed``: cells that must have one; of others that do not it is ``NO_GROUP``.
     ``argument``: what errors call the cells.
 
     Raises
@@ -183,8 +183,7 @@ def group_names(
     if groupby is None:
         return None
     data.check_key(cells, "groupby", groupby, of=argument)
-    obs = cells.obs if needed is None else cells.obs[[groupby]].iloc[needed]
-    data.check_no_missing(obs, "groupby", groupby, of=argument)
+    data.check_no_missing(cells.obs[[groupby]].iloc[needed], "groupby", groupby, of=argument)
     column = cells.obs[groupby]
     values = column.cat.categories if isinstance(column.dtype, pd.CategoricalDtype) else column
     if pd.api.types.is_float_dtype(values.dtype) and (values.dropna() % 1 != 0).any():

@@ -48,9 +48,9 @@ class EncoderInputs(nn.Module):
         *,
         n_components: int,
         n_batches: int,
+        n_query_batches: int,
         n_references: int,
         n_neighbors: int,
-        n_query_batches: int = 0,
     ) -> None:
         super().__init__()
         self.space = space
@@ -120,9 +120,7 @@ class EncoderInputs(nn.Module):
         """
         return self._corrected(self.axes(features), batches)
 
-    def around(
-        self, features: Tensor, batches: Tensor, *, rng: torch.Generator | None = None
-    ) -> Tensor:
+    def around(self, features: Tensor, batches: Tensor, *, rng: torch.Generator | None) -> Tensor:
         """Mean inputs of the cells' neighbours, shape ``(n, n_components)``.
 
         ``rng`` varies the weight of each neighbour, as in :class:`NeighborMean`.

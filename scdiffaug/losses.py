@@ -190,11 +190,13 @@ def simsiam(prediction: Tensor, target: Tensor) -> Tensor:
     return -F.cosine_similarity(prediction, target.detach()).mean()
 
 
-def moco(query: Tensor, key: Tensor, queue: Tensor, *, temperature: float = 0.1) -> Tensor:
+def moco(query: Tensor, key: Tensor, queue: Tensor) -> Tensor:
     r"""MoCo's InfoNCE against a queue of old keys (He et al. 2020, eq. 1), mean over queries.
 
     .. math:: -\log \frac{\exp(q \cdot k_+/\tau)}
               {\exp(q \cdot k_+/\tau) + \sum_i \exp(q \cdot k_i/\tau)}
+
+    with :math:`\tau = 0.1`, as in the authors' recipe for small images.
 
     Parameters
     ----------
@@ -202,11 +204,9 @@ def moco(query: Tensor, key: Tensor, queue: Tensor, *, temperature: float = 0.1)
         Cells, and their positives by the momentum network; rows of length 1, shape ``(n, k)``.
     queue
         Keys of earlier batches, rows of length 1, shape ``(m, k)``.
-    temperature
-        :math:`\tau`; 0.1 as in the authors' recipe for small images.
     """
     positive = (query * key).sum(1, keepdim=True)
-    logits = torch.cat([positive, query @ queue.T], dim=1) / temperature
+    logits = torch.cat([positive, query @ queue.T], dim=1) / 0.1
     return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long, device=query.device))
 
 

@@ -67,6 +67,7 @@ class DiffAugModule(BaseModuleClass):
         space: FeatureSpace,
         *,
         n_categories: int,
+        n_query_batches: int,
         n_components: int,
         n_references: int,
         n_neighbors: int,
@@ -75,7 +76,6 @@ class DiffAugModule(BaseModuleClass):
         objective: ObjectiveName,
         condition: Condition,
         diffusion: Diffusion,
-        n_query_batches: int = 0,
     ) -> None:
         super().__init__()
         self.space, self.condition_on = space, condition
@@ -85,9 +85,9 @@ class DiffAugModule(BaseModuleClass):
             space,
             n_components=n_components,
             n_batches=0 if condition == "labels" else n_categories,
+            n_query_batches=n_query_batches,
             n_references=n_references,
             n_neighbors=n_neighbors,
-            n_query_batches=n_query_batches,
         )
         self.encoder = SemanticEncoder(
             n_components, n_semantic=n_semantic, n_projection=n_projection

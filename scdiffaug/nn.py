@@ -23,8 +23,9 @@ _FIRST_LOG_DISPERSION, _LOG_DISPERSIONS = -2.0, (-8.0, 4.0)
 LOWEST_SCORE = -4.5
 # Log odds that no evidence outweighs; minus infinity could not be saved.
 NEVER = -1e6
-# Widths of the embedded noise level, and of the context made from it and the condition.
-_LEVEL_WIDTH, _CONTEXT_WIDTH = 64, 128
+# Widths of the generator's hidden layers, of the embedded noise level, and of the context made
+# from it and the condition.
+_WIDTHS, _LEVEL_WIDTH, _CONTEXT_WIDTH = (500, 80, 500), 64, 128
 # Least part of a component's squared loadings that a projection is divided by.
 _LEAST_LOADING = 0.05
 # Share of hidden units dropped in the count generator; see benchmarks/NOTES.md, 43 and 46.
@@ -134,13 +135,13 @@ class SemanticEncoder(nn.Module):
 
 
 class NoiseLevelEmbedding(nn.Module):
-    """Fourier features of a scalar noise level, shape ``(n,)`` to ``(n, width)``."""
+    """Fourier features of a scalar noise level, shape ``(n,)`` to ``(n, 64)``."""
 
     frequencies: Tensor
 
-    def __init__(self, width: int = _LEVEL_WIDTH) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("frequencies", torch.exp(torch.linspace(0.0, 5.0, width // 2)))
+        self.register_buffer("frequencies", torch.linspace(0.0, 5.0, _LEVEL_WIDTH // 2).exp())
 
     def forward(self, level: Tensor) -> Tensor:
         """Embed the noise level."""
@@ -160,8 +161,6 @@ class Generator(nn.Module):
         Number of features of a cell, in and out.
     n_condition
         Width of the condition.
-    widths
-        Widths of the hidden layers.
     dropout
         Share of hidden units dropped in each cell's own network.
     n_outputs
@@ -173,32 +172,31 @@ class Generator(nn.Module):
         n_features: int,
         *,
         n_condition: int = 80,
-        widths: Sequence[int] = (500, 80, 500),
         dropout: float = 0.0,
         n_outputs: int = 1,
     ) -> None:
         super().__init__()
-        self.widths, self.dropout = tuple(widths), dropout
+        self.dropout = dropout
         self.level = NoiseLevelEmbedding()
         self.context = nn.Sequential(
             nn.Linear(n_condition + _LEVEL_WIDTH, _CONTEXT_WIDTH), nn.GELU()
         )
-        inputs = [n_features, *widths[:-1]]
-        self.hidden = nn.ModuleList(nn.Linear(i, o) for i, o in zip(inputs, widths, strict=True))
-        self.norms = nn.ModuleList(nn.LayerNorm(o, elementwise_affine=False) for o in widths)
-        self.films = nn.ModuleList(nn.Linear(_CONTEXT_WIDTH, 2 * o) for o in widths)
-        self.out = nn.Linear(widths[-1], n_features * n_outputs)
+        pairs = pairwise([n_features, *_WIDTHS])
+        self.hidden = nn.ModuleList(nn.Linear(i, o) for i, o in pairs)
+        self.norms = nn.ModuleList(nn.LayerNorm(o, elementwise_affine=False) for o in _WIDTHS)
+        self.films = nn.ModuleList(nn.Linear(_CONTEXT_WIDTH, 2 * o) for o in _WIDTHS)
+        self.out = nn.Linear(_WIDTHS[-1], n_features * n_outputs)
         # Rare features see too few gradients to unlearn random weights.
         nn.init.zeros_(self.out.weight)
 
     def draw_units(self, n_cells: int, *, rng: torch.Generator) -> Tensor:
-        """Weight of each hidden unit in a cell's network, shape ``(n, sum of widths)``.
+        """Weight of each hidden unit in a cell's network, shape ``(n, 1080)``.
 
         This is a dropout mask, drawn once per cell and kept in all its steps. It is like drawing
         one of the networks that fit the data (Gal & Ghahramani 2016): the errors of a single
         network would be shared by all new cells.
         """
-        draws = torch.rand(n_cells, sum(self.widths), generator=rng, device=rng.device)
+        draws = torch.rand(n_cells, sum(_WIDTHS), generator=rng, device=rng.device)
         present = (draws >= self.dropout).to(_computing_dtype(rng.device.type))
         return present.div_(1 - self.dropout)
 
@@ -219,7 +217,7 @@ class Generator(nn.Module):
             As :meth:`draw_units` gives them, in training as in sampling.
         """
         context = self.context(torch.cat([self.level(level), condition], dim=1))
-        counts = [1.0] * len(self.widths) if units is None else units.split(self.widths, dim=1)
+        counts = [1.0] * len(_WIDTHS) if units is None else units.split(_WIDTHS, dim=1)
         hidden = x
         for linear, norm, film, count in zip(
             self.hidden, self.norms, self.films, counts, strict=True

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from scdiffaug import _results
 
+_RESAMPLES = 10_000
+
 
 def of_metric(results: pd.DataFrame, metric: str, *, representation: str = "2d") -> pd.DataFrame:
     """Rows of one metric and one representation."""
@@ -52,8 +54,6 @@ def bootstrap_margin(
     ours: str,
     best_peer: pd.Series,
     representation: str = "2d",
-    n_resamples: int = 10_000,
-    seed: int = 0,
 ) -> tuple[float, float]:
     """95% interval of the mean margin, by a bootstrap over datasets and, within these, seeds.
 
@@ -73,27 +73,23 @@ def bootstrap_margin(
         Best peer of each dataset, indexed by dataset.
     representation
         Embedding to compare.
-    n_resamples, seed
-        Number of resamples and their seed.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     chosen = of_metric(results, metric, representation=representation)
     by_run = chosen.set_index(["dataset", "method"])["value"]
     if len(by_run.loc[[(dataset, ours) for dataset in best_peer.index]]) < 2:
         return float("nan"), float("nan")
     per_dataset = np.stack(
         [
-            _resampled_mean(by_run.loc[[(dataset, ours)]], n_resamples, rng)
-            - _resampled_mean(by_run.loc[[(dataset, peer)]], n_resamples, rng)
+            _resampled_mean(by_run.loc[[(dataset, ours)]], rng)
+            - _resampled_mean(by_run.loc[[(dataset, peer)]], rng)
             for dataset, peer in best_peer.items()
         ]
     )
     return _interval(100 * per_dataset, rng)
 
 
-def paired_interval(
-    differences: pd.Series, *, n_resamples: int = 10_000, seed: int = 0
-) -> tuple[float, float]:
+def paired_interval(differences: pd.Series) -> tuple[float, float]:
     """95% interval of the mean over datasets of paired differences; NaN for a single one.
 
     Parameters
@@ -101,14 +97,12 @@ def paired_interval(
     differences
         One for each dataset and seed, with ``dataset`` as a level of the index. Datasets are
         resampled and, within these, seeds.
-    n_resamples, seed
-        Number of resamples and their seed.
     """
     if len(differences) < 2:
         return float("nan"), float("nan")
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     per_dataset = np.stack(
-        [_resampled_mean(own, n_resamples, rng) for _, own in differences.groupby(level="dataset")]
+        [_resampled_mean(own, rng) for _, own in differences.groupby(level="dataset")]
     )
     return _interval(per_dataset, rng)
 
@@ -123,8 +117,6 @@ def _interval(
     return float(low), float(high)
 
 
-def _resampled_mean(
-    values: pd.Series, n_resamples: int, rng: np.random.Generator
-) -> NDArray[np.floating[Any]]:
-    seeds = rng.integers(len(values), size=(len(values), n_resamples))
+def _resampled_mean(values: pd.Series, rng: np.random.Generator) -> NDArray[np.floating[Any]]:
+    seeds = rng.integers(len(values), size=(len(values), _RESAMPLES))
     return values.to_numpy()[seeds].mean(0)

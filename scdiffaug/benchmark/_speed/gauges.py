@@ -62,12 +62,12 @@ class Size:
     accelerator: Accelerator = "cpu"
 
 
-def simulated_counts(size: Size, *, seed: int = 0) -> sparse.csr_matrix:
+def simulated_counts(size: Size) -> sparse.csr_matrix:
     """Poisson counts of eight types of cells, shape ``(cells, features)``.
 
     Genes differ by orders of magnitude, as real ones do. The depth is chosen to give the density.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     profiles = rng.lognormal(0, 2, size.features) * rng.lognormal(
         0, 0.7, (_N_TYPES, size.features)
     )
