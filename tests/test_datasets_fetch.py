@@ -13,9 +13,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from scdiffaug._cache import cache_folder
 from scdiffaug.benchmark import environments
 from scdiffaug.datasets import Entry, File, _resume, fetch, path
+from scdiffaug.datasets._fetch import cache_folder
 
 WHOLE = bytes(range(256)) * 40
 SHA256 = hashlib.sha256(WHOLE).hexdigest()

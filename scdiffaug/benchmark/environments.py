@@ -8,7 +8,7 @@ import venv
 from collections.abc import Mapping
 from pathlib import Path
 
-from scdiffaug import _cache
+from scdiffaug.datasets import _fetch
 from scdiffaug.storage import written_aside
 
 # ivis pins an old TensorFlow: it is installed without its pins, beside what it imports.
@@ -24,7 +24,7 @@ NAMES = tuple(_REQUIREMENTS)
 
 def cache_folder(chosen: str | Path | None = None) -> Path:
     """Folder in which prepared inputs, runs and environments are remembered."""
-    return _cache.cache_folder() / "benchmark" if chosen is None else Path(chosen)
+    return _fetch.cache_folder() / "benchmark" if chosen is None else Path(chosen)
 
 
 def requirements(name: str) -> str:

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
-from scdiffaug._cache import cache_folder
 from scdiffaug._checks import check_name
 from scdiffaug.datasets._registry import Entry, File, registry
 
@@ -124,6 +123,15 @@ def whereabouts(entry: Entry) -> str:
     if not absent:
         return "here"
     return "by hand" if any(file.url is None for file in absent) else "download"
+
+
+def cache_folder() -> Path:
+    """``SCDIFFAUG_CACHE_DIR``, by default the user's cache folder; benchmarks use it too."""
+    # Imported here, as it takes longer than all of `scdiffaug --help`.
+    import pooch
+
+    named = os.environ.get("SCDIFFAUG_CACHE_DIR")
+    return Path(named).expanduser() if named else Path(pooch.os_cache("scdiffaug"))
 
 
 def resolve(dataset: str | Entry) -> Entry:

@@ -29,6 +29,7 @@ from scdiffaug.features import FeatureSpace
 from scdiffaug.matrices import depths
 from scdiffaug.metrics._inputs import Values
 from scdiffaug.metrics._spaces import dense, pca_of
+from scdiffaug.neighbors import nearest
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -85,7 +86,8 @@ class Task:
 def _nearest_known(task: Task, draw: Draw, *, k: int) -> Rows:
     """Positions in ``draw.known`` of the known cells nearest to each source, in 50 PCs."""
     known, sources = task.seen[draw.known], task.seen[draw.sources]
-    return peers.nearest(*pca_of(known, (known, sources), n_pcs=50, seed=task.seed), k=k)
+    reference, points = pca_of(known, (known, sources), n_pcs=50, seed=task.seed)
+    return nearest(reference, points, min(k, len(reference)))[1]
 
 
 def _partners(task: Task, draw: Draw, *, rng: np.random.Generator) -> Rows:
@@ -191,7 +193,7 @@ def scdiffaug(task: Task, variants: Variants) -> Made:
             for method, variant in variants.items():
                 if "smoothed" in variant:
                     y_known, y = (model.get_latent_representation(x) for x in (cells, sources))
-                    found = peers.nearest(y_known, y, k=variant["smoothed"])
+                    found = nearest(y_known, y, min(variant["smoothed"], len(y_known)))[1]
                     yield method, name, _smoothed(task, draw, found)
                 elif "keep" not in variant:
                     yield method, name, model.augment(sources, seed=task.seed, **variant).X

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from sklearn.neighbors import NearestNeighbors
 
 from scdiffaug.features import FeatureSpace
 from scdiffaug.matrices import depths
@@ -119,8 +118,3 @@ def smoothed_poisson(
     made.data = rng.poisson(made.data).astype(np.float32)
     made.eliminate_zeros()
     return made.astype(np.float32)
-
-
-def nearest(points: Values, of: Values, *, k: int) -> Rows:
-    """The ``k`` nearest rows of ``points`` to each row of ``of``, shape ``(m, k)``."""
-    return NearestNeighbors(n_neighbors=min(k, points.shape[0])).fit(points).kneighbors(of)[1]
