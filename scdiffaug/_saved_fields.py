@@ -83,12 +83,13 @@ def _check_contract(contract: Any) -> None:
     for name, value in contract["setup"].items():
         if not isinstance(value, str | None):
             raise TypeError(f"setup.{name}={value!r} must be a name or null")
-    _check_fields("space", contract["space"], ("kind", "cofactor", "scale"))
+    _check_fields("space", contract["space"], ("kind", "cofactor", "scale", "is_binary"))
     check_choice("space.kind", contract["space"]["kind"], get_args(Kind))
     if contract["space"]["scale"] is not None:
         check_choice("space.scale", contract["space"]["scale"], get_args(LogScale))
     if contract["space"]["cofactor"] is not None:
         check_number("space.cofactor", contract["space"]["cofactor"], above=0)
+    check_flag("space.is_binary", contract["space"]["is_binary"])
     if contract["told_by"] is not None:
         check_choice("told_by", contract["told_by"], get_args(Told))
     for name in ("var_names", "category_names", "query_batches"):

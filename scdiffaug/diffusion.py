@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Literal, Protocol
 
 import torch
@@ -18,6 +19,8 @@ from scdiffaug import losses, samplers
 
 Network = Callable[[Tensor, Tensor, Tensor], Tensor]
 CountNetwork = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+# Logarithm of a rate at which nothing falls, above the smallest number of half precision.
+_NEVER = -3e4
 AnyNetwork = Callable[[Tensor, Tensor, Tensor], Any]
 Sampler = Literal["thicken", "dpmpp_2m", "ddim", "ddpm"]
 
@@ -135,6 +138,7 @@ class GaussianDiffusion:
         return self.sigma_min * (self.sigma_max / self.sigma_min) ** strength
 
 
+@dataclass(frozen=True)
 class CountThinning:
     """Binomial thinning of counts, and its reverse (Chen & Zhou 2023, "Learning to Jump").
 
@@ -143,7 +147,14 @@ class CountThinning:
     counts vary more than Poisson: its rate is the profile times a gamma-distributed factor, which
     the kept reads help to infer. The reverse adds reads drawn from both, step by step, so that
     the network still sees a thinned cell; zeros, integers and depth hold by construction.
+
+    Parameters
+    ----------
+    is_binary
+        Whether no feature has more than one read, as of peaks that are open or not.
     """
+
+    is_binary: bool = False
 
     samplers: ClassVar[tuple[Sampler, ...]] = ("thicken",)
     # New cells are nearly as good from 4 steps on (benchmarks/NOTES.md, 48).
@@ -160,6 +171,9 @@ class CountThinning:
         """
         share = _shares_met(len(x), rng)
         row, column, whole = _reads(x)
+        if self.is_binary:
+            # Mixtures of two cells have a feature of both twice.
+            whole = whole.clamp_max(1)
         none = torch.zeros_like(share)
         depth = none.index_add(0, row, whole)
         kept = _binomial(whole, share[row], rng)
@@ -167,6 +181,9 @@ class CountThinning:
         thinned[row, column] = kept
         logits, dispersion = network(thinned, depth, condition)
         logits = expected_log_rates(logits, dispersion, thinned)
+        if self.is_binary:
+            # No missing read is of a feature that has one; infinity times none is not a number.
+            logits = logits.masked_fill(thinned > 0, _NEVER)
         return losses.missing_reads_nll(logits, (row, column, whole - kept))
 
     def sample(
@@ -194,7 +211,8 @@ class CountThinning:
             n_wanted = (share * depth).round()
             logits, dispersion = network(x, depth, condition)
             rates = draw_rates(logits, dispersion, x, rng=rng)
-            place = draw_reads(rates, n_wanted - n_kept, rng)
+            draw = partial(draw_closed, kept=x) if self.is_binary else draw_reads
+            place = draw(rates, n_wanted - n_kept, rng)
             x.put_(place, x.new_ones(()).expand(len(place)), accumulate=True)
             n_kept = n_wanted
         return x
@@ -340,6 +358,31 @@ def draw_reads(rates: Tensor, n_reads: Tensor, rng: torch.Generator) -> Tensor:
     edges = cdf.double().mul_(((end - start) / cdf[:, -1])[:, None]).add_(start[:, None])
     place = torch.searchsorted(edges.flatten(), draws, right=True)
     return place.clamp_(row * d, row * d + d - 1)
+
+
+def draw_closed(rates: Tensor, n_reads: Tensor, rng: torch.Generator, *, kept: Tensor) -> Tensor:
+    """Draw features that have no read yet, each once (Efraimidis & Spirakis 2006).
+
+    Parameters
+    ----------
+    rates
+        Rate of each feature, not normalised, shape ``(n, d)``.
+    n_reads
+        Whole number of features to draw per row, shape ``(n,)``; all if no more are left.
+    kept
+        Reads that there are, shape ``(n, d)``.
+
+    Returns
+    -------
+    Place of each read in the flattened matrix, shape ``(k,)``, in the order of rows.
+    """
+    times = torch.empty_like(rates).exponential_(generator=rng).div_(rates)
+    times.masked_fill_(kept > 0, torch.inf)
+    most = min(int(n_reads.max()), rates.shape[1])
+    first, column = times.topk(most, dim=1, largest=False)
+    rank = torch.arange(column.shape[1], device=rates.device)
+    row, rank = ((rank < n_reads[:, None]) & first.isfinite()).nonzero(as_tuple=True)
+    return row * rates.shape[1] + column[row, rank]
 
 
 def _in_order(row: Tensor, n_draws: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:

@@ -54,11 +54,14 @@ class FeatureSpace:
         Divides raw intensities before arcsinh; ``None`` leaves the values alone.
     scale
         Scale on which the AnnData holds normalised counts in place of counts, if it does.
+    is_binary
+        Whether counts are 0 or 1, as of peaks that are open or not.
     """
 
     kind: Kind
     cofactor: float | None = None
     scale: normalized.LogScale | None = None
+    is_binary: bool = False
 
     @classmethod
     def decide(
@@ -78,14 +81,20 @@ class FeatureSpace:
         may_be_counts = requested in ("auto", "counts", "peaks") and _guess(found) == "log"
         if may_be_counts and (scale := normalized.find_scale(x)) is not None:
             some = normalized.recover_counts(x[row_blocks(x)[0]], scale)
-            return replace(cls.decide(some, requested, names=names), scale=scale)
+            decided = cls.decide(some, requested, names=names)
+            # Some cells do not say what the others hold.
+            return replace(decided, scale=scale, is_binary=False)
         if requested == "auto":
             requested = _guess(found)
             if requested == "counts" and _are_peaks(x, names):
                 requested = "peaks"
         _check_fits(requested, found)
         is_intensity = requested == "raw" and _are_intensities(x, found)
-        return cls(requested, _ARCSINH_COFACTOR if is_intensity else None)  # type: ignore[arg-type]
+        return cls(
+            requested,  # type: ignore[arg-type]
+            cofactor=_ARCSINH_COFACTOR if is_intensity else None,
+            is_binary=requested in ("counts", "peaks") and found.highest == 1,
+        )
 
     @property
     def description(self) -> str:

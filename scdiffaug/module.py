@@ -33,11 +33,6 @@ Tensors = dict[str, Tensor]
 # The encoder sees reads per 10,000; to draw all of deep cells would take gigabytes and minutes.
 _MOST_READS_OF_A_VIEW = 10_000
 
-_PROCESSES: dict[str, Callable[[], diffusion.ForwardProcess]] = {
-    "counts": diffusion.CountThinning,
-    "gaussian": diffusion.GaussianDiffusion,
-}
-
 
 class DiffAugModule(BaseModuleClass):
     """Semantic encoder and conditional generator (Zang et al. 2023, algorithm 1).
@@ -93,7 +88,7 @@ class DiffAugModule(BaseModuleClass):
             n_components, n_semantic=n_semantic, n_projection=n_projection
         )
         self.objective = OBJECTIVES[objective](self.encoder)
-        self.process = _PROCESSES[diffusion]() if diffusion != "none" else None
+        self.process = _process(diffusion, space)
         self.categories: nn.Embedding | None = None
         if self.process is not None:
             network = CountGenerator if self.makes_counts else ValueGenerator
@@ -364,3 +359,9 @@ class DiffAugModule(BaseModuleClass):
         # A cell of few reads would lose all of them to rounding.
         largest = nn.functional.one_hot(expected.argmax(1), x.shape[1])
         return torch.where(counts.sum(1, keepdim=True) > 0, counts, largest.to(counts.dtype))
+
+
+def _process(kind: Diffusion, space: FeatureSpace) -> diffusion.ForwardProcess | None:
+    if kind == "counts":
+        return diffusion.CountThinning(is_binary=space.is_binary)
+    return diffusion.GaussianDiffusion() if kind == "gaussian" else None

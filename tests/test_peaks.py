@@ -130,6 +130,16 @@ def test_a_model_of_peaks_embeds_and_makes_counts(peaks: AnnData, tmp_path: Path
     np.testing.assert_array_equal(model.get_latent_representation(more), y)
 
 
+@pytest.mark.parametrize("strength", [0.4, 1.0])
+def test_peaks_that_are_open_or_not_make_peaks_that_are(peaks: AnnData, strength: float) -> None:
+    peaks.X = (peaks.X > 0).astype(np.float32)
+    model = scDiffAug(peaks, n_semantic=8)
+    model.train(4, batch_size=64, alpha=1.0, enable_progress_bar=False)
+    new = model.augment(strength=strength)
+    assert set(new.X.data) == {1.0}
+    np.testing.assert_array_equal(new.X.sum(1), peaks.X.sum(1))
+
+
 def test_peers_start_from_thirty_components_of_tf_idf(peaks: AnnData, tmp_path: Path) -> None:
     dataset = prepare_cells(peaks, "peaks", label_key="cell_type", cache=tmp_path)
     ours = np.load(dataset.folder / "pca_standardised.npy")

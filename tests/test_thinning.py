@@ -13,6 +13,7 @@ from scdiffaug.diffusion import (
     CountNetwork,
     CountThinning,
     Network,
+    draw_closed,
     draw_rates,
     draw_reads,
     expected_log_rates,
@@ -362,6 +363,59 @@ def test_count_loss_does_not_depend_on_reads_that_are_not_there() -> None:
     even = loss(lambda kept, *_: torch.zeros_like(kept))
     assert even == pytest.approx(math.log(3))
     assert loss(lambda kept, *_: torch.zeros_like(kept) + offset) == pytest.approx(even)
+
+
+# Binary cells: features that have a read or none.
+
+
+def test_closed_features_are_drawn_once_and_by_their_rates(rng: torch.Generator) -> None:
+    rates = torch.tensor([0.1, 0.2, 0.3, 0.4]).repeat(20_000, 1)
+    kept = torch.zeros_like(rates)
+    kept[:, 3] = 1
+    first = draw_closed(rates, torch.ones(20_000), rng, kept=kept) % 4
+    assert chi_square_p(first.bincount(minlength=4)[:3], rates[0, :3]) > 1e-3
+    # Those that have a read are never drawn, so that no more than three can be.
+    n_reads = torch.tensor([0, 2, 3, 9]).repeat(5_000)
+    drawn = draw_closed(rates, n_reads, rng, kept=kept).bincount(minlength=80_000).view(-1, 4)
+    assert drawn.max() == 1
+    assert not drawn[:, 3].any()
+    assert torch.equal(drawn.sum(1), n_reads.clamp_max(3))
+
+
+def test_binary_cells_make_binary_cells(rng: torch.Generator) -> None:
+    source = (torch.rand(30, 9, generator=rng) < 0.4).float()
+    weights = torch.randn(9, 9, generator=rng)
+    for strength in (0.3, 1.0):
+        made = CountThinning(is_binary=True).sample(
+            burstless(lambda kept, *_: kept @ weights),
+            source,
+            torch.zeros(30, 1),
+            strength=strength,
+            n_steps=4,
+            sampler="thicken",
+            rng=rng,
+        )
+        assert set(made.unique().tolist()) == {0.0, 1.0}
+        assert torch.equal(made.sum(1), source.sum(1))
+        assert not torch.equal(made, source)
+
+
+def test_binary_loss_is_of_the_features_that_have_no_read_yet() -> None:
+    # A mixture has some features of both of its cells.
+    x = torch.full((400, 4), 2.0)
+    even = burstless(lambda kept, *_: torch.zeros_like(kept))
+    found = CountThinning(is_binary=True).loss(even, x, torch.zeros(400, 1), rng=seeded(1))
+    n_kept: list[Tensor] = []
+
+    def watched(kept: Tensor, depth: Tensor, _: Tensor) -> Tensor:
+        assert torch.equal(depth, torch.full((400,), 4.0))
+        n_kept.append(kept.sum(1))
+        return torch.zeros_like(kept)
+
+    CountThinning(is_binary=True).loss(burstless(watched), x, torch.zeros(400, 1), rng=seeded(1))
+    n_missing = 4 - n_kept[0]
+    expected = n_missing[n_missing > 0].log().mean()
+    torch.testing.assert_close(found, expected)
 
 
 # Bursts: genes whose reads are negative binomial about a profile.
