@@ -15,6 +15,12 @@ import numpy as np
 _LARGEST_SEED = 2**32 - 1
 
 
+def shown(value: object) -> str:
+    """A value in a message; of an array its shape, as it may hold thousands of numbers."""
+    shape = getattr(value, "shape", None)
+    return f"<{type(value).__name__} of shape {shape}>" if shape else repr(value)
+
+
 def as_whole(value: Any) -> Any:
     """1e4, as people write 10,000, as a whole number; all else as it is."""
     is_whole = isinstance(value, float | np.floating) and value.is_integer()
@@ -34,7 +40,7 @@ def check_whole(name: str, value: object, *, at_least: int = 1, at_most: int | N
     allowed = f"at least {at_least}" + ("" if at_most is None else f" and at most {at_most}")
     if not isinstance(value, Integral) or isinstance(value, bool):
         raise TypeError(
-            f"{name}={value!r} must be a whole number, {allowed}; it is of type "
+            f"{name}={shown(value)} must be a whole number, {allowed}; it is of type "
             f"{type(value).__name__}."
         )
     number = int(value)
@@ -65,7 +71,8 @@ def check_number(
     allowed = " and ".join(f"{word} {bound}" for word, bound in given.items())
     if not isinstance(value, Real) or isinstance(value, bool):
         raise TypeError(
-            f"{name}={value!r} must be a number, {allowed}; it is of type {type(value).__name__}."
+            f"{name}={shown(value)} must be a number, {allowed}; it is of type "
+            f"{type(value).__name__}."
         )
     number = float(value)
     if not math.isfinite(number):
@@ -86,13 +93,15 @@ def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
     """Check one of a few names; ValueError if it is none of them."""
     if not is_one_of(value, choices):
         *first, last = map(repr, choices)
-        raise ValueError(f"{name}={value!r} is unknown: use {', '.join(first)} or {last}.")
+        raise ValueError(f"{name}={shown(value)} is unknown: use {', '.join(first)} or {last}.")
 
 
-def check_name(argument: str, name: object) -> None:
-    """Check a name; TypeError if it is not a string, ValueError if it is empty."""
+def check_name(argument: str, name: object, *, advice: str = "") -> None:
+    """Check a name; TypeError, with the advice, if it is not a string, ValueError if empty."""
     if not isinstance(name, str):
-        raise TypeError(f"{argument}={name!r} must be one name, a str, not {type(name).__name__}.")
+        raise TypeError(
+            f"{argument}={shown(name)} must be one name, a str, not {type(name).__name__}{advice}."
+        )
     if not name:
         raise ValueError(f"{argument} is empty: pass a name.")
 
@@ -107,7 +116,7 @@ def check_key_added(key: object) -> None:
 def check_flag(name: str, value: object) -> None:
     """Check a truth value; TypeError if it is something else."""
     if not isinstance(value, bool):
-        raise TypeError(f"{name}={value!r} must be True or False.")
+        raise TypeError(f"{name}={shown(value)} must be True or False.")
 
 
 def check_seed(value: object) -> int:
@@ -119,7 +128,7 @@ def check_path(name: str, value: object) -> None:
     """Check a path; TypeError if it is not one, ValueError if it is empty."""
     if not isinstance(value, str | os.PathLike):
         raise TypeError(
-            f"{name}={value!r} must be a path, a str or a Path; it is of type "
+            f"{name}={shown(value)} must be a path, a str or a Path; it is of type "
             f"{type(value).__name__}."
         )
     if not os.fspath(value):

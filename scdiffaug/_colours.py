@@ -121,7 +121,7 @@ def colouring(
     """
     if field is None:
         return Categories(None, {})
-    check_name("color", field)
+    check_name("color", field, advice="; sc.pl.embedding draws several")
     values = read_values(adata, field)
     if isinstance(values.dtype, pd.CategoricalDtype):
         stored = adata.uns.get(f"{field}_colors")

@@ -159,7 +159,7 @@ RULES = {
         "copies. Raise strength where it is below 1, and do not share them in place of private "
         "data.",
         above="New cells lie farther from the source cells than real cells do: they are off the "
-        "data. Lower strength, or reject some with keep='consistent'.",
+        "data. Lower strength or, where that was not done, use keep='consistent'.",
         excess=_times_apart,
         limits=(math.log(1.2), math.log(1.6)),
     ),
@@ -212,8 +212,8 @@ RULES = {
         "than half of the real cells of are left out.",
         good="New cells stay in their group as real cells do.",
         below="New cells leave their group more often than real cells are found outside it: "
-        "the labels they carry are partly wrong. Use keep='consistent' with groupby, or a lower "
-        "strength.",
+        "the labels they carry are partly wrong. Lower strength or, where that was not done, use "
+        "keep='consistent' with groupby.",
         above="",
         excess=_below,
         limits=(0.05, 0.15),

@@ -355,11 +355,17 @@ def both_ends(
         If there is no such cell or group; the message names the argument.
     TypeError
         If it is neither a name nor a position.
+    ValueError
+        If both are one cell.
     """
-    return (
-        _end_rows(cells, start, groups=groups, argument="start"),
-        _end_rows(cells, end, groups=groups, argument="end"),
-    )
+    begins = _end_rows(cells, start, groups=groups, argument="start")
+    ends = _end_rows(cells, end, groups=groups, argument="end")
+    if len(begins) == 1 and np.array_equal(begins, ends):
+        raise ValueError(
+            f"start={start!r} and end={end!r} are one cell, {cells.obs_names[begins[0]]!r}: pass "
+            "two."
+        )
+    return begins, ends
 
 
 def _end_rows(cells: AnnData, end: str | int, *, groups: Names | None, argument: str) -> Rows:

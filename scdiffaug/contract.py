@@ -273,10 +273,8 @@ class DataContract:
         elif not len(named := cells.obs[key][unknown].dropna()):
             of = "no known batch, as that column has no value for them"
         else:
-            known = self.category_names[0]
-            of = (
-                f"batches that training did not see, e.g. {named.iloc[0]!r} where it saw {known!r}"
-            )
+            known, found = self.category_names[0], data.group_name(named.iloc[0])
+            of = f"batches that training did not see, e.g. {found!r} where it saw {known!r}"
             advice = "; scDiffAug.load_query_data(adata, model) maps such cells"
         logger.warning(
             "%d of %d cells are of %s (batch_key=%r): they are embedded without correction%s.",

@@ -330,7 +330,9 @@ def source_obs(obs: pd.DataFrame, made: pd.DataFrame) -> pd.DataFrame:
     # As for a subset of cells: scanpy fails on groups without cells.
     if anndata.settings.remove_unused_categories:
         for name in sources.select_dtypes("category"):
-            sources[name] = sources[name].cat.remove_unused_categories()
+            # Without one of them, ordered ones would lose their order beside the real cells'.
+            if not sources[name].cat.ordered:
+                sources[name] = sources[name].cat.remove_unused_categories()
     return sources.assign(**{name: made[name] for name in MADE})
 
 

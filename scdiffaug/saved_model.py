@@ -111,6 +111,9 @@ class SavedModel(BaseModelClass):
             neighbors_key=neighbors_key,
         )
 
+    def __repr__(self) -> str:
+        return self.summary_string
+
     @property
     def adata(self) -> AnnData | None:
         """Cells attached to the model; others can be assigned, features in any order."""
@@ -305,8 +308,7 @@ class SavedModel(BaseModelClass):
 
     def _attach(self, adata: AnnData | None, contract: DataContract) -> None:
         if adata is None:
-            registry = {"setup_args": dict(contract.setup), "field_registries": {}}
-            super().__init__(registry=registry)
+            super().__init__(registry={"setup_args": dict(contract.setup), "field_registries": {}})
             return
         super().__init__(registration.registered_by(type(self), adata, contract))
 

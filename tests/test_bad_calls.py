@@ -234,10 +234,40 @@ CASES: list[Case] = [
     ),
     ("an empty key", lambda b: tl.embed(b.adata, b.model, key_added=""), V, "key_added is empty"),
     (
+        "a size for each cell",
+        lambda b: pl.embedding(AnnData(obsm={"z": b.z}), basis="z", size=np.ones(60)),
+        T,
+        r"size=<ndarray of shape \(60,\)> must be a number, above 0",
+    ),
+    (
+        "an interpolation within a cell",
+        lambda b: b.model.interpolate(start="AAAGCCTGGCTAAC-1", end=0),
+        V,
+        "start='AAAGCCTGGCTAAC-1' and end=0 are one cell, 'AAAGCCTGGCTAAC-1': pass two",
+    ),
+    (
+        "mixing of cells that are all alike",
+        lambda _: metrics.mixing(np.zeros((40, 3)), np.zeros((40, 3)), n_pcs=None),
+        V,
+        "Most cells equal 30 others, so mixing has no nearest ones",
+    ),
+    (
+        "types that are spelt in another way",
+        lambda b: metrics.type_kept(b.z, b.labels, b.z, expected=np.repeat("A", 60)),
+        V,
+        "expected has no label that labels has: found 'A', and '[ab]' there",
+    ),
+    (
+        "query labels that are spelt in another way",
+        lambda b: metrics.query_scores(b.z, b.labels, query=b.z, query_labels=np.repeat("A", 60)),
+        V,
+        "query_labels has no label that labels has: found 'A'",
+    ),
+    (
         "colours by several columns",
         lambda b: pl.embedding(AnnData(obsm={"z": b.z}), color=["half", "holes"], basis="z"),
         T,
-        r"color=\['half', 'holes'\] must be one name",
+        r"color=\['half', 'holes'\] must be one name, .*; sc.pl.embedding draws several",
     ),
     (
         "colours of new cells by several columns",

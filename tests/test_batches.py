@@ -207,6 +207,10 @@ def test_cells_of_no_known_batch_are_embedded_as_they_are(
     assert not np.allclose(found[~is_known], y[~is_known], atol=0.1)
     assert "load_query_data(adata, model) maps such cells" in caplog.text
     caplog.clear()
+    cells.obs["batch"] = True
+    corrected.get_latent_representation(cells)
+    assert "e.g. 'True' where it saw 'a'" in caplog.text
+    caplog.clear()
     cells.obs["batch"] = None
     corrected.get_latent_representation(cells)
     assert "no known batch, as that column has no value for them" in caplog.text

@@ -65,6 +65,13 @@ def test_linear_svm_accuracy_sees_only_what_a_line_can_part(rng: np.random.Gener
     assert metrics.linear_svm_accuracy((ring**2).sum(1, keepdims=True), labels) == 1
 
 
+def test_linear_svm_accuracy_takes_sparse_embeddings(rng: np.random.Generator) -> None:
+    points, labels = rng.normal(size=(60, 3)), np.repeat(["a", "b"], 30)
+    assert metrics.linear_svm_accuracy(
+        sparse.csr_matrix(points), labels
+    ) == metrics.linear_svm_accuracy(points, labels)
+
+
 def test_linear_svm_accuracy_names_the_label_that_is_too_rare() -> None:
     labels = np.repeat(["B", "rare", "T"], [30, 9, 30])
     with pytest.raises(ValueError, match="label 'rare' has 9 cells"):

@@ -224,11 +224,11 @@ def test_fractions_are_refused_by_a_counts_model(trained: scDiffAug) -> None:
 def test_summary_and_setup_are_shown(
     trained: scDiffAug, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    repr(trained)
+    assert "765 features as counts" in f"{trained}"
+    assert "Trained" in repr(trained)
+    assert not capsys.readouterr().out
     trained.view_anndata_setup()
-    shown = capsys.readouterr().out
-    assert "765 features as counts" in shown
-    assert "Trained" in shown
+    assert "scDiffAug" in capsys.readouterr().out
 
 
 def test_tools_write_and_train(pbmc: AnnData, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -109,6 +109,17 @@ def test_groups_without_new_cells_are_no_categories(pbmc: AnnData, tmp_path: Pat
     assert len(pbmc.obs["cell_type"].cat.categories) == len(names)
 
 
+def test_ordered_groups_keep_their_order_beside_the_real_cells(pbmc: AnnData) -> None:
+    stages = ["early", "middle", "late"]
+    pbmc.obs["stage"] = pd.Categorical(np.resize(stages, 700), stages, ordered=True)
+    model = scDiffAug(pbmc)
+    model.train(max_epochs=1, enable_progress_bar=False)
+    new = model.augment(groupby="stage", target={"early": 300}, steps=1)
+    together = ad.concat([pbmc, new])
+    assert list(together.obs["stage"].cat.categories) == stages
+    assert together.obs["stage"].cat.ordered
+
+
 def test_new_cells_of_new_cells_are_written_too(pbmc: AnnData, tmp_path: Path) -> None:
     """Their sources' names are text here, and categories in the file."""
     model = scDiffAug(pbmc)

@@ -59,6 +59,17 @@ def checked_labels(
     return found
 
 
+def require_common_labels(
+    some: NDArray[Any], known: NDArray[Any], *, what: tuple[str, str]
+) -> None:
+    """Raise if none of the labels is known, as they are then spelt in another way."""
+    if len(some) and len(known) and not np.isin(some, known).any():
+        raise ValueError(
+            f"{what[0]} has no label that {what[1]} has: found {str(some[0])!r}, and "
+            f"{str(known[0])!r} there; spell them alike."
+        )
+
+
 def require_same_cells(points: Values, embedding: Values) -> None:
     """Raise unless both have the same number of rows."""
     require_matrix(points, "points")

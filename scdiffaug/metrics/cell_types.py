@@ -20,6 +20,7 @@ from scdiffaug.metrics._inputs import (
     checked_labels,
     label_array,
     require_cells,
+    require_common_labels,
     require_same_features,
 )
 from scdiffaug.metrics._spaces import dense
@@ -65,6 +66,7 @@ def type_kept(
     1.0
     """
     wanted = _expected(expected, made, labels)
+    require_common_labels(wanted, label_array(labels), what=("expected", "labels"))
     classifier = _classifier(judge, n_neighbors)
     return float((_judged(real, labels, made, classifier=classifier, seed=seed) == wanted).mean())
 

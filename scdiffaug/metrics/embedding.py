@@ -28,6 +28,7 @@ from scdiffaug.metrics._inputs import (
     require_cells,
     require_cells_per_label,
 )
+from scdiffaug.metrics._spaces import dense
 from scdiffaug.metrics.structure import continuity, random_triplet_accuracy, trustworthiness
 
 
@@ -75,6 +76,8 @@ def linear_svm_accuracy(
     if max_cells is not None:
         rows = _scored_rows(names, max_cells, n_folds=n_folds, seed=seed)
         embedding, names = embedding[rows], names[rows]
+    # The classifier centres each dimension.
+    embedding = dense(embedding)
     folds = StratifiedKFold(n_folds, shuffle=True, random_state=seed)
     return float(cross_val_score(linear_svm(), embedding, names, cv=folds).mean())
 

@@ -251,7 +251,12 @@ def mixing(
     n_each = min(real.shape[0], made.shape[0])
     points = _drawn_points(real, made, n_pcs=n_pcs, max_cells=n_each, seed=seed)
     search = NearestNeighbors(n_neighbors=n_neighbors).fit(one_above_other(*points))
-    share_made = (search.kneighbors(return_distance=False) >= n_each).mean(1)
+    distances, rows = search.kneighbors()
+    if np.median(distances[:, -1]) == 0:
+        raise ValueError(
+            f"Most cells equal {n_neighbors} others, so mixing has no nearest ones: drop copies."
+        )
+    share_made = (rows >= n_each).mean(1)
     return float(np.median(1 / (share_made**2 + (1 - share_made) ** 2)) - 1)
 
 

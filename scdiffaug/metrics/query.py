@@ -15,8 +15,10 @@ from scdiffaug.metrics._inputs import (
     Embedding,
     checked_labels,
     require_cells,
+    require_common_labels,
     require_same_features,
 )
+from scdiffaug.metrics._spaces import dense
 from scdiffaug.metrics.embedding import linear_svm
 
 
@@ -48,7 +50,8 @@ def query_scores(
     Raises
     ------
     ValueError
-        If the two embeddings have different widths, or labels do not fit.
+        If the two embeddings have different widths, labels do not fit, or none of the query's
+        is one of the training cells'.
 
     Examples
     --------
@@ -62,7 +65,9 @@ def query_scores(
     require_same_features(embedding, query, names=("embedding", "query"))
     names = checked_labels(labels, embedding)
     answers = checked_labels(query_labels, query, name="query_labels", of="query")
+    require_common_labels(answers, names, what=("query_labels", "labels"))
     require_cells(embedding, 10, name="embedding", why="a vote of 10 neighbours")
+    embedding, query = dense(embedding), dense(query)
     predicted = {
         "linear_svm_accuracy": linear_svm().fit(embedding, names).predict(query),
         "knn_accuracy": KNeighborsClassifier(10).fit(embedding, names).predict(query),
