@@ -530,7 +530,8 @@ def test_cells_of_no_group_are_left_aside_where_groups_are_named(trained: scDiff
     cells = trained.adata.copy()
     cells.obs["part"] = cells.obs["cell_type"].where(np.arange(cells.n_obs) % 3 > 0)
     sizes = cells.obs["part"].value_counts()
-    options = {"groupby": "part", "target": {"CD34+": 40}, "keep": "consistent", **FAST}
+    wanted = {"groupby": "part", "target": {"CD34+": 40}, "keep": "consistent"}
+    options = {**wanted, "strength": 0.3, **FAST}
     new = trained.augment(cells, **options)
     assert 0 < new.n_obs <= 40 - sizes["CD34+"]
     assert set(new.obs["part"]) == {"CD34+"}
