@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any, get_args
 
 from scdiffaug._checks import check_choice, check_flag, check_number, check_seed, check_whole
-from scdiffaug.contract import DataContract, Told
+from scdiffaug.contract import Covariate, DataContract
 from scdiffaug.features import Kind
 from scdiffaug.module import Condition, Diffusion
 from scdiffaug.normalized import LogScale
@@ -90,8 +90,8 @@ def _check_contract(contract: Any) -> None:
     if contract["space"]["cofactor"] is not None:
         check_number("space.cofactor", contract["space"]["cofactor"], above=0)
     check_flag("space.is_binary", contract["space"]["is_binary"])
-    if contract["told_by"] is not None:
-        check_choice("told_by", contract["told_by"], get_args(Told))
+    if contract["covariate"] is not None:
+        check_choice("covariate", contract["covariate"], get_args(Covariate))
     for name in ("var_names", "category_names", "query_batches"):
         _check_list(name, contract[name], str)
     _check_list("selected", contract["selected"], int)

@@ -75,21 +75,23 @@ class Request:
     y
         Semantic vectors to condition on, shape ``(m, 80)``; by default those of the sources'
         neighbourhoods, with each neighbour's weight varied at random.
-    told
-        Codes of what the generator is told of each cell, shape ``(m,)``.
+    covariates
+        Code of each cell's label or batch, shape ``(m,)``; zeros if the generator sees none.
     depth
         Reads of each cell, shape ``(m,)``; by default the source's.
     """
 
     source_of: Rows
-    told: NDArray[np.int64]
+    covariates: NDArray[np.int64]
     y: NDArray[np.float32] | None = None
     depth: NDArray[np.float32] | None = None
 
     def block(self, rows: slice | Rows) -> Request:
         """Request for some of the cells."""
         y, depth = (None if part is None else part[rows] for part in (self.y, self.depth))
-        return Request(source_of=self.source_of[rows], told=self.told[rows], y=y, depth=depth)
+        return Request(
+            source_of=self.source_of[rows], covariates=self.covariates[rows], y=y, depth=depth
+        )
 
 
 def made_at_once(module: DiffAugModule, contract: DataContract, batch_size: int | None) -> int:
@@ -147,10 +149,10 @@ def _make(
     rng: torch.Generator,
 ) -> Matrix:
     device, sources = module.device, x[request.source_of]
-    told = torch.from_numpy(request.told).to(device)
+    covariates = torch.from_numpy(request.covariates).to(device)
     if request.y is None:
         seen = to_tensor(contract.features(sources), device)
-        y = module.describe_neighborhoods(seen, told, rng=rng)
+        y = module.describe_neighborhoods(seen, covariates, rng=rng)
     else:
         y = torch.from_numpy(request.y).to(device)
     bfloat16 = multiplies_bfloat16(device.type)
@@ -158,7 +160,7 @@ def _make(
         made = module.sample(
             to_tensor(contract.values(sources), device),
             y,
-            told,
+            covariates,
             strength=sampling.strength,
             n_steps=sampling.steps,
             sampler=sampling.sampler,

@@ -37,8 +37,8 @@ _ROOM_OF_DEPTH = 2
 # Of fewer of its features than this share, no cell is embedded (benchmarks/NOTES.md, 57).
 _LEAST_MEASURED = 0.1
 
-# What names the column that networks are told: batches, or labels in place of y.
-Told = Literal["labels_key", "batch_key"]
+# Which argument names the covariate that networks see: batches, or labels in place of y.
+Covariate = Literal["labels_key", "batch_key"]
 
 # Where files of new cells record that X holds what real cells hold in a layer.
 X_HOLDS = "x_holds_layer"
@@ -58,8 +58,8 @@ class DataContract:
         Features in the model's order.
     selected
         Positions of the features that the encoder sees.
-    told_by, category_names
-        Which argument of ``setup_anndata`` names the column that the networks are told of each
+    covariate, category_names
+        Which argument of ``setup_anndata`` names the covariate that the networks see of each
         cell, None for none; and the categories there, empty for none.
     query_batches
         Batches mapped after training (``load_query_data``): cells of these are embedded only.
@@ -75,7 +75,7 @@ class DataContract:
     space: FeatureSpace
     var_names: tuple[str, ...]
     selected: tuple[int, ...]
-    told_by: Told | None
+    covariate: Covariate | None
     category_names: tuple[str, ...]
     n_top_features: int | None
     n_components: int
@@ -94,7 +94,7 @@ class DataContract:
         n_top_features: int | None,
         n_components: int = N_COMPONENTS,
         n_neighbors: int,
-        told_by: Told | None,
+        covariate: Covariate | None,
         seed: int,
     ) -> DataContract:
         """Check an AnnData and decide the feature space and the encoder's features.
@@ -116,7 +116,7 @@ class DataContract:
             space=space,
             var_names=tuple(adata.var_names),
             selected=(),
-            told_by=told_by,
+            covariate=covariate,
             category_names=(),
             n_top_features=n_top_features,
             n_components=n_components,
@@ -145,11 +145,11 @@ class DataContract:
 
     def _categories_of(self, cells: AnnData) -> tuple[str, ...]:
         """Names of all labels of cells, or of all their batches."""
-        if self.told_by is None:
+        if self.covariate is None:
             return ()
-        key = self.setup[self.told_by]
-        data.check_column(cells, self.told_by, key)
-        if self.told_by == "batch_key":
+        key = self.setup[self.covariate]
+        data.check_column(cells, self.covariate, key)
+        if self.covariate == "batch_key":
             data.check_several_of_each(cells.obs[key])
         return tuple(sorted(set(data.named_groups(cells.obs[key]))))
 
@@ -264,9 +264,9 @@ class DataContract:
 
     def warn_of_batches(self, cells: AnnData) -> None:
         """Warn of cells of batches that training did not see."""
-        if self.told_by != "batch_key" or not (unknown := self.batches(cells) < 0).any():
+        if self.covariate != "batch_key" or not (unknown := self.batches(cells) < 0).any():
             return
-        key, advice = self.told_column, ""
+        key, advice = self.covariate_column, ""
         if key not in cells.obs:
             of = "no known batch, as adata.obs has no such column"
             advice = "; once it names one, scDiffAug.load_query_data(adata, model) maps them"
@@ -304,8 +304,8 @@ class DataContract:
         parts = [to_dense(self.space.transform(x[rows])[:, column]) for rows in row_blocks(x)]
         return np.concatenate(parts)[:, 0]
 
-    def told(self, cells: AnnData, rows: Rows) -> NDArray[np.int64]:
-        """Codes of what the networks are told of some cells, shape ``(m,)``; zeros if nothing.
+    def covariates(self, cells: AnnData, rows: Rows) -> NDArray[np.int64]:
+        """Codes of the covariate of some cells, shape ``(m,)``; zeros if there is none.
 
         Raises
         ------
@@ -314,7 +314,7 @@ class DataContract:
         ValueError
             If one of the cells has no value in it, or one that training did not see.
         """
-        argument, key = str(self.told_by), self.told_column
+        argument, key = str(self.covariate), self.covariate_column
         if key is None:
             return np.zeros(len(rows), dtype=np.int64)
         data.check_key(cells, argument, key)
@@ -332,9 +332,9 @@ class DataContract:
 
     def batches(self, cells: AnnData, rows: Rows | slice = slice(None)) -> NDArray[np.int64]:
         """Codes of some cells' batches, shape ``(m,)``; -1 of one that training did not see."""
-        if self.told_by != "batch_key" or self.told_column not in cells.obs:
+        if self.covariate != "batch_key" or self.covariate_column not in cells.obs:
             return np.full(cells.n_obs, -1)[rows]
-        names = data.named_groups(cells.obs[self.told_column].iloc[rows])
+        names = data.named_groups(cells.obs[self.covariate_column].iloc[rows])
         return pd.Index(self.category_names + self.query_batches).get_indexer(names)
 
     def with_batches_of(self, cells: AnnData) -> DataContract:
@@ -347,7 +347,7 @@ class DataContract:
         ValueError
             If a cell has no value in it, or most have one of their own.
         """
-        key = self.told_column
+        key = self.covariate_column
         if key not in cells.obs:
             raise KeyError(
                 f"batch_key={key!r} not found in adata.obs: name the batch of each cell there, or "
@@ -361,9 +361,9 @@ class DataContract:
         return replace(self, query_batches=(*self.query_batches, *sorted(set(names) - known)))
 
     @property
-    def told_column(self) -> str | None:
-        """Column of obs that the networks are told of each cell; None if there is none."""
-        return None if self.told_by is None else self.setup[self.told_by]
+    def covariate_column(self) -> str | None:
+        """Column of obs with the covariate that the networks see; None if there is none."""
+        return None if self.covariate is None else self.setup[self.covariate]
 
 
 def layer_or_x(layer: str | None, layers: Container[str], provenance: object) -> str | None:

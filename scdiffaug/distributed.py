@@ -265,10 +265,10 @@ def _run(job: _Job, out: str | Path, client: Client | str | None) -> None:
     if job.verb == "augment":
         doubts.warn_of_made(obs, "serve as sources")
         # What one block lacks is said before any is made.
-        contract.told(AnnData(obs=obs), np.arange(len(obs)))
+        contract.covariates(AnnData(obs=obs), np.arange(len(obs)))
     else:
         contract.warn_of_batches(AnnData(obs=obs))
-    column = contract.told_column
+    column = contract.covariate_column
     job = replace(job, columns=[] if column is None or column not in obs else [column])
     job = replace(job, scale=_scale(job))
     n_blocks = -(-len(obs) // job.block_size)

@@ -101,11 +101,11 @@ class EmbeddingModel(SavedModel):
     def load_query_data(cls, adata: AnnData, reference_model: str | Path | Self) -> Self:
         """Map cells of batches that a trained model did not learn from onto it, without training.
 
-        What sets each new batch apart from the training cells is found from its own cells (as in
-        Symphony, Kang et al. 2021), and taken off before they are embedded. All else stays: cells
-        of the model's own batches are embedded as before, and new cells are made of these batches
-        alone. Pass all cells of a new batch at once. A batch of one or two types, such as sorted
-        cells, may lose a part of what sets these types apart.
+        The offsets of each query batch from the training cells are estimated from its own cells
+        (as in Symphony, Kang et al. 2021), and subtracted before they are embedded. All else
+        stays: cells of the model's own batches are embedded as before, and new cells are made of
+        these batches alone. Pass all cells of a query batch at once. A batch of one or two types,
+        such as sorted cells, may lose a part of what distinguishes these types.
 
         Parameters
         ----------

@@ -14,7 +14,7 @@ from scdiffaug._checks import check_choice, check_flag, check_seed, check_whole
 from scdiffaug.budget import Budget, n_trained_on
 from scdiffaug.checkpoint import check_place
 from scdiffaug.components import N_COMPONENTS
-from scdiffaug.contract import DataContract, Told
+from scdiffaug.contract import Covariate, DataContract
 from scdiffaug.generating import GeneratingModel
 from scdiffaug.module import Condition
 from scdiffaug.objectives import ObjectiveName
@@ -143,7 +143,7 @@ class scDiffAug(GeneratingModel):
                 n_top_features=n_top_features,
                 n_components=n_components,
                 n_neighbors=n_neighbors,
-                told_by=_told_by(condition, setup),
+                covariate=_covariate(condition, setup),
                 seed=seed,
             )
             logger.info(
@@ -316,8 +316,8 @@ class scDiffAug(GeneratingModel):
         )
 
 
-def _told_by(condition: Condition, setup: Mapping[str, str | None]) -> Told | None:
-    """Which column the networks are told of a cell: its batch or, in place of y, its label."""
+def _covariate(condition: Condition, setup: Mapping[str, str | None]) -> Covariate | None:
+    """Which covariate the networks see of a cell: its batch or, in place of y, its label."""
     if condition == "labels" and setup["labels_key"] is None:
         raise ValueError("condition='labels' needs labels: setup_anndata(labels_key=...).")
     if condition == "semantic" and setup["batch_key"] is not None:

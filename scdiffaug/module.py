@@ -45,10 +45,10 @@ class DiffAugModule(BaseModuleClass):
     n_features, selected, space, n_components, n_references, n_neighbors
         As in :class:`EncoderInputs`.
     n_categories
-        Number of labels that the generator is told (``condition="labels"``), or else of batches,
-        which are also taken off the encoder's inputs; 0 for none.
+        Number of labels that the generator sees (``condition="labels"``), or else of batches,
+        whose offsets are also subtracted from the encoder's inputs; 0 for none.
     n_query_batches
-        Number of batches mapped after training, which are taken off the encoder's inputs only.
+        Number of batches mapped after training, whose offsets alone are known.
     n_semantic, n_projection
         Widths of y and z.
     objective, condition, diffusion
@@ -155,7 +155,7 @@ class DiffAugModule(BaseModuleClass):
             # Cells made from pure noise take nothing from the source.
             depth.new_zeros(len(depth), batch["x"].shape[1]),
             y,
-            batch["told"],
+            batch["covariates"],
             strength=1.0,
             # As positives, cells of one step are as good as of four (benchmarks/NOTES.md, 40).
             n_steps=1,
@@ -163,7 +163,7 @@ class DiffAugModule(BaseModuleClass):
             depth=depth,
         )
         features = self.space.features_tensor(made)[:, self.inputs.selected]
-        return self.inputs(features, batch["told"])
+        return self.inputs(features, batch["covariates"])
 
     @torch.no_grad()
     def _fixed_semantic(self, inputs: Tensor) -> Tensor:
@@ -224,15 +224,21 @@ class DiffAugModule(BaseModuleClass):
     def _get_generative_input(self, tensors: Tensors, _outputs: Tensors, **_: Any) -> Tensors:
         x = tensors["x"] if self.makes_counts else tensors["x"].to_dense()
         y = self._fixed_semantic(tensors["neighborhood"][: len(x)])
-        return {"x": x, "y": y, "told": tensors["told"][: len(x)]}
+        return {"x": x, "y": y, "covariates": tensors["covariates"][: len(x)]}
 
     def generative(
-        self, x: Tensor, y: Tensor, told: Tensor, *, rng: torch.Generator, trains: bool = True
+        self,
+        x: Tensor,
+        y: Tensor,
+        covariates: Tensor,
+        *,
+        rng: torch.Generator,
+        trains: bool = True,
     ) -> Tensors:
         """Return the diffusion loss of cells given y; empty if no generator is trained."""
         if self.process is None or not trains:
             return {}
-        condition = self._condition(y, told, rng)
+        condition = self._condition(y, covariates, rng)
         network = self._of_each_cell(self.generator, len(x), rng)
         x = self._standardise(x, rng)
         return {"diffusion": self.process.loss(network, x, condition, rng=rng)}
@@ -271,7 +277,7 @@ class DiffAugModule(BaseModuleClass):
         self,
         x: Tensor,
         y: Tensor,
-        told: Tensor,
+        covariates: Tensor,
         *,
         strength: float,
         n_steps: int,
@@ -281,8 +287,8 @@ class DiffAugModule(BaseModuleClass):
     ) -> Tensor:
         """New cells from source cells and their semantic vectors, by the averaged generator.
 
-        ``told``: codes of their labels or batches. ``depth``: for counts, reads of each new cell,
-        by default its source's. Both of shape ``(n,)``.
+        ``covariates``: codes of their labels or batches. ``depth``: for counts, reads of each new
+        cell, by default its source's. Both of shape ``(n,)``.
 
         Returns
         -------
@@ -292,7 +298,7 @@ class DiffAugModule(BaseModuleClass):
         made = self.process.sample(
             self._of_each_cell(self.ema_generator, len(x), rng),
             self._standardise(x, rng),
-            self._condition(y, told, rng),
+            self._condition(y, covariates, rng),
             strength=strength,
             n_steps=n_steps,
             sampler=sampler or self.process.samplers[0],
@@ -309,11 +315,11 @@ class DiffAugModule(BaseModuleClass):
         groups = [[*self.encoder.parameters(), *own]]
         if self.process is None:
             return groups
-        told = () if self.categories is None else self.categories.parameters()
+        embedded = () if self.categories is None else self.categories.parameters()
         if isinstance(self.generator, CountGenerator):
             profile, dispersion = self.generator.profile, self.generator.dispersion
-            return [*groups, [*profile.parameters(), *told], [*dispersion.parameters()]]
-        return [*groups, [*self.generator.parameters(), *told]]
+            return [*groups, [*profile.parameters(), *embedded], [*dispersion.parameters()]]
+        return [*groups, [*self.generator.parameters(), *embedded]]
 
     @property
     def makes_counts(self) -> bool:
@@ -335,13 +341,13 @@ class DiffAugModule(BaseModuleClass):
         units = self.generator.draw_units(n_cells, rng=rng)
         return lambda x, level, condition: network(x, level, condition, units=units)
 
-    def _condition(self, y: Tensor, told: Tensor, rng: torch.Generator) -> Tensor:
+    def _condition(self, y: Tensor, covariates: Tensor, rng: torch.Generator) -> Tensor:
         if self.condition_on == "random":
             return torch.randn(y.shape, generator=rng, device=y.device)
         y = nn.functional.layer_norm(y.float(), y.shape[1:])
         if self.categories is None:
             return y
-        category = self.categories(told)
+        category = self.categories(covariates)
         return category if self.condition_on == "labels" else y + category
 
     def _standardise(self, x: Tensor, rng: torch.Generator) -> Tensor:

@@ -49,8 +49,8 @@ class PairBatches:
         How much each cell repels the others in the 2-D embedding.
     places
         Where cells are to begin there, shape ``(n, n_projection)``.
-    told
-        Codes of what the generator is told of each cell, shape ``(n,)``; zeros if it is nothing.
+    covariates
+        Code of each cell's label or batch, shape ``(n,)``; zeros if the networks see none.
     batch_size, generator_batch
         Cells per batch, and those of them that the generator learns from, by default all. With
         none (0), batches bring neither cells nor neighbourhoods, and nothing is read.
@@ -76,14 +76,14 @@ class PairBatches:
         neighbor_weights: NDArray[np.float32],
         repulsion: Repulsion,
         places: NDArray[np.float32],
-        told: NDArray[np.integer[Any]],
+        covariates: NDArray[np.integer[Any]],
         batch_size: int,
         rng: np.random.Generator,
         generator_batch: int | None = None,
         mixes: bool = False,
         n_processes: int = 1,
     ) -> None:
-        self.x, self.inputs, self.told, self.rng = x, inputs, told, rng
+        self.x, self.inputs, self.covariates, self.rng = x, inputs, covariates, rng
         self.walks, self.neighbor_weights, self.repulsion = walks, neighbor_weights, repulsion
         self.places, self.batch_size, self.generator_batch = places, batch_size, generator_batch
         self.n_processes, self.generates = n_processes, generator_batch != 0
@@ -94,9 +94,9 @@ class PairBatches:
         return len(batch_bounds(self.x.shape[0] // self.n_processes, self.batch_size)) - 1
 
     def digest(self) -> str:
-        """sha256 of the cells in their order, and of what the generator is told of them."""
+        """sha256 of the cells in their order, and of their covariates."""
         found = hashlib.sha256(matrices.digest(self.x).encode())
-        found.update(np.ascontiguousarray(self.told).data)
+        found.update(np.ascontiguousarray(self.covariates).data)
         return found.hexdigest()
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
@@ -115,7 +115,7 @@ class PairBatches:
                 "neighborhood": torch.from_numpy(self._neighborhoods(around, rng)),
                 "repulsion": torch.from_numpy(self.repulsion.among(cells)),
                 "places": torch.from_numpy(self.places[cells]),
-                "told": torch.from_numpy(self.told[cells]),
+                "covariates": torch.from_numpy(self.covariates[cells]),
             }
 
     def _learnt(
@@ -138,11 +138,11 @@ class PairBatches:
         """
         near = near.copy()
         for _ in range(_MOST_WALKS):
-            strange = self.told[near] != self.told[cells]
+            strange = self.covariates[near] != self.covariates[cells]
             if not strange.any():
                 return near
             near[strange] = self.walks.draw(cells[strange], rng)
-        return np.where(self.told[near] == self.told[cells], near, cells)
+        return np.where(self.covariates[near] == self.covariates[cells], near, cells)
 
     def _neighborhoods(self, cells: Rows, rng: np.random.Generator) -> NDArray[np.float32]:
         """Means of the cells' neighbours, with the weight of each neighbour varied at random.

@@ -159,8 +159,8 @@ class Plan(_NewCells):
         x, rows = self.x, self.source_of
         if isinstance(x, StoredMatrix):
             x, rows = x[rows], np.arange(len(rows))
-        told = self.contract.told(self.cells, self.source_of)
-        request = Request(source_of=rows, told=told, depth=self.depth)
+        covariates = self.contract.covariates(self.cells, self.source_of)
+        request = Request(source_of=rows, covariates=covariates, depth=self.depth)
         if self.choice.keep == "all":
             made = self._generate(x, request, self.sampling.seed)
             return made, np.arange(len(rows)), self.provenance
@@ -182,7 +182,7 @@ class Plan(_NewCells):
         for _ in range(MOST_TRIES):
             wanted = request.block(open_rows)
             made, source_of = self._generate(x, wanted, seed), self.source_of[open_rows]
-            y_made, _ = encode(self.module, self.contract, made, batches=wanted.told)
+            y_made, _ = encode(self.module, self.contract, made, batches=wanted.covariates)
             kept = choosing.consistent(self.y_real(), y_made, source_of, groups=self.groups)
             cells.append(made[kept])
             rows.append(open_rows[kept])
@@ -272,7 +272,7 @@ class Interpolation(_NewCells):
         request = Request(
             source_of=np.arange(self.n_cells),
             y=y_start + share[:, None] * (y_end - y_start),
-            told=contract.told(self.cells, nearer),
+            covariates=contract.covariates(self.cells, nearer),
             depth=np.rint(_between(depths(x_start), depths(x_end), share))
             if contract.space.is_counts
             else None,
@@ -281,7 +281,7 @@ class Interpolation(_NewCells):
         return as_anndata(
             made,
             self.cells,
-            self._obs(start, end, share).assign(**self._told(nearer)),
+            self._obs(start, end, share).assign(**self._covariate_of(nearer)),
             contract=contract,
             provenance={**asdict(self.sampling), **self.provenance},
             held=self._held(np.concatenate([start, end])).of_other_cells(
@@ -289,9 +289,9 @@ class Interpolation(_NewCells):
             ),
         )
 
-    def _told(self, rows: Rows) -> dict[str, Any]:
-        """The column that the networks were told of these cells, by which new ones are read."""
-        key = self.contract.told_column
+    def _covariate_of(self, rows: Rows) -> dict[str, Any]:
+        """The covariate of these cells, by which new ones are read."""
+        key = self.contract.covariate_column
         return {} if key is None else {key: self.cells.obs[key].iloc[rows].to_numpy()}
 
     def _obs(self, start: Rows, end: Rows, share: NDArray[np.float32]) -> pd.DataFrame:

@@ -45,9 +45,9 @@ def training_cells(
         rows = drawn_rows(cells.n_obs, n_cells, seed=seed_of(contract.seed, "training cells"))
         cells, x = cells[rows], taken(x, rows)
     components, axes = _components(contract, x, n_components=n_components)
-    told = contract.told(cells, np.arange(cells.n_obs))
-    offsets = _batch_offsets(contract, components, told)
-    inputs = components if offsets is None else offsets.corrected(components, told)
+    covariates = contract.covariates(cells, np.arange(cells.n_obs))
+    offsets = _batch_offsets(contract, components, covariates)
+    inputs = components if offsets is None else offsets.corrected(components, covariates)
     axes = replace(axes, offsets=offsets)
     near = _neighbors(contract, cells, axes.search_space(inputs))
     walks = NeighborWalks(near)
@@ -62,7 +62,7 @@ def training_cells(
         places=_places(
             contract, walks, repulsion, batch_size=batch_size, n_projection=n_projection
         ),
-        told=told,
+        covariates=covariates,
         batch_size=batch_size,
         generator_batch=generator_batch,
         # With more cells, each is seen too seldom to be memorised.
@@ -88,9 +88,9 @@ def _components(
 
 
 def _batch_offsets(
-    contract: DataContract, components: NDArray[np.float32], told: NDArray[np.int64]
+    contract: DataContract, components: NDArray[np.float32], covariates: NDArray[np.int64]
 ) -> BatchOffsets | None:
-    if contract.told_by != "batch_key":
+    if contract.covariate != "batch_key":
         return None
     offsets = BatchOffsets(
         len(components),
@@ -98,7 +98,7 @@ def _batch_offsets(
         components.shape[1],
         n_features=len(contract.selected),
     )
-    offsets.fit(components, told, seed=seed_of(contract.seed, "offsets"))
+    offsets.fit(components, covariates, seed=seed_of(contract.seed, "offsets"))
     return offsets
 
 

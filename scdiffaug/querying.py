@@ -31,7 +31,7 @@ def reference(kind: type[Model], model: str | Path | Model) -> Model:
             f"{type(model).__name__}."
         )
     model._check_if_trained(warn=False)
-    if model._contract.told_by != "batch_key":
+    if model._contract.covariate != "batch_key":
         raise ValueError(
             "reference_model is not corrected for batches, so new ones cannot be mapped onto "
             "it: train it after setup_anndata(adata, batch_key=...), with the default "
@@ -57,7 +57,7 @@ def with_batches_of(model: Model, cells: AnnData, *, attached: AnnData | None) -
 
 def say_what_is_mapped(contract: DataContract, cells: AnnData, batches: NDArray[np.int64]) -> None:
     """``batches``: codes in the model that knows all; ``contract``: that of the reference."""
-    n_trained, key = len(contract.category_names), contract.told_column
+    n_trained, key = len(contract.category_names), contract.covariate_column
     names, is_mapped = cells.obs[key], batches >= n_trained
     if not is_mapped.any():
         logger.warning(

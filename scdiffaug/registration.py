@@ -72,7 +72,7 @@ def registered_by(model: type[BaseModelClass], adata: AnnData, contract: DataCon
     cells = data.align_features(adata, pd.Index(contract.var_names))
     # What only training needs is left out if the cells lack it.
     setup = {**_fitting_setup(cells, contract.setup), "layer": contract.layer_of(cells)}
-    if contract.told_by == "labels_key":
+    if contract.covariate == "labels_key":
         setup["labels_key"] = contract.setup["labels_key"]
     model.setup_anndata(cells, **setup)
     return cells

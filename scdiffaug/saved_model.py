@@ -48,7 +48,7 @@ class SavedModel(BaseModelClass):
             f"encoder sees {len(contract.selected)}, objective {config['objective']}, diffusion "
             f"{config['diffusion']}, condition {config['condition']}"
         )
-        if contract.told_by == "batch_key":
+        if contract.covariate == "batch_key":
             self._model_summary_string += f", batches {_named(contract.category_names)}"
             if contract.query_batches:
                 self._model_summary_string += f", mapped {_named(contract.query_batches)}"

@@ -91,8 +91,8 @@ def _digest(plan: Plan) -> str:
     weights = [part.cpu().numpy() for part in plan.module.state_dict().values()]
     held = plan.scales.learnt_as(np.unique(plan.source_of)).x
     totals = None if held is None else held.totals
-    told = plan.contract.told(plan.cells, plan.source_of)
-    arrays: list[Any] = [plan.source_of, plan.depth, plan.groups, told, totals, *weights]
+    covariates = plan.contract.covariates(plan.cells, plan.source_of)
+    arrays: list[Any] = [plan.source_of, plan.depth, plan.groups, covariates, totals, *weights]
     for array in arrays:
         if array is not None:
             found.update(np.ascontiguousarray(array).data)

@@ -295,7 +295,7 @@ def test_reads_are_mixed_with_a_near_cell_of_the_same_batch(told: scDiffAug) -> 
     before = near.copy()
     found = batches._of_same_batch(cells, near, rng=rng)
     np.testing.assert_array_equal(near, before)
-    assert (batches.told[found] == batches.told).all()
+    assert (batches.covariates[found] == batches.covariates).all()
     # About half of the walks ended in the other batch; few found no way back.
     assert (found == cells).mean() < 0.2
 

@@ -194,7 +194,7 @@ def test_batches_cover_all_cells_and_leave_none_alone(n: int, sizes: list[int]) 
         neighbor_weights=np.ones((n, 1), dtype=np.float32),
         repulsion=Repulsion(np.zeros(n, np.int64), np.array([n]), np.ones((1, 1), np.float32)),
         places=np.zeros((n, 2), dtype=np.float32),
-        told=np.zeros(n, dtype=np.int64),
+        covariates=np.zeros(n, dtype=np.int64),
         batch_size=4,
         rng=np.random.default_rng(0),
     )
@@ -249,7 +249,7 @@ def test_digest_of_batches_is_that_of_cells_their_order_and_labels(as_sparse: bo
             neighbor_weights=np.ones((6, 1), dtype=np.float32),
             repulsion=Repulsion(np.zeros(6, np.int64), np.array([6]), np.ones((1, 1), np.float32)),
             places=np.zeros((6, 2), dtype=np.float32),
-            told=np.full(6, label),
+            covariates=np.full(6, label),
             batch_size=3,
             rng=np.random.default_rng(0),
         ).digest()

@@ -113,7 +113,7 @@ STORED: dict[str, Callable[[Path], AnnData]] = {
 def _contract(adata: AnnData, **changed: Any) -> DataContract:
     options = {"feature_space": "auto", "n_top_features": 30, "n_neighbors": 5, **changed}
     setup = {"layer": None, "labels_key": None, "batch_key": None, "neighbors_key": None}
-    return DataContract.fit(adata, setup, told_by=None, seed=0, **options)
+    return DataContract.fit(adata, setup, covariate=None, seed=0, **options)
 
 
 def _dense(x: Any) -> np.ndarray:
@@ -308,7 +308,7 @@ def test_drawn_cells_are_all_that_batches_hold(
         x = np.concatenate([batch["x"].to_dense().numpy() for batch in batches])
         held.append(x[np.lexsort(x.T)])
         assert batches.inputs.shape == (150, 10)
-        assert len(batches.walks.neighbors) == len(batches.told) == 150
+        assert len(batches.walks.neighbors) == len(batches.covariates) == 150
         assert batches.repulsion.communities.shape == (150,)
     # Sparse cells came into memory.
     assert bool(read) == reads

@@ -122,7 +122,7 @@ def _contract(adata: AnnData, *, layer: str | None = None, n_top: int = 5) -> Da
         feature_space="auto",
         n_top_features=n_top,
         n_neighbors=2,
-        told_by=None,
+        covariate=None,
         seed=0,
     )
 

@@ -294,7 +294,7 @@ def _contract(adata: AnnData, seed: int) -> DataContract:
         feature_space="auto",
         n_top_features=None,
         n_neighbors=15,
-        told_by=None,
+        covariate=None,
         seed=seed,
     )
 

@@ -318,7 +318,7 @@ def _loaded(adata: AnnData) -> Measured:
             neighbor_weights=np.full((n, k), 1 / k, np.float32),
             repulsion=Repulsion(np.zeros(n, np.int64), np.array([n]), np.ones((1, 1), np.float32)),
             places=np.zeros((n, 2), np.float32),
-            told=np.zeros(n, np.int64),
+            covariates=np.zeros(n, np.int64),
             batch_size=512,
             rng=np.random.default_rng(0),
         )
