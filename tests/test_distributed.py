@@ -142,20 +142,26 @@ def test_random_numbers_of_blocks_differ(bench: Bench, tmp_path: Path) -> None:
     assert (new[:60] != new[60:]).nnz
 
 
+def _interrupted_at_read(number: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """First rows of the blocks that are read from now on; Ctrl-C is pressed at one of them."""
+    read, seen = block_files.read_block, []
+
+    def watched(path: Path, rows: slice, **options: Any) -> AnnData:
+        seen.append(rows.start)
+        if len(seen) == number:
+            raise KeyboardInterrupt
+        return read(path, rows, **options)
+
+    monkeypatch.setattr(block_files, "read_block", watched)
+    return seen
+
+
 def test_what_was_interrupted_goes_on(
     bench: Bench, cells: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     call = {"steps": 2, "block_size": 10}
     distributed.augment(_model(bench), cells, tmp_path / "whole.h5ad", **call)
-    read, seen = block_files.read_block, []
-
-    def read_four(path: Path, rows: slice, **options: Any) -> AnnData:
-        seen.append(rows.start)
-        if len(seen) == 4:
-            raise KeyboardInterrupt
-        return read(path, rows, **options)
-
-    monkeypatch.setattr(block_files, "read_block", read_four)
+    seen = _interrupted_at_read(4, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         distributed.augment(_model(bench), cells, tmp_path / "new.h5ad", **call)
     assert not (tmp_path / "new.h5ad").exists()
@@ -169,15 +175,7 @@ def test_what_was_interrupted_goes_on(
 def test_blocks_of_another_version_are_not_gone_on_with(
     bench: Bench, cells: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read, seen = block_files.read_block, []
-
-    def read_three(path: Path, rows: slice, **options: Any) -> AnnData:
-        seen.append(rows.start)
-        if len(seen) == 3:
-            raise KeyboardInterrupt
-        return read(path, rows, **options)
-
-    monkeypatch.setattr(block_files, "read_block", read_three)
+    seen = _interrupted_at_read(3, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         distributed.embed(_model(bench), cells, tmp_path / "x.h5ad", block_size=30)
     monkeypatch.setattr(distributed, "version", lambda _: "0.0.1")
