@@ -268,8 +268,7 @@ class scDiffAug(GeneratingModel):
         """
         cells = fitting.cells_to_train_on(self)
         batch_size = check_whole("batch_size", batch_size, at_least=2)
-        has_generator = self.module.process is not None
-        alternates = schedule == "alternating" and has_generator
+        alternates = schedule == "alternating" and self.module.process is not None
         if max_epochs is not None:
             max_epochs = check_whole("max_epochs", max_epochs)
             if alternates and max_epochs == 1:
@@ -282,7 +281,7 @@ class scDiffAug(GeneratingModel):
         check_flag("enable_progress_bar", enable_progress_bar)
         check_place(checkpoint_dir, resume=resume)
         hardware = Hardware.chosen(
-            accelerator, devices, strategy=strategy, num_nodes=num_nodes, in_parts=has_generator
+            accelerator, devices, strategy=strategy, num_nodes=num_nodes, alternates=alternates
         )
         if self.module.makes_counts:
             check_draws_counts(hardware.accelerator)

@@ -88,7 +88,7 @@ class Hardware:
         *,
         strategy: Strategy,
         num_nodes: int,
-        in_parts: bool,
+        alternates: bool,
     ) -> Hardware:
         """Resolve the automatic choices.
 
@@ -96,26 +96,28 @@ class Hardware:
         ----------
         accelerator, devices, strategy, num_nodes
             As in :meth:`scdiffaug.scDiffAug.train`.
-        in_parts
-            Whether some steps train only a part of the parameters, so that processes must not
-            wait for the gradients of the others.
+        alternates
+            Whether a step trains only a part of the parameters.
 
         Raises
         ------
         TypeError
             If ``num_nodes`` is not a whole number.
         ValueError
-            If an argument is out of range or unknown.
+            If an argument is out of range or unknown, or the strategy cannot train a part.
         """
         check_choice("strategy", strategy, get_args(Strategy))
         num_nodes = check_whole("num_nodes", num_nodes)
+        if strategy == "ddp" and alternates:
+            raise ValueError(
+                "strategy='ddp' needs all parameters in each step, schedule='alternating' trains "
+                "a part of them: pass strategy='auto'."
+            )
         kind, found, _ = placed(accelerator, devices)
         chosen = cls(accelerator=kind, devices=found, strategy=strategy, num_nodes=num_nodes)
-        if chosen.n_processes == 1:
-            return replace(chosen, strategy="auto")
-        if in_parts:
-            return replace(chosen, strategy="ddp_find_unused_parameters_true")
-        return replace(chosen, strategy="ddp") if strategy == "auto" else chosen
+        if strategy != "auto" or chosen.n_processes == 1:
+            return chosen
+        return replace(chosen, strategy="ddp_find_unused_parameters_true" if alternates else "ddp")
 
     @property
     def n_processes(self) -> int:

@@ -182,7 +182,8 @@ class DiffAugPlan(pl.LightningModule):
         assert self._optimizer is not None
         for group in self._optimizer.param_groups:
             share, momentum = one_cycle(self.step, n_steps=group["n_steps"])
-            group["lr"] = share * self.options.learning_rate
+            is_done = self.step >= group["n_steps"]
+            group["lr"] = 0.0 if is_done else share * self.options.learning_rate
             group["betas"] = (momentum, group["betas"][1])
 
     def training_step(self, batch: Tensors, _batch_idx: int) -> Tensor:
@@ -197,6 +198,11 @@ class DiffAugPlan(pl.LightningModule):
                 "generated_share": torch.tensor(float(generated)),
             }
         )
+        is_joint = self.options.schedule == "joint"
+        if self.budget.n_processes > 1 and is_joint and terms == _OF_THE_GENERATOR:
+            # Processes wait for the gradients of all parameters: once the encoder is done, zeros.
+            encoder = self.module.parameter_groups()[0]
+            return output.loss + 0 * torch.stack([part.sum() for part in encoder]).sum()
         return output.loss
 
     def _output(self, batch: Tensors, terms: tuple[str, ...], *, generated: bool) -> LossOutput:

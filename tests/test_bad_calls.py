@@ -130,6 +130,12 @@ CASES: list[Case] = [
         "condition='labels' needs labels",
     ),
     (
+        "alternating under plain DDP",
+        lambda b: b.model.train(max_epochs=2, strategy="ddp", schedule="alternating"),
+        V,
+        "strategy='ddp' needs all parameters in each step",
+    ),
+    (
         "one epoch for two that alternate",
         lambda b: b.model.train(max_epochs=1, schedule="alternating"),
         V,

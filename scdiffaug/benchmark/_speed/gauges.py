@@ -159,7 +159,7 @@ def train_scdiffaug(size: Size) -> Measured:
             options,
             budget=budget(epochs),
             hardware=Hardware.chosen(
-                size.accelerator, 1, strategy="auto", num_nodes=1, in_parts=True
+                size.accelerator, 1, strategy="auto", num_nodes=1, alternates=False
             ),
             enable_progress_bar=False,
             checkpoints=None,
