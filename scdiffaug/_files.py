@@ -23,7 +23,7 @@ from scdiffaug.model import scDiffAug
 from scdiffaug.registration import registered_for_now
 from scdiffaug.storage import (
     check_writable,
-    has_content,
+    contents,
     is_left_aside,
     read_description,
     standing,
@@ -64,7 +64,9 @@ class Training:
     @property
     def is_saved(self) -> bool:
         """Whether the folder has something in it, which then must be a model."""
-        return self.folder is not None and (has_content(self.folder) or is_left_aside(self.folder))
+        return self.folder is not None and (
+            bool(contents(self.folder)) or is_left_aside(self.folder)
+        )
 
     def check(self) -> None:
         """Raise before the training what would otherwise be raised after it.
@@ -92,7 +94,9 @@ class Training:
         """The model, not yet trained if none is saved."""
         if self.is_saved and self.folder is not None:
             model = scDiffAug.load(self.folder, adata=False)
-            return model if model.is_trained else scDiffAug.load(self.folder, adata)
+            if not model.is_trained:
+                model.adata = adata
+            return model
         scDiffAug.setup_anndata(adata, layer=self.layer, batch_key=self.batch_key)
         space: Any = self.feature_space or "auto"
         return scDiffAug(adata, feature_space=space, diffusion=diffusion, seed=self.seed or 0)

@@ -19,8 +19,6 @@ from scdiffaug import losses, samplers
 
 Network = Callable[[Tensor, Tensor, Tensor], Tensor]
 CountNetwork = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
-# Logarithm of a rate at which nothing falls, above the smallest number of half precision.
-_NEVER = -3e4
 AnyNetwork = Callable[[Tensor, Tensor, Tensor], Any]
 Sampler = Literal["thicken", "dpmpp_2m", "ddim", "ddpm"]
 
@@ -183,7 +181,7 @@ class CountThinning:
         logits = expected_log_rates(logits, dispersion, thinned)
         if self.is_binary:
             # No missing read is of a feature that has one; infinity times none is not a number.
-            logits = logits.masked_fill(thinned > 0, _NEVER)
+            logits = logits.masked_fill(thinned > 0, torch.finfo(logits.dtype).min)
         return losses.missing_reads_nll(logits, (row, column, whole - kept))
 
     def sample(
@@ -206,12 +204,12 @@ class CountThinning:
         x, depth = _start(source, depth, strength=strength, rng=rng)
         n_kept = x.sum(1)
         start = (n_kept / depth.clamp_min(1)).sqrt()
+        draw = partial(draw_closed, kept=x) if self.is_binary else draw_reads
         for step in range(1, n_steps + 1):
             share = (start + (1 - start) * (step / n_steps)).square()
             n_wanted = (share * depth).round()
             logits, dispersion = network(x, depth, condition)
             rates = draw_rates(logits, dispersion, x, rng=rng)
-            draw = partial(draw_closed, kept=x) if self.is_binary else draw_reads
             place = draw(rates, n_wanted - n_kept, rng)
             x.put_(place, x.new_ones(()).expand(len(place)), accumulate=True)
             n_kept = n_wanted

@@ -100,7 +100,7 @@ def _check_holds_a_model_alone(folder: Path) -> None:
     """Raise FileExistsError if what is replaced is a file, or holds files of others."""
     if not folder.is_dir():
         raise FileExistsError(f"{folder} is not a saved model, but a file: name a folder.")
-    names = {path.name for path in folder.iterdir()} - _LEFT_BEHIND
+    names = contents(folder)
     # Without a model, even an adata.h5ad is somebody's own.
     others = names - {_WEIGHTS, _DESCRIPTION, _ADATA} if _DESCRIPTION in names else names
     if others:
@@ -301,9 +301,9 @@ def _workshop(place: Path) -> Iterator[Path]:
         _unlock(lock)
 
 
-def has_content(folder: Path) -> bool:
-    """Whether there is a folder with more in it than desktops leave behind."""
-    return folder.exists() and any(path.name not in _LEFT_BEHIND for path in folder.iterdir())
+def contents(folder: Path) -> set[str]:
+    """Names in a folder, but for what desktops leave behind; none if there is no folder."""
+    return {path.name for path in folder.iterdir()} - _LEFT_BEHIND if folder.exists() else set()
 
 
 def is_left_aside(folder: Path) -> bool:

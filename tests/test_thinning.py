@@ -403,16 +403,15 @@ def test_binary_cells_make_binary_cells(rng: torch.Generator) -> None:
 def test_binary_loss_is_of_the_features_that_have_no_read_yet() -> None:
     # A mixture has some features of both of its cells.
     x = torch.full((400, 4), 2.0)
-    even = burstless(lambda kept, *_: torch.zeros_like(kept))
-    found = CountThinning(is_binary=True).loss(even, x, torch.zeros(400, 1), rng=seeded(1))
     n_kept: list[Tensor] = []
 
-    def watched(kept: Tensor, depth: Tensor, _: Tensor) -> Tensor:
+    def even(kept: Tensor, depth: Tensor, _: Tensor) -> Tensor:
         assert torch.equal(depth, torch.full((400,), 4.0))
         n_kept.append(kept.sum(1))
         return torch.zeros_like(kept)
 
-    CountThinning(is_binary=True).loss(burstless(watched), x, torch.zeros(400, 1), rng=seeded(1))
+    network = burstless(even)
+    found = CountThinning(is_binary=True).loss(network, x, torch.zeros(400, 1), rng=seeded(1))
     n_missing = 4 - n_kept[0]
     expected = n_missing[n_missing > 0].log().mean()
     torch.testing.assert_close(found, expected)
