@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from scdiffaug._checks import check_choice, check_flag, check_number, check_seed, check_whole
 from scdiffaug.contract import Covariate, DataContract
-from scdiffaug.features import Kind
+from scdiffaug.features import FeatureSpace, Kind
 from scdiffaug.module import Condition, Diffusion
 from scdiffaug.normalized import LogScale
 from scdiffaug.objectives import ObjectiveName
@@ -83,13 +83,14 @@ def _check_contract(contract: Any) -> None:
     for name, value in contract["setup"].items():
         if not isinstance(value, str | None):
             raise TypeError(f"setup.{name}={value!r} must be a name or null")
-    _check_fields("space", contract["space"], ("kind", "cofactor", "scale", "is_binary"))
+    _check_fields("space", contract["space"], [part.name for part in fields(FeatureSpace)])
     check_choice("space.kind", contract["space"]["kind"], get_args(Kind))
     if contract["space"]["scale"] is not None:
         check_choice("space.scale", contract["space"]["scale"], get_args(LogScale))
     if contract["space"]["cofactor"] is not None:
         check_number("space.cofactor", contract["space"]["cofactor"], above=0)
-    check_flag("space.is_binary", contract["space"]["is_binary"])
+    for name in ("is_binary", "has_ends"):
+        check_flag(f"space.{name}", contract["space"][name])
     if contract["covariate"] is not None:
         check_choice("covariate", contract["covariate"], get_args(Covariate))
     for name in ("var_names", "category_names", "query_batches"):

@@ -21,6 +21,7 @@ from scdiffaug._memory import halved_once
 from scdiffaug._randomness import seed_of
 from scdiffaug.contract import DataContract
 from scdiffaug.diffusion import Sampler
+from scdiffaug.fragments import ends_of, n_fragments
 from scdiffaug.matrices import Matrix, Rows, depths, stacked
 from scdiffaug.module import DiffAugModule
 from scdiffaug.nn import multiplies_bfloat16
@@ -150,25 +151,45 @@ def _make(
 ) -> Matrix:
     device, sources = module.device, x[request.source_of]
     covariates = torch.from_numpy(request.covariates).to(device)
-    if request.y is None:
-        seen = to_tensor(contract.features(sources), device)
-        y = module.describe_neighborhoods(seen, covariates, rng=rng)
-    else:
-        y = torch.from_numpy(request.y).to(device)
+    y = _condition(module, contract, sources, request=request, covariates=covariates, rng=rng)
+    values = to_tensor(contract.values(sources), device)
+    depth = None if request.depth is None else torch.from_numpy(request.depth).to(device)
+    if contract.space.has_ends:
+        n_ends = torch.from_numpy(depths(sources)).to(device)
+        wanted = n_ends if depth is None else depth
+        depth = n_fragments(wanted, fragments=values.sum(1), ends=n_ends)
     bfloat16 = multiplies_bfloat16(device.type)
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bfloat16):
         made = module.sample(
-            to_tensor(contract.values(sources), device),
+            values,
             y,
             covariates,
             strength=sampling.strength,
             n_steps=sampling.steps,
             sampler=sampling.sampler,
             rng=rng,
-            depth=None if request.depth is None else torch.from_numpy(request.depth).to(device),
+            depth=depth,
         )
-    values = contract.space.inverse(made)
-    return to_csr(values) if sparse.issparse(x) else values.cpu().numpy()
+    made = contract.space.inverse(made)
+    if contract.space.has_ends:
+        made = ends_of(made, wanted, rng)
+    return to_csr(made) if sparse.issparse(x) else made.cpu().numpy()
+
+
+def _condition(
+    module: DiffAugModule,
+    contract: DataContract,
+    sources: Matrix,
+    *,
+    request: Request,
+    covariates: torch.Tensor,
+    rng: torch.Generator,
+) -> torch.Tensor:
+    """The semantic embedding asked for, or that of each source's neighbourhood."""
+    if request.y is not None:
+        return torch.from_numpy(request.y).to(module.device)
+    seen = to_tensor(contract.features(sources), module.device)
+    return module.describe_neighborhoods(seen, covariates, rng=rng)
 
 
 def as_anndata(

@@ -19,6 +19,7 @@ from scdiffaug import data, doubts, neighbors
 from scdiffaug._checks import check_cells
 from scdiffaug.components import N_COMPONENTS
 from scdiffaug.features import FeatureSpace, select_features
+from scdiffaug.fragments import fragments_of
 from scdiffaug.matrices import (
     Matrix,
     Rows,
@@ -286,7 +287,9 @@ class DataContract:
         )
 
     def values(self, x: Matrix) -> Matrix:
-        """All features as the generator sees them: counts as counts, else transformed."""
+        """All features as the generator sees them: counts, fragments, else transformed."""
+        if self.space.has_ends:
+            return fragments_of(x)
         return x if self.space.is_counts else self.space.transform(x)
 
     def features(self, x: Matrix) -> Matrix:

@@ -56,12 +56,15 @@ class FeatureSpace:
         Scale on which the AnnData holds normalised counts in place of counts, if it does.
     is_binary
         Whether counts are 0 or 1, as of peaks that are open or not.
+    has_ends
+        Whether counts of peaks are of the ends of fragments.
     """
 
     kind: Kind
     cofactor: float | None = None
     scale: normalized.LogScale | None = None
     is_binary: bool = False
+    has_ends: bool = False
 
     @classmethod
     def decide(
@@ -94,12 +97,14 @@ class FeatureSpace:
             requested,  # type: ignore[arg-type]
             cofactor=_ARCSINH_COFACTOR if is_intensity else None,
             is_binary=requested in ("counts", "peaks") and found.highest == 1,
+            has_ends=requested == "peaks" and _are_ends(x),
         )
 
     @property
     def description(self) -> str:
         """The kind, for messages."""
-        return self.kind if self.scale is None else f"{self.kind} normalised as {self.scale}"
+        kind = f"{self.kind} (ends of fragments)" if self.has_ends else self.kind
+        return kind if self.scale is None else f"{kind} normalised as {self.scale}"
 
     def on_scale_of(self, x: Matrix | StoredMatrix) -> FeatureSpace:
         """The same space, on the scale on which these values hold counts, if it can be told."""
@@ -241,7 +246,7 @@ def _check_fits(requested: str, found: Bounds) -> None:
 
 def _are_peaks(x: Matrix | StoredMatrix, names: Sequence[str]) -> bool:
     """Whether counts are of accessible regions, by their names or by how often they are two."""
-    return are_regions(names) or _count_like_peaks(x)
+    return are_regions(names) or _are_ends(x) or _are_open_or_not(x)
 
 
 def are_regions(names: Sequence[str]) -> bool:
@@ -250,19 +255,31 @@ def are_regions(names: Sequence[str]) -> bool:
     return sum(are) > len(are) / 2
 
 
-def _count_like_peaks(x: Matrix | StoredMatrix) -> bool:
-    """Whether 2 is the most frequent count, or 1 the only one, and most values are zero.
+def _are_ends(x: Matrix | StoredMatrix) -> bool:
+    """Whether 2 is the most frequent count, and most values are zero.
 
     A fragment has two ends, so where ends are counted (10x Genomics) 2 is more frequent than 1
-    and 3 (Martens et al. 2023); where most values are zero, counts of genes are mostly 1, but
-    not all of them.
+    and 3 (Martens et al. 2023); where most values are zero, counts of genes are mostly 1.
     """
+    frequency = _frequencies(x)
+    return frequency is not None and frequency[2] > max(frequency[1], frequency[3])
+
+
+def _are_open_or_not(x: Matrix | StoredMatrix) -> bool:
+    """Whether 1 is the only count, and most values are zero: some counts of genes are more."""
+    frequency = _frequencies(x)
+    return frequency is not None and not any(frequency[2:])
+
+
+def _frequencies(x: Matrix | StoredMatrix) -> list[int] | None:
+    """How often counts of 0, 1, 2, 3 and more occur in some cells; None unless most are zero."""
     some = x[row_blocks(x)[0]]
     values = stored_values(some)
-    n_open = np.count_nonzero(values)
-    one, two, three = (np.count_nonzero(values == number) for number in (1, 2, 3))
-    is_sparse = n_open < _MOST_OPEN * some.shape[0] * some.shape[1]
-    return bool(is_sparse and n_open and (two > max(one, three) or one == n_open))
+    few = [int(np.count_nonzero(values == number)) for number in (1, 2, 3)]
+    n_open = int(np.count_nonzero(values))
+    n_zero = some.shape[0] * some.shape[1] - n_open
+    is_sparse = 0 < n_open < _MOST_OPEN * (n_zero + n_open)
+    return [n_zero, *few, n_open - sum(few)] if is_sparse else None
 
 
 def _most_open(x: Matrix, n_top: int) -> NDArray[np.int64]:

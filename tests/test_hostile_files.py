@@ -284,6 +284,7 @@ HOSTILE: dict[str, tuple[Damage, str]] = {
     "unknown space": (_field("contract", "space", "kind", value="tpm"), "space.kind='tpm'"),
     "cofactor of 0": (_field("contract", "space", "cofactor", value=0), "space.cofactor=0"),
     "binary of a number": (_field("contract", "space", "is_binary", value=1), "space.is_binary"),
+    "ends of a number": (_field("contract", "space", "has_ends", value=1), "space.has_ends"),
     "negative seed": (_field("contract", "seed", value=-1), "seed=-1 must be at least 0"),
     "seed of text": (_field("contract", "seed", value="0"), "seed='0' must be a whole number"),
     "no neighbours": (_field("contract", "n_neighbors", value=0), "n_neighbors=0 must be"),

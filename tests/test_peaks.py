@@ -15,6 +15,7 @@ from scdiffaug import scDiffAug
 from scdiffaug.benchmark.inputs import prepare_cells
 from scdiffaug.components import PrincipalAxes
 from scdiffaug.features import FeatureSpace, select_features
+from scdiffaug.fragments import ends_of, fragments_of
 from scdiffaug.preparing import training_cells
 
 N_CELLS, N_PEAKS = 240, 400
@@ -138,6 +139,60 @@ def test_peaks_that_are_open_or_not_make_peaks_that_are(peaks: AnnData, strength
     new = model.augment(strength=strength)
     assert set(new.X.data) == {1.0}
     np.testing.assert_array_equal(new.X.sum(1), peaks.X.sum(1))
+
+
+def test_fragments_are_half_of_their_ends_rounded_up() -> None:
+    ends = np.array([[0, 1, 2, 3, 4], [5, 0, 0, 0, 0]], dtype=np.float32)
+    fragments = [[0, 1, 1, 2, 2], [3, 0, 0, 0, 0]]
+    np.testing.assert_array_equal(fragments_of(ends), fragments)
+    np.testing.assert_array_equal(fragments_of(sparse.csr_matrix(ends)).toarray(), fragments)
+
+
+def test_ends_sum_up_to_what_is_wanted_in_the_same_peaks(rng: np.random.Generator) -> None:
+    fragments = torch.from_numpy(rng.poisson(0.3, size=(200, 50)).astype(np.float32))
+    n_open = (fragments > 0).sum(1)
+    n_ends = 2 * fragments.sum(1) - (n_open / 2).floor()
+    ends = ends_of(fragments, n_ends, torch.Generator().manual_seed(0))
+    np.testing.assert_array_equal(ends.sum(1), n_ends)
+    np.testing.assert_array_equal(fragments_of(ends.numpy()), fragments)
+    # Each open peak is as likely as any other to lack one.
+    n_times = (fragments > 0).sum(0).numpy()
+    lacking = (2 * fragments - ends).sum(0).numpy() / n_times
+    assert abs(lacking - lacking.mean()).max() < 5 * np.sqrt(0.25 / n_times.min())
+
+
+@pytest.mark.parametrize(
+    ("strength", "depth"), [(1.0, "source"), (0.4, "source"), (1.0, "sampled"), (0.4, 60)]
+)
+def test_counts_of_ends_make_counts_of_ends(
+    peaks: AnnData, strength: float, depth: int | str
+) -> None:
+    model = scDiffAug(peaks, n_semantic=8)
+    model.train(4, batch_size=64, alpha=1.0, enable_progress_bar=False)
+    new = model.augment(strength=strength, depth=depth)
+    one, two, three = (np.count_nonzero(new.X.data == number) for number in (1, 2, 3))
+    assert two > max(one, three)
+    is_even = [np.mean(cells.X.data % 2 == 0) for cells in (peaks, new)]
+    assert is_even[1] == pytest.approx(is_even[0], abs=0.05)
+    total = np.asarray(new.X.sum(1)).ravel()
+    if depth == "sampled":
+        assert set(total) <= set(np.asarray(peaks.X.sum(1)).ravel())
+    else:
+        wanted = np.asarray(peaks.X.sum(1)).ravel() if depth == "source" else depth
+        np.testing.assert_array_equal(total, wanted)
+
+
+def test_interpolated_cells_have_two_ends_for_most_fragments_too(peaks: AnnData) -> None:
+    model = scDiffAug(peaks, n_semantic=8)
+    model.train(2, batch_size=64, enable_progress_bar=False)
+    new = model.interpolate(start="a", end="b", groupby="cell_type", n_cells=60)
+    assert FeatureSpace.decide(new.X).has_ends
+
+
+def test_counts_of_genes_keep_each_read(peaks: AnnData) -> None:
+    model = scDiffAug(peaks, feature_space="counts", n_semantic=8)
+    model.train(2, batch_size=64, enable_progress_bar=False)
+    assert not FeatureSpace.decide(model.augment().X).has_ends
 
 
 def test_peers_start_from_thirty_components_of_tf_idf(peaks: AnnData, tmp_path: Path) -> None:
