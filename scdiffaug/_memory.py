@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import torch
 
+_SIGNS = ("DefaultCPUAllocator", "MPS backend out of memory")
 _T = TypeVar("_T")
 logger = logging.getLogger("scdiffaug")
 
@@ -55,6 +56,6 @@ def memory_errors_named(batch_size: int) -> Iterator[None]:
 
 
 def _is_of_memory(error: Exception) -> bool:
-    # On CPU torch has no error class of its own for it.
-    kinds = (MemoryError, torch.OutOfMemoryError)
-    return isinstance(error, kinds) or "DefaultCPUAllocator" in str(error)
+    # On CPU and on Apple's devices torch has no error class of its own for it.
+    kinds, words = (MemoryError, torch.OutOfMemoryError), str(error)
+    return isinstance(error, kinds) or any(sign in words for sign in _SIGNS)

@@ -92,9 +92,11 @@ class BatchOffsets(nn.Module):
         points, corrected = self._points(x), x.clone()
         with torch.autocast(x.device.type, enabled=False):
             centres = self._points((self.middle + self.offsets) * known)
-            for code in batch.unique():
-                if code >= 0:
-                    rows = batch == code
+            # Devices are asked once, for how many cells each batch has.
+            codes = torch.arange(-1, len(self.offsets), device=batch.device)
+            sizes = (batch[:, None] == codes).sum(0).tolist()
+            for code, rows in enumerate(batch.argsort(stable=True).split(sizes), start=-1):
+                if code >= 0 and len(rows):
                     belongs = _belonging(points[rows], centres[code], self.width)
                     corrected[rows] -= belongs @ self.offsets[code] * known
         return corrected

@@ -120,7 +120,9 @@ class GaussianDiffusion:
         """Noise the source up to a level that rises with strength, then solve back to 0."""
 
         def denoise(x: Tensor, sigma: Tensor) -> Tensor:
-            return self.denoise(network, x, sigma.to(x.device).expand(len(x)), condition=condition)
+            # Filled in there: a copy to the device would wait for all before it.
+            level = x.new_full((len(x),), sigma.item())
+            return self.denoise(network, x, level, condition=condition)
 
         start = self.start_level(strength)
         noise = torch.randn(source.shape, generator=rng, device=source.device)

@@ -19,7 +19,7 @@ def to_csr(x: torch.Tensor) -> sparse.csr_matrix:
     n, d = x.shape
     place = x.flatten().nonzero()[:, 0]
     indptr = torch.searchsorted(place, torch.arange(n + 1, device=x.device) * d)
-    parts = (x.take(place), place % d, indptr)
+    parts = (x.flatten()[place], place % d, indptr)
     return sparse.csr_matrix(tuple(part.cpu().numpy() for part in parts), shape=(n, d))
 
 

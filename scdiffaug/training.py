@@ -195,7 +195,7 @@ class DiffAugPlan(pl.LightningModule):
             {
                 "loss": output.loss.detach(),
                 **{name: value.detach() for name, value in output.extra_metrics.items()},
-                "generated_share": torch.tensor(float(generated)),
+                "generated_share": output.loss.new_full((), float(generated)),
             }
         )
         is_joint = self.options.schedule == "joint"
@@ -262,7 +262,8 @@ class DiffAugPlan(pl.LightningModule):
             return
         # Not all steps train the same terms.
         names = dict.fromkeys(name for step in self._epoch for name in step)
-        means = {name: _mean([s[name] for s in self._epoch if name in s]) for name in names}
+        found = [_mean([s[name] for s in self._epoch if name in s]) for name in names]
+        means = dict(zip(names, torch.stack(found).tolist(), strict=True))
         if self.budget.n_processes > 1:
             means = averaged(means)
         self._epoch.clear()
@@ -283,8 +284,8 @@ class DiffAugPlan(pl.LightningModule):
         return {name: table[[name]] for name in table}
 
 
-def _mean(values: Sequence[Tensor]) -> float:
-    return torch.stack(tuple(values)).float().mean().item()
+def _mean(values: Sequence[Tensor]) -> Tensor:
+    return torch.stack(tuple(values)).float().mean()
 
 
 def _first_moments(parameter: Tensor) -> Tensors:
