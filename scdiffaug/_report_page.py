@@ -91,7 +91,9 @@ def _summary(report: Mapping[str, Any]) -> str:
     bad = [check for check in report["checks"].values() if check["verdict"] != "good"]
     bad.sort(key=lambda check: check["verdict"] != "worry")
     items = "".join(f"<li>{_verdict(check)}: {escape(check['words'])}</li>" for check in bad)
-    listed = f"<p>What to worry about:</p><ul>{items}</ul>" if bad else ""
+    strayed = filter(None, (of["words"] for of in report["groups"].values()))
+    items += "".join(f"<li>{escape(words)}</li>" for words in strayed)
+    listed = f"<p>What to worry about:</p><ul>{items}</ul>" if items else ""
     # If sources are unknown, so is which real cells the new ones were not made from.
     others = "" if "own_source" in report["skipped"] else " that they were not made from"
     return (

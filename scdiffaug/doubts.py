@@ -1,4 +1,4 @@
-"""Warnings of values that may not be what they are taken for."""
+"""Warnings of values, and of new cells, that may not be what they are taken for."""
 
 from __future__ import annotations
 
@@ -13,7 +13,15 @@ from scipy import sparse
 
 from scdiffaug.data import hint_at_other_names
 from scdiffaug.features import FeatureSpace, are_regions
-from scdiffaug.matrices import Bounds, Matrix, StoredMatrix, depths, row_blocks, stored_values
+from scdiffaug.matrices import (
+    Bounds,
+    Matrix,
+    Rows,
+    StoredMatrix,
+    depths,
+    row_blocks,
+    stored_values,
+)
 from scdiffaug.normalized import LARGEST_LOG_VALUE, find_scale, odd_cell
 
 logger = logging.getLogger("scdiffaug")
@@ -24,6 +32,8 @@ _LOOKED_AT = 100
 _FEW_OF_A_SCALE = 0.02
 # Whole numbers that sum to more in a cell are no reads.
 _MOST_READS_OF_A_CELL = 1e7
+# A warning names so many groups.
+_MOST_NAMED = 10
 
 
 def warn_of_guess(adata: AnnData, x: Matrix | StoredMatrix, space: FeatureSpace) -> None:
@@ -67,6 +77,31 @@ def _warn_of_peaks(names: pd.Index, space: FeatureSpace) -> None:
         logger.warning(
             "The values are read as counts of peaks, as 2 is the most frequent, or 1 the only "
             "one: pass feature_space='counts' if they are of genes."
+        )
+
+
+def warn_of_rare(sources: Rows, groups: NDArray[np.str_], *, n_neighbors: int) -> None:
+    """Warn of groups too small to fill a neighbourhood, so that new cells are of others too.
+
+    Parameters
+    ----------
+    sources
+        Rows of the cells that new ones are made from.
+    groups
+        Group of each cell, shape ``(n,)``.
+    n_neighbors
+        Cells of a neighbourhood.
+    """
+    names, sizes = np.unique(groups, return_counts=True)
+    is_rare = (sizes <= n_neighbors) & np.isin(names, groups[sources])
+    if is_rare.any():
+        named = list(zip(names[is_rare].tolist(), sizes[is_rare].tolist(), strict=True))
+        listed = [f"{name!r} ({size} cells)" for name, size in named[:_MOST_NAMED]]
+        logger.warning(
+            "Many new cells of %s may be of other groups, as a neighbourhood (%d cells) holds "
+            "others too: pass strength=0.8 and keep='consistent', and check marker genes.",
+            ", ".join(listed) + (" and others" if len(named) > _MOST_NAMED else ""),
+            n_neighbors,
         )
 
 

@@ -341,10 +341,10 @@ class GeneratingModel(EmbeddingModel):
         -------
         ``"checks"``: by name, each with ``title``, ``value``, ``real`` (that of real cells),
         ``verdict`` (``"good"``, ``"look"`` or ``"worry"``), ``words`` and ``how_to_read``;
-        ``"worries"``: words of checks that are not good; ``"skipped"``: why checks were left out;
-        ``"groups"``: for each ``value`` (the share that stayed, None if it cannot be told),
-        ``real``, ``n_cells`` compared, of ``n_new``; ``"made_with"``: options of :meth:`augment`;
-        ``"n_cells"``: cells per side, of ``"n_new"``; ``"html"``: the page.
+        ``"worries"``: words of checks that are not good, and of groups whose new cells left them;
+        ``"skipped"``: why some were left out; ``"groups"``: each with ``value`` (share that
+        stayed, None if unknown), ``real``, ``n_cells`` compared of ``n_new``, ``words``;
+        ``"made_with"``: options of :meth:`augment`; ``"n_cells"`` per side; ``"html"``: the page.
 
         Raises
         ------

@@ -29,6 +29,8 @@ logger = logging.getLogger("scdiffaug")
 
 # How often a cell is drawn before keep="consistent" gives up on it.
 MOST_TRIES = 10
+# With so much of its source anew, a consistent cell of a rare group mostly stays in it.
+_CAREFUL = 0.8
 # Columns of obs that are a new cell's own; all others are copied from its source.
 MADE = ["source_obs_name", "augmentation_strength", "is_augmented"]
 
@@ -116,6 +118,10 @@ class Plan(_NewCells):
             self.contract.warn_of_batches(self.cells)
         if self.groups is None:
             return
+        is_careful = self.choice.keep == "consistent" and self.sampling.strength <= _CAREFUL
+        if self.choice.target is not None and not is_careful:
+            n_neighbors = self.contract.n_neighbors
+            doubts.warn_of_rare(self.source_of, self.groups, n_neighbors=n_neighbors)
         if self.choice.keep == "consistent":
             choosing.warn_of_one(self.groups)
         elif self.choice.target is not None:

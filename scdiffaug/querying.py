@@ -63,7 +63,7 @@ def say_what_is_mapped(contract: DataContract, cells: AnnData, batches: NDArray[
         logger.warning(
             "The model learnt from all batches of these cells, e.g. %r: none is mapped. If "
             "they are others of the same name, rename them in adata.obs[%r].",
-            names.iloc[0],
+            str(names.iloc[0]),
             key,
         )
         return
@@ -72,12 +72,12 @@ def say_what_is_mapped(contract: DataContract, cells: AnnData, batches: NDArray[
         logger.warning(
             "%r was mapped before: what sets it apart is found anew, from the %d cells here "
             "alone. Pass all cells of a batch at once.",
-            names[known].iloc[0],
+            str(names[known].iloc[0]),
             (names == names[known].iloc[0]).sum(),
         )
     logger.info(
         "Mapping %d cells of new batches, e.g. %r; %d are of batches that training saw.",
         is_mapped.sum(),
-        names[is_mapped].iloc[0],
+        str(names[is_mapped].iloc[0]),
         (~is_mapped).sum(),
     )

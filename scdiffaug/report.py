@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import binom
 
 from scdiffaug import _report_page, metrics, storage
 from scdiffaug._checks import check_path
@@ -33,6 +34,8 @@ _NEAR = 0.01
 # Least correlation of gene means among real cells, and least share of real cells that are found
 # in their own group; below them, those of new cells say nothing.
 _LEAST_CORRELATION, _LEAST_KEPT = 0.5, 0.5
+# Most likely that so few cells of a group stay by chance, for a worry.
+_UNLIKELY = 0.05
 
 
 def check_page(path: str | Path | None) -> None:
@@ -60,13 +63,22 @@ def write(
     """
     kept = _kept_by_group(sides)
     checks, skipped = _judged(_scores(sides, contract.space, kept))
+    groups = _groups(sides, kept)
+    if kept[1] and (unjudged := [name for name, of in groups.items() if of["value"] is None]):
+        skipped["groups"] = (
+            f"{', '.join(unjudged)}: of each too few real cells are found in it, or none of its "
+            "new cells was compared."
+        )
     if sides.own is None:
         skipped["own_source"] = "new.obs['source_obs_name'] is missing or names no cells of adata."
     report = {
         "checks": {name: asdict(check) for name, check in checks.items()},
-        "worries": [check.words for check in checks.values() if check.verdict != "good"],
+        "worries": [
+            *(check.words for check in checks.values() if check.verdict != "good"),
+            *(of["words"] for of in groups.values() if of["words"]),
+        ],
         "skipped": skipped,
-        "groups": _groups(sides, kept),
+        "groups": groups,
         "n_cells": sides.made.x.shape[0],
         "n_new": sides.n_new,
         "made_with": {name: _plain(value) for name, value in sides.provenance.items()},
@@ -194,13 +206,13 @@ def _kept_by_group(sides: Sides) -> Kept:
     return kept(made.seen, expected=made.groups), kept(sources.seen, expected=sources.groups)
 
 
-def _groups(sides: Sides, kept: Kept) -> dict[str, dict[str, float | None]]:
-    """Share of new and of real cells kept in each group, and how many new cells it has.
+def _groups(sides: Sides, kept: Kept) -> dict[str, dict[str, Any]]:
+    """Share of new and of real cells kept in each group, how many new cells it has, and worries.
 
     Of groups that real cells are not found in, or of which no cell was compared, there is none.
     """
     (made, real), told = kept, _told(kept)
-    return {
+    found: dict[str, dict[str, Any]] = {
         name: {
             "value": made.get(name) if name in told else None,
             "real": real.get(name),
@@ -209,6 +221,23 @@ def _groups(sides: Sides, kept: Kept) -> dict[str, dict[str, float | None]]:
         }
         for name, n_new in sides.n_new_of.items()
     }
+    return {name: {**of, "words": _worry(name, **of)} for name, of in found.items()}
+
+
+def _worry(
+    name: str, *, value: float | None, real: float | None, n_cells: int, n_new: int
+) -> str | None:
+    """What is said of a group if fewer than half as many new cells as real ones stay in it."""
+    if value is None or real is None or value >= real / 2:
+        return None
+    # Of a few real cells all may have stayed by luck.
+    usual = (real * n_cells + 1) / (n_cells + 2)
+    if binom.cdf(round(value * n_cells), n_cells, usual) > _UNLIKELY:
+        return None
+    return (
+        f"Of the new cells of {name!r} only {value:.0%} are found in it ({n_cells} of {n_new} "
+        f"compared), of real cells {real:.0%}."
+    )
 
 
 def _drawn(module: DiffAugModule, contract: DataContract, sides: Sides) -> Drawn:

@@ -89,6 +89,32 @@ def test_new_cells_of_few_sources_are_said(
     assert "from which all" not in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("options", "is_said"),
+    [
+        ({}, True),
+        ({"strength": 0.8}, True),
+        ({"keep": "consistent"}, True),
+        ({"strength": 0.8, "keep": "consistent"}, False),
+    ],
+)
+def test_groups_smaller_than_a_neighbourhood_are_named(
+    pbmc: AnnData,
+    trained: scDiffAug,
+    caplog: pytest.LogCaptureFixture,
+    options: dict[str, object],
+    is_said: bool,
+) -> None:
+    pbmc.obs["group"] = ["rare"] * 15 + ["fills"] * 16 + ["many"] * 669
+    with caplog.at_level("WARNING", logger="scdiffaug"):
+        trained.augment(pbmc, groupby="group", target={"rare": 20, "fills": 20}, **options, **FAST)
+    said = "Many new cells of 'rare' (15 cells) may be of other groups, as a neighbourhood (15"
+    assert (said in caplog.text) == is_said
+    caplog.clear()
+    trained.augment(pbmc, groupby="group", target={"fills": 20}, **options, **FAST)
+    assert "may be of other groups" not in caplog.text
+
+
 def test_whole_numbers_are_groups_whatever_their_type(trained: scDiffAug) -> None:
     cells = trained.adata.copy()
     codes = cells.obs["cell_type"].cat.codes

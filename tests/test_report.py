@@ -193,9 +193,13 @@ def test_rare_groups_are_told_and_those_that_cannot_be_are_left_out(
     strayed.X = x
     report = trained.augmentation_report(strayed, groupby="cell_type")
     assert report["groups"]["CD34+"]["value"] < 0.2
+    assert "Of the new cells of 'CD34+' only" in report["worries"][-1]
+    assert html.escape(report["worries"][-1]) in report["html"]
     assert report["n_new"] == strayed.n_obs
     told = [name for name, of in report["groups"].items() if of["value"] is not None]
     assert all(report["groups"][name]["real"] >= 0.5 for name in told)
+    untold = [name for name in report["groups"] if name not in told]
+    assert report["skipped"]["groups"].startswith(f"{', '.join(untold)}: of each too few real")
 
 
 def test_interpolated_cells_are_no_sample(trained: scDiffAug) -> None:
