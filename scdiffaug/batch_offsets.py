@@ -92,11 +92,8 @@ class BatchOffsets(nn.Module):
         points, corrected = self._points(x), x.clone()
         with torch.autocast(x.device.type, enabled=False):
             centres = self._points((self.middle + self.offsets) * known)
-            # Devices are asked once, for how many cells each batch has.
-            codes = torch.arange(-1, len(self.offsets), device=batch.device)
-            sizes = (batch[:, None] == codes).sum(0).tolist()
-            for code, rows in enumerate(batch.argsort(stable=True).split(sizes), start=-1):
-                if code >= 0 and len(rows):
+            for code, rows in enumerate(_rows_of(batch, len(self.offsets))):
+                if len(rows):
                     belongs = _belonging(points[rows], centres[code], self.width)
                     corrected[rows] -= belongs @ self.offsets[code] * known
         return corrected
@@ -196,6 +193,15 @@ class BatchOffsets(nn.Module):
 def _n_clusters(n_cells: int, n_batches: int) -> int:
     by_batches = max(_FEW_CLUSTERS, n_cells // (_CELLS_OF_A_BATCH * n_batches))
     return max(1, min(_MOST_CLUSTERS, by_batches, n_cells // _CELLS_OF_A_CLUSTER))
+
+
+def _rows_of(batch: Tensor, n_batches: int) -> tuple[Tensor, ...]:
+    """Rows of the cells of each batch, ascending; the device is waited for but once."""
+    order = batch.argsort(stable=True)
+    # Where the code before ends; those of unknown batches, -1, come first.
+    before = torch.arange(-1, n_batches - 1, device=batch.device)
+    starts = torch.searchsorted(batch[order], before, right=True).tolist()
+    return order.tensor_split(starts)[1:]
 
 
 def _belonging(points: Tensor, centres: Tensor, width: Tensor) -> Tensor:

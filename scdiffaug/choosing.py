@@ -34,8 +34,6 @@ NO_GROUP = "\0none"
 _N_NEIGHBORS = 15
 # Real cells to which the covariance within groups is fitted, about as many.
 _MOST_CELLS_FITTED = 50_000
-# A warning names groups whose new cells are made from fewer sources than this.
-_FEW_SOURCES, _MOST_NAMED = 5, 10
 _SIZES: dict[str, Callable[[NDArray[np.int64]], np.floating[Any]]] = {
     "max": np.max,
     "median": np.median,
@@ -136,22 +134,6 @@ class Choice:
             return np.full(len(source_of), self.depth, dtype=np.float32)
         pools = np.zeros(x.shape[0], dtype=int) if groups is None else groups
         return sampled_depths(depths(x), source_of, pools, rng=rng)
-
-
-def warn_of_few(sources: Rows, groups: Names) -> None:
-    """Warn of groups with so few sources that the new cells are only variants of these."""
-    table = pd.Series(sources).groupby(groups[sources]).agg(["nunique", "size"])
-    few = table[(table["nunique"] < _FEW_SOURCES) & (table["size"] > table["nunique"])]
-    for name, (n_sources, n_new) in few.iloc[:_MOST_NAMED].iterrows():
-        logger.warning(
-            "All %d new cells of group %r are made from %d of its cells: they vary as so few do, "
-            "not as the group may.",
-            n_new,
-            name,
-            n_sources,
-        )
-    if len(few) > _MOST_NAMED:
-        logger.warning("The same is true of %d other groups.", len(few) - _MOST_NAMED)
 
 
 def warn_of_one(groups: Names) -> None:

@@ -32,8 +32,8 @@ _LOOKED_AT = 100
 _FEW_OF_A_SCALE = 0.02
 # Whole numbers that sum to more in a cell are no reads.
 _MOST_READS_OF_A_CELL = 1e7
-# A warning names so many groups.
-_MOST_NAMED = 10
+# A warning names groups whose new cells are made from fewer sources than this, and so many.
+_FEW_SOURCES, _MOST_NAMED = 5, 10
 
 
 def warn_of_guess(adata: AnnData, x: Matrix | StoredMatrix, space: FeatureSpace) -> None:
@@ -78,6 +78,22 @@ def _warn_of_peaks(names: pd.Index, space: FeatureSpace) -> None:
             "The values are read as counts of peaks, as 2 is the most frequent, or 1 the only "
             "one: pass feature_space='counts' if they are of genes."
         )
+
+
+def warn_of_few(sources: Rows, groups: NDArray[np.str_]) -> None:
+    """Warn of groups with so few sources that the new cells are only variants of these."""
+    table = pd.Series(sources).groupby(groups[sources]).agg(["nunique", "size"])
+    few = table[(table["nunique"] < _FEW_SOURCES) & (table["size"] > table["nunique"])]
+    for name, (n_sources, n_new) in few.iloc[:_MOST_NAMED].iterrows():
+        logger.warning(
+            "All %d new cells of group %r are made from %d of its cells: they vary as so few do, "
+            "not as the group may.",
+            n_new,
+            name,
+            n_sources,
+        )
+    if len(few) > _MOST_NAMED:
+        logger.warning("The same is true of %d other groups.", len(few) - _MOST_NAMED)
 
 
 def warn_of_rare(sources: Rows, groups: NDArray[np.str_], *, n_neighbors: int) -> None:

@@ -87,9 +87,11 @@ class FeatureSpace:
             decided = cls.decide(some, requested, names=names)
             # Some cells do not say what the others hold.
             return replace(decided, scale=scale, is_binary=False)
+        may_be_peaks = requested in ("auto", "peaks") and _guess(found) == "counts"
+        held = _peaks_hold(x) if may_be_peaks else None
         if requested == "auto":
             requested = _guess(found)
-            if requested == "counts" and _are_peaks(x, names):
+            if requested == "counts" and (held is not None or are_regions(names)):
                 requested = "peaks"
         _check_fits(requested, found)
         is_intensity = requested == "raw" and _are_intensities(x, found)
@@ -97,7 +99,7 @@ class FeatureSpace:
             requested,  # type: ignore[arg-type]
             cofactor=_ARCSINH_COFACTOR if is_intensity else None,
             is_binary=requested in ("counts", "peaks") and found.highest == 1,
-            has_ends=requested == "peaks" and _are_ends(x),
+            has_ends=held == "ends",
         )
 
     @property
@@ -244,42 +246,28 @@ def _check_fits(requested: str, found: Bounds) -> None:
         )
 
 
-def _are_peaks(x: Matrix | StoredMatrix, names: Sequence[str]) -> bool:
-    """Whether counts are of accessible regions, by their names or by how often they are two."""
-    return are_regions(names) or _are_ends(x) or _are_open_or_not(x)
-
-
 def are_regions(names: Sequence[str]) -> bool:
     """Whether most features are named as regions of the genome."""
     are = [bool(_PEAK_NAME.fullmatch(name)) for name in names]
     return sum(are) > len(are) / 2
 
 
-def _are_ends(x: Matrix | StoredMatrix) -> bool:
-    """Whether 2 is the most frequent count, and most values are zero.
+def _peaks_hold(x: Matrix | StoredMatrix) -> Literal["ends", "open"] | None:
+    """What counts are of if they are of peaks, as far as they tell; None for counts of genes.
 
-    A fragment has two ends, so where ends are counted (10x Genomics) 2 is more frequent than 1
-    and 3 (Martens et al. 2023); where most values are zero, counts of genes are mostly 1.
+    Most values of peaks are zero. A fragment has two ends, so where ends are counted (10x
+    Genomics) 2 is more frequent than 1 and 3 (Martens et al. 2023); where peaks are open or not,
+    1 is the only count. Counts of genes of which most are zero are mostly 1, but not all of them.
     """
-    frequency = _frequencies(x)
-    return frequency is not None and frequency[2] > max(frequency[1], frequency[3])
-
-
-def _are_open_or_not(x: Matrix | StoredMatrix) -> bool:
-    """Whether 1 is the only count, and most values are zero: some counts of genes are more."""
-    frequency = _frequencies(x)
-    return frequency is not None and not any(frequency[2:])
-
-
-def _frequencies(x: Matrix | StoredMatrix) -> list[int] | None:
-    """How often counts of 0, 1, 2, 3 and more occur in some cells; None unless most are zero."""
     some = x[row_blocks(x)[0]]
     values = stored_values(some)
-    few = [int(np.count_nonzero(values == number)) for number in (1, 2, 3)]
-    n_open = int(np.count_nonzero(values))
-    n_zero = some.shape[0] * some.shape[1] - n_open
-    is_sparse = 0 < n_open < _MOST_OPEN * (n_zero + n_open)
-    return [n_zero, *few, n_open - sum(few)] if is_sparse else None
+    n_open = np.count_nonzero(values)
+    if not 0 < n_open < _MOST_OPEN * some.shape[0] * some.shape[1]:
+        return None
+    one, two, three = (np.count_nonzero(values == number) for number in (1, 2, 3))
+    if two > max(one, three):
+        return "ends"
+    return "open" if one == n_open else None
 
 
 def _most_open(x: Matrix, n_top: int) -> NDArray[np.int64]:

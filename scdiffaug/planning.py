@@ -125,7 +125,7 @@ class Plan(_NewCells):
         if self.choice.keep == "consistent":
             choosing.warn_of_one(self.groups)
         elif self.choice.target is not None:
-            choosing.warn_of_few(self.source_of, self.groups)
+            doubts.warn_of_few(self.source_of, self.groups)
 
     def warn_of_kept(self, obs: pd.DataFrame) -> None:
         """Warn of groups of which rejection left new cells of few sources, or none."""
@@ -133,7 +133,7 @@ class Plan(_NewCells):
             return
         rows = data.source_rows(obs, self.cells.obs_names)
         if self.choice.target is not None:
-            choosing.warn_of_few(rows, self.groups)
+            doubts.warn_of_few(rows, self.groups)
         gone = np.setdiff1d(self.groups[self.source_of], self.groups[rows])
         if len(gone):
             logger.warning("No new cell of %s is left.", ", ".join(map(repr, gone.tolist())))

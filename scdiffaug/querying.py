@@ -58,12 +58,12 @@ def with_batches_of(model: Model, cells: AnnData, *, attached: AnnData | None) -
 def say_what_is_mapped(contract: DataContract, cells: AnnData, batches: NDArray[np.int64]) -> None:
     """``batches``: codes in the model that knows all; ``contract``: that of the reference."""
     n_trained, key = len(contract.category_names), contract.covariate_column
-    names, is_mapped = cells.obs[key], batches >= n_trained
+    names, is_mapped = cells.obs[key].astype(str), batches >= n_trained
     if not is_mapped.any():
         logger.warning(
             "The model learnt from all batches of these cells, e.g. %r: none is mapped. If "
             "they are others of the same name, rename them in adata.obs[%r].",
-            str(names.iloc[0]),
+            names.iloc[0],
             key,
         )
         return
@@ -72,12 +72,12 @@ def say_what_is_mapped(contract: DataContract, cells: AnnData, batches: NDArray[
         logger.warning(
             "%r was mapped before: what sets it apart is found anew, from the %d cells here "
             "alone. Pass all cells of a batch at once.",
-            str(names[known].iloc[0]),
+            names[known].iloc[0],
             (names == names[known].iloc[0]).sum(),
         )
     logger.info(
         "Mapping %d cells of new batches, e.g. %r; %d are of batches that training saw.",
         is_mapped.sum(),
-        str(names[is_mapped].iloc[0]),
+        names[is_mapped].iloc[0],
         (~is_mapped).sum(),
     )

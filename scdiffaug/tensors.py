@@ -17,9 +17,10 @@ def to_tensor(x: Matrix, device: torch.device) -> torch.Tensor:
 def to_csr(x: torch.Tensor) -> sparse.csr_matrix:
     """A dense tensor on any device as a CSR matrix in memory; zeros are not transferred."""
     n, d = x.shape
-    place = x.flatten().nonzero()[:, 0]
+    values = x.flatten()
+    place = values.nonzero()[:, 0]
     indptr = torch.searchsorted(place, torch.arange(n + 1, device=x.device) * d)
-    parts = (x.flatten()[place], place % d, indptr)
+    parts = (values[place], place % d, indptr)
     return sparse.csr_matrix(tuple(part.cpu().numpy() for part in parts), shape=(n, d))
 
 
