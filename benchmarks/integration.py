@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
 from scdiffaug import scDiffAug
-from scdiffaug.components import PrincipalAxes
+from scdiffaug.preparing import components_of
 
 DATASETS = ("ifnb_pbmc_2800", "gastrulation_seqfish_lohoff", "mca_stomach_intestine_1871")
 MAX_CELLS, N_GENES = 4000, 2000
@@ -73,9 +73,8 @@ def harmony_on_our_input(cells: AnnData, seed: int) -> Embedding:
     """Harmony on the components that our encoder sees, searched as it searches them."""
     scDiffAug.setup_anndata(cells, batch_key="batch")
     contract = scDiffAug(cells, diffusion="none", seed=seed)._contract
-    features = contract.features(contract.read(cells)[1])
-    axes = PrincipalAxes.fit(features, seed=seed)
-    return axes.search_space(harmonised(axes.transform(features), cells.obs, seed))
+    components, axes = components_of(contract, contract.read(cells)[1], n_components=50)
+    return axes.search_space(harmonised(components, cells.obs, seed))
 
 
 def harmonised(points: Embedding, obs: pd.DataFrame, seed: int) -> Embedding:

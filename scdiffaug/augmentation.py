@@ -188,7 +188,7 @@ def _condition(
     """The semantic embedding asked for, or that of each source's neighbourhood."""
     if request.y is not None:
         return torch.from_numpy(request.y).to(module.device)
-    seen = to_tensor(contract.features(sources), module.device)
+    seen = to_tensor(contract.seen(sources), module.device)
     return module.describe_neighborhoods(seen, covariates, rng=rng)
 
 

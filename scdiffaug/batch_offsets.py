@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -50,8 +51,9 @@ class BatchOffsets(nn.Module):
         Number of batches mapped after training; their codes follow those of the others.
     n_components
         Width of the encoder's inputs.
-    n_features
-        Features that the components were made from.
+    blocks
+        Blocks of them by whose directions cells are compared
+        (:func:`~scdiffaug.neighborhood.compared_blocks`).
     """
 
     middle: Tensor
@@ -64,11 +66,11 @@ class BatchOffsets(nn.Module):
         n_batches: int,
         n_components: int,
         *,
-        n_features: int,
+        blocks: Sequence[slice],
         n_query_batches: int = 0,
     ) -> None:
         super().__init__()
-        self.n_features = n_features
+        self.blocks = blocks
         n_clusters = _n_clusters(min(n_cells, SUBSAMPLED), n_batches)
         n_all = n_batches + n_query_batches
         self.register_buffer("middle", torch.zeros(n_clusters, n_components))
@@ -187,7 +189,7 @@ class BatchOffsets(nn.Module):
         self.offsets[code].copy_(offsets)
 
     def _points(self, x: Tensor) -> Tensor:
-        return search_space(x, n_features=self.n_features)
+        return search_space(x, self.blocks)
 
 
 def _n_clusters(n_cells: int, n_batches: int) -> int:

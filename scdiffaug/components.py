@@ -12,8 +12,9 @@ from sklearn.decomposition import PCA
 
 from scdiffaug.batch_offsets import BatchOffsets
 from scdiffaug.matrices import SUBSAMPLED, Matrix, row_blocks, to_dense
-from scdiffaug.neighborhood import search_space
+from scdiffaug.neighborhood import compared_blocks, search_space
 from scdiffaug.nn import MOST_DEVIATIONS
+from scdiffaug.residuals import ResidualProjection
 
 # Components that the encoder sees, by default.
 N_COMPONENTS = 50
@@ -29,6 +30,8 @@ class PrincipalAxes:
         Mean of each feature and what its values are divided by, shape ``(k,)``.
     axes
         Projection, shape ``(k, m)``.
+    residuals
+        Further components, of counts of genes: those of their Pearson residuals.
     offsets
         What is taken off the components for a cell's batch, if batches are known.
     """
@@ -36,6 +39,7 @@ class PrincipalAxes:
     centre: NDArray[np.float32]
     scale: NDArray[np.float32]
     axes: NDArray[np.float32]
+    residuals: ResidualProjection | None = None
     offsets: BatchOffsets | None = None
 
     @classmethod
@@ -89,18 +93,30 @@ class PrincipalAxes:
         axes = (pca.components_.T / spread).astype(np.float32)
         return cls(centre, (1 / weights).astype(np.float32), axes)
 
-    def transform(self, features: Matrix) -> NDArray[np.float32]:
-        """Components of cells, shape ``(n, m)``."""
-        parts = [
-            _standardised(to_dense(features[rows]), self.centre, self.scale) @ self.axes
-            for rows in row_blocks(features)
-        ]
+    def transform(self, seen: Matrix) -> NDArray[np.float32]:
+        """Components of cells, shape ``(n, m)``, then those of their residuals.
+
+        ``seen``: features and, for residuals, the counts of each cell in a last column.
+        """
+        parts = [self._components(to_dense(seen[rows])) for rows in row_blocks(seen)]
         return np.concatenate(parts)
+
+    def _components(self, seen: NDArray[np.float32]) -> NDArray[np.float32]:
+        standardised = _standardised(seen[:, : len(self.axes)], self.centre, self.scale)
+        found = standardised @ self.axes
+        if self.residuals is None:
+            return found
+        return np.hstack([found, self.residuals.transform(seen)])
+
+    @property
+    def blocks(self) -> tuple[slice, ...]:
+        """Components by whose directions cells are compared."""
+        return compared_blocks(*self.axes.shape)
 
     def search_space(self, components: NDArray[np.float32]) -> NDArray[np.float32]:
         """Points among which neighbours are searched, as in :mod:`scdiffaug.neighborhood`."""
         points = torch.from_numpy(components)
-        return search_space(points, n_features=len(self.axes)).numpy()
+        return search_space(points, self.blocks).numpy()
 
 
 def _standardised(

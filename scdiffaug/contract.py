@@ -24,6 +24,7 @@ from scdiffaug.matrices import (
     Matrix,
     Rows,
     StoredMatrix,
+    beside,
     depths,
     row_blocks,
     subsample,
@@ -295,6 +296,13 @@ class DataContract:
     def features(self, x: Matrix) -> Matrix:
         """Selected features, from which the encoder's components are made, shape ``(n, k)``."""
         return self.space.features(x)[:, list(self.selected)]
+
+    def seen(self, x: Matrix) -> Matrix:
+        """What the encoder sees of cells: selected features; after them depths, if of genes."""
+        features = self.features(x)
+        if not self.space.sees_depth:
+            return features
+        return beside(features, depths(x)[:, None])
 
     @property
     def selected_names(self) -> pd.Index:

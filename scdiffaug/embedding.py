@@ -139,7 +139,7 @@ def _by_blocks(
     """Apply a function to features and batches, to as many cells at once as memory allows."""
 
     def of(rows: slice) -> list[Tensor]:
-        features = to_tensor(contract.features(x[rows]), device)
+        features = to_tensor(contract.seen(x[rows]), device)
         found = function(features, torch.from_numpy(batches[rows]).to(device))
         return [part.cpu() for part in found]
 

@@ -13,8 +13,9 @@ from scdiffaug.batch_offsets import BatchOffsets
 from scdiffaug.components import PrincipalAxes
 from scdiffaug.features import FeatureSpace
 from scdiffaug.matrices import Matrix, drawn_rows
-from scdiffaug.neighborhood import NeighborMean
+from scdiffaug.neighborhood import NeighborMean, compared_blocks
 from scdiffaug.nn import FixedProjection
+from scdiffaug.residuals import ResidualProjection, n_residual
 
 # How far a cell is moved before it is embedded: 0 is the cell itself, 1 its neighbourhood.
 _TO_NEIGHBORHOOD = 2 / 3
@@ -30,7 +31,8 @@ class EncoderInputs(nn.Module):
     selected, space
         Positions of the features that the encoder sees, and the feature space of the cells.
     n_components
-        Principal components of the selected features.
+        Principal components of the selected features; of counts of genes, those of their
+        residuals follow.
     n_batches, n_query_batches
         Number of batches whose offsets are taken off, 0 for none, and of those mapped later.
     n_references, n_neighbors
@@ -55,17 +57,22 @@ class EncoderInputs(nn.Module):
         super().__init__()
         self.space = space
         self.axes = FixedProjection(len(selected), n_components)
+        self.residuals: ResidualProjection | None = None
+        if further := n_residual(len(selected), n_components, sees_depth=space.sees_depth):
+            self.residuals = ResidualProjection(len(selected), further)
+        self.n_inputs = n_components + further
+        blocks = compared_blocks(len(selected), n_components)
         self.offsets: BatchOffsets | None = None
         if n_batches:
             self.offsets = BatchOffsets(
                 n_references,
                 n_batches,
-                n_components,
-                n_features=len(selected),
+                self.n_inputs,
+                blocks=blocks,
                 n_query_batches=n_query_batches,
             )
         self.neighborhood = NeighborMean(
-            n_references, n_components, n_features=len(selected), n_neighbors=n_neighbors
+            n_references, self.n_inputs, blocks=blocks, n_neighbors=n_neighbors
         )
         self.register_buffer("selected", torch.as_tensor(selected))
         self.register_buffer("profile", torch.zeros(n_features))
@@ -81,8 +88,9 @@ class EncoderInputs(nn.Module):
         """Take over the axes, and offsets of batches, that were fitted on the training cells."""
         for name in ("centre", "scale", "axes"):
             getattr(self.axes, name).copy_(torch.from_numpy(getattr(axes, name)))
-        if self.offsets is not None and axes.offsets is not None:
-            self.offsets.load_state_dict(axes.offsets.state_dict())
+        for mine, fitted in ((self.residuals, axes.residuals), (self.offsets, axes.offsets)):
+            if mine is not None and fitted is not None:
+                mine.load_state_dict(fitted.state_dict())
 
     @torch.no_grad()
     def fit_references(self, inputs: NDArray[np.float32]) -> None:
@@ -98,7 +106,7 @@ class EncoderInputs(nn.Module):
         Parameters
         ----------
         components
-            Components of its cells, shape ``(n, n_components)``.
+            Components of its cells, shape ``(n, n_inputs)``.
         code
             Its code.
         measured
@@ -108,32 +116,39 @@ class EncoderInputs(nn.Module):
         references, known = self.neighborhood.references, self._known_of(measured)
         self.offsets.fit_query(components, code, references=references, known=known)
 
-    def forward(self, features: Tensor, batches: Tensor) -> Tensor:
-        """Inputs of cells, shape ``(n, n_components)``.
+    def seen(self, cells: Tensor) -> Tensor:
+        """What :meth:`forward` takes of cells of all features, as ``DataContract.seen``."""
+        features = self.space.features_tensor(cells)[:, self.selected]
+        if not self.space.sees_depth:
+            return features
+        return torch.cat([features, cells.sum(1, keepdim=True)], dim=1)
+
+    def forward(self, seen: Tensor, batches: Tensor) -> Tensor:
+        """Inputs of cells, shape ``(n, n_inputs)``.
 
         Parameters
         ----------
-        features
-            The selected features, shape ``(n, k)``.
+        seen
+            The selected features, shape ``(n, k)``, and depths of counts (``DataContract.seen``).
         batches
             Codes of the cells' batches, shape ``(n,)``; -1 for one that is not known.
         """
-        return self._corrected(self.axes(features), batches)
+        return self._corrected(self.components(seen, measured=None), batches)
 
-    def around(self, features: Tensor, batches: Tensor, *, rng: torch.Generator | None) -> Tensor:
-        """Mean inputs of the cells' neighbours, shape ``(n, n_components)``.
+    def around(self, seen: Tensor, batches: Tensor, *, rng: torch.Generator | None) -> Tensor:
+        """Mean inputs of the cells' neighbours, shape ``(n, n_inputs)``.
 
         ``rng`` varies the weight of each neighbour, as in :class:`NeighborMean`.
         """
-        return self.neighborhood(self(features, batches), rng=rng)
+        return self.neighborhood(self(seen, batches), rng=rng)
 
-    def moved(self, features: Tensor, batches: Tensor, *, measured: Tensor | None) -> Tensor:
+    def moved(self, seen: Tensor, batches: Tensor, *, measured: Tensor | None) -> Tensor:
         """Inputs two thirds of the way to the cells' neighbourhoods; see ``DiffAugModule.embed``.
 
         ``measured``: as in :meth:`components`.
         """
         known = self._known_of(measured)
-        components = self.components(features, measured=measured)
+        components = self.components(seen, measured=measured)
         inputs = self._corrected(components, batches, known=known)
         around = self.neighborhood(inputs, known=known)
         if known is not None:
@@ -141,19 +156,30 @@ class EncoderInputs(nn.Module):
             inputs = torch.where(known, inputs, around)
         return torch.lerp(inputs, around, _TO_NEIGHBORHOOD)
 
-    def components(self, features: Tensor, *, measured: Tensor | None) -> Tensor:
-        """Components of cells, not corrected for batches, shape ``(n, n_components)``.
+    def components(self, seen: Tensor, *, measured: Tensor | None) -> Tensor:
+        """Components of cells, not corrected for batches, shape ``(n, n_inputs)``.
 
         ``measured``: mask of the features that were measured, shape ``(d,)``; None for all.
         """
-        if measured is None:
-            return self.axes(features)
-        whole = self.space.as_of_whole_cells(features, self.profile[measured].sum())
-        return self.axes(whole, measured=measured[self.selected])
+        features, depth = (seen[:, :-1], seen[:, -1]) if self.space.sees_depth else (seen, None)
+        selected = None
+        if measured is not None:
+            share, selected = self.profile[measured].sum(), measured[self.selected]
+            features = self.space.as_of_whole_cells(features, share)
+            depth = None if depth is None else depth / share
+        found = self.axes(features, measured=selected)
+        if self.residuals is None:
+            return found
+        return torch.cat([found, self.residuals(features, depth, measured=selected)], dim=1)
 
     def _known_of(self, measured: Tensor | None) -> Tensor | None:
         """Mask of the components that are known of such cells; None for all."""
-        return None if measured is None else self.axes.known_of(measured[self.selected])
+        if measured is None:
+            return None
+        projections = [self.axes]
+        if self.residuals is not None:
+            projections.append(self.residuals.projection)
+        return torch.cat([part.known_of(measured[self.selected]) for part in projections])
 
     def _corrected(
         self, components: Tensor, batches: Tensor, *, known: Tensor | None = None

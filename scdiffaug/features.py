@@ -134,6 +134,11 @@ class FeatureSpace:
         """Whether values are counts, of genes or of peaks."""
         return self.kind in ("counts", "peaks")
 
+    @property
+    def sees_depth(self) -> bool:
+        """Whether the encoder sees a cell's counts in all beside its features: those of genes."""
+        return self.kind == "counts"
+
     def features(self, x: Matrix) -> Matrix:
         """Values from which the encoder's components are made; ``x`` is left unchanged.
 

@@ -30,6 +30,13 @@ def to_dense(x: Matrix) -> NDArray[np.float32]:
     return np.ascontiguousarray(x.toarray() if isinstance(x, sparse.csr_matrix) else x)
 
 
+def beside(x: Matrix, columns: NDArray[np.float32]) -> Matrix:
+    """A matrix with further columns at its end."""
+    if sparse.issparse(x):
+        return sparse.hstack([x, sparse.csr_matrix(columns)], format="csr")
+    return np.hstack([x, columns])
+
+
 def stored_values(x: Matrix) -> NDArray[np.float32]:
     """All values of a dense matrix, the stored ones of a CSR matrix."""
     return x.data if isinstance(x, sparse.csr_matrix) else x

@@ -112,7 +112,7 @@ class DiffAugModule(BaseModuleClass):
             Training cells as the generator sees them, shape ``(n, d)``, or some that stand for
             all.
         inputs
-            Encoder inputs of all training cells, shape ``(n, n_components)``.
+            Encoder inputs of all training cells, shape ``(n, n_inputs)``.
         axes
             Projection from features to these inputs.
         """
@@ -162,8 +162,7 @@ class DiffAugModule(BaseModuleClass):
             rng=rng,
             depth=depth,
         )
-        features = self.space.features_tensor(made)[:, self.inputs.selected]
-        return self.inputs(features, batch["covariates"])
+        return self.inputs(self.inputs.seen(made), batch["covariates"])
 
     @torch.no_grad()
     def _fixed_semantic(self, inputs: Tensor) -> Tensor:
@@ -178,7 +177,7 @@ class DiffAugModule(BaseModuleClass):
         return {"x": torch.cat([tensors["inputs"], tensors["views"]])}
 
     def inference(self, x: Tensor) -> Tensors:
-        """Return y and z of principal components, shape ``(n, n_components)``."""
+        """Return y and z of the encoder's inputs, shape ``(n, n_inputs)``."""
         y, z = self.encoder(x, stop_gradient="semantic" in self.objective.terms)
         return {"y": y, "z": z}
 

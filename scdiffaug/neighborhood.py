@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 # Leading principal components whose direction says which cells are near.
-_N_SEARCHED = 30
+_N_COMPARED = 30
 # Distances of so many cells to some ten thousand references stay in fast memory; a GPU, with so
 # few cells, would mostly wait for the next call.
 _CELLS_AT_ONCE, _CELLS_AT_ONCE_ON_GPU = 128, 4096
@@ -14,25 +16,38 @@ _CELLS_AT_ONCE, _CELLS_AT_ONCE_ON_GPU = 128, 4096
 _GROUPED = 64
 
 
-def search_space(components: Tensor, *, n_features: int) -> Tensor:
-    """Points among which neighbours are searched: directions of the first 30 components.
+def compared_blocks(n_features: int, n_components: int) -> tuple[slice, ...]:
+    """Blocks of the encoder's inputs by whose directions cells are compared.
 
-    Euclidean distances rank them as cosines do, which a cell's depth affects less. A panel of no
-    more features than components is searched as it is.
+    The first 30 principal components, and all components of residuals that follow them. None for
+    a panel of no more features than components, whose cells are compared as they are.
+    """
+    if n_features <= n_components:
+        return ()
+    return slice(0, min(_N_COMPARED, n_components)), slice(n_components, None)
+
+
+def search_space(components: Tensor, blocks: Sequence[slice]) -> Tensor:
+    """Points among which neighbours are searched: the directions of each block.
+
+    Euclidean distances rank them as sums of cosines do, which a cell's depth affects less.
+    Neighbours by two blocks, of logarithms and of residuals, are more often of the same type than
+    those by either (benchmarks/NOTES.md, 66).
 
     Parameters
     ----------
     components
         Shape ``(..., n_components)``.
-    n_features
-        Features that the components were made from.
+    blocks
+        As in :func:`compared_blocks`.
     """
-    if n_features <= components.shape[-1]:
+    if not blocks:
         return components
-    return nn.functional.normalize(components[..., :_N_SEARCHED], dim=-1)
+    parts = [nn.functional.normalize(components[..., block], dim=-1) for block in blocks]
+    return torch.cat(parts, dim=-1)
 
 
-def neighbor_weights(x: Tensor, neighbors: Tensor, *, n_features: int) -> Tensor:
+def neighbor_weights(x: Tensor, neighbors: Tensor, blocks: Sequence[slice]) -> Tensor:
     """Weight of each neighbour in the mean of a cell's neighbours, ``(n, k)``; rows sum to 1.
 
     A Gaussian kernel whose width is the distance to the third neighbour. A cell of a rare type
@@ -44,10 +59,10 @@ def neighbor_weights(x: Tensor, neighbors: Tensor, *, n_features: int) -> Tensor
         Cells, shape ``(n, n_components)``.
     neighbors
         Neighbours of each cell, shape ``(n, k, n_components)``.
-    n_features
-        Features that the components were made of.
+    blocks
+        As in :func:`compared_blocks`.
     """
-    cells, around = (search_space(part, n_features=n_features) for part in (x, neighbors))
+    cells, around = (search_space(part, blocks) for part in (x, neighbors))
     sq_distance = (around - cells[:, None]).square().sum(2)
     width = sq_distance.kthvalue(min(3, neighbors.shape[1]), dim=1, keepdim=True).values
     return torch.softmax(-sq_distance / width.clamp_min(1e-12), dim=1)
@@ -56,8 +71,8 @@ def neighbor_weights(x: Tensor, neighbors: Tensor, *, n_features: int) -> Tensor
 def neighbor_mean(
     x: Tensor,
     neighbors: Tensor,
+    blocks: Sequence[slice],
     *,
-    n_features: int,
     rng: torch.Generator | None = None,
     known: Tensor | None = None,
 ) -> Tensor:
@@ -65,7 +80,7 @@ def neighbor_mean(
 
     Parameters
     ----------
-    x, neighbors, n_features
+    x, neighbors, blocks
         As in :func:`neighbor_weights`.
     rng
         Varies the weight of each neighbour at random, as in the Bayesian bootstrap (Rubin 1981).
@@ -74,7 +89,7 @@ def neighbor_mean(
         the others are 0. By default all.
     """
     compared = neighbors if known is None else neighbors * known
-    weights = neighbor_weights(x, compared, n_features=n_features)
+    weights = neighbor_weights(x, compared, blocks)
     if rng is not None:
         weights = weights * torch.empty_like(weights).exponential_(generator=rng)
         weights = weights / weights.sum(1, keepdim=True)
@@ -104,8 +119,8 @@ class NeighborMean(nn.Module):
     ----------
     n_cells, n_components
         Number of references and width of their inputs.
-    n_features
-        Features that the components were made of.
+    blocks
+        As in :func:`compared_blocks`.
     n_neighbors
         References per mean.
     """
@@ -113,10 +128,10 @@ class NeighborMean(nn.Module):
     references: Tensor
 
     def __init__(
-        self, n_cells: int, n_components: int, *, n_features: int, n_neighbors: int
+        self, n_cells: int, n_components: int, *, blocks: Sequence[slice], n_neighbors: int
     ) -> None:
         super().__init__()
-        self.n_features, self.n_neighbors = n_features, n_neighbors
+        self.blocks, self.n_neighbors = blocks, n_neighbors
         self.register_buffer("references", torch.zeros(n_cells, n_components))
 
     def forward(
@@ -129,11 +144,11 @@ class NeighborMean(nn.Module):
         parts = []
         for part in x.split(at_once):
             near = self._nearest(part, points, half_squares)
-            parts += [neighbor_mean(part, near, n_features=self.n_features, rng=rng, known=known)]
+            parts += [neighbor_mean(part, near, self.blocks, rng=rng, known=known)]
         return torch.cat(parts)
 
     def _points(self, cells: Tensor) -> Tensor:
-        return search_space(cells, n_features=self.n_features)
+        return search_space(cells, self.blocks)
 
     def _nearest(self, x: Tensor, points: Tensor, half_squares: Tensor) -> Tensor:
         # A matrix of cells by references, in float32 and for few cells at once.

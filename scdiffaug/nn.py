@@ -103,13 +103,25 @@ class FixedProjection(nn.Module):
         return (self.axes[measured] != 0).any(0)
 
 
+class Leading(nn.Module):
+    """The first columns of a matrix, shape ``(n, n_columns)``."""
+
+    def __init__(self, n_columns: int) -> None:
+        super().__init__()
+        self.n_columns = n_columns
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Those of ``x``."""
+        return x[:, : self.n_columns]
+
+
 class SemanticEncoder(nn.Module):
     """Maps cells to the semantic vector y and its low-dimensional projection z.
 
     Parameters
     ----------
     n_input
-        Number of input features.
+        Number of columns that it sees; those after them only say which cells are near.
     n_semantic
         Width of the semantic vector y.
     n_projection
@@ -119,7 +131,7 @@ class SemanticEncoder(nn.Module):
     def __init__(self, n_input: int, *, n_semantic: int = 80, n_projection: int = 2) -> None:
         super().__init__()
         self.n_semantic = n_semantic
-        self.semantic = mlp([n_input, 500, 300, n_semantic])
+        self.semantic = nn.Sequential(Leading(n_input), *mlp([n_input, 500, 300, n_semantic]))
         self.projection = mlp([n_semantic, 500, 500, n_projection])
 
     def forward(self, x: Tensor, *, stop_gradient: bool = False) -> tuple[Tensor, Tensor]:

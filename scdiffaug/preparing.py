@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -21,6 +22,7 @@ from scdiffaug.neighborhood import neighbor_weights
 from scdiffaug.neighbors import NeighborWalks
 from scdiffaug.pairs import PairBatches
 from scdiffaug.repulsion import USUAL_BALANCE, USUAL_RELATEDNESS, Repulsion
+from scdiffaug.residuals import ResidualProjection, n_residual
 
 
 def training_cells(
@@ -44,9 +46,9 @@ def training_cells(
     if n_cells is not None and n_cells < cells.n_obs:
         rows = drawn_rows(cells.n_obs, n_cells, seed=seed_of(contract.seed, "training cells"))
         cells, x = cells[rows], taken(x, rows)
-    components, axes = _components(contract, x, n_components=n_components)
+    components, axes = components_of(contract, x, n_components=n_components)
     covariates = contract.covariates(cells, np.arange(cells.n_obs))
-    offsets = _batch_offsets(contract, components, covariates)
+    offsets = _batch_offsets(contract, components, covariates, blocks=axes.blocks)
     inputs = components if offsets is None else offsets.corrected(components, covariates)
     axes = replace(axes, offsets=offsets)
     near = _neighbors(contract, cells, axes.search_space(inputs))
@@ -57,7 +59,7 @@ def training_cells(
         x=x.map(contract.values) if isinstance(x, StoredMatrix) else contract.values(x),
         inputs=inputs,
         walks=walks,
-        neighbor_weights=_weights_of(inputs, near, n_features=len(contract.selected)),
+        neighbor_weights=_weights_of(inputs, near, blocks=axes.blocks),
         repulsion=repulsion,
         places=_places(
             contract, walks, repulsion, batch_size=batch_size, n_projection=n_projection
@@ -73,22 +75,31 @@ def training_cells(
     return pairs, axes
 
 
-def _components(
+def components_of(
     contract: DataContract, x: Matrix | StoredMatrix, *, n_components: int
 ) -> tuple[NDArray[np.float32], PrincipalAxes]:
-    """Principal components of all cells, shape ``(n, n_components)``, and their axes."""
+    """Components of all cells, those of residuals included, and their axes."""
+    few, seed = subsample(x)[1], seed_of(contract.seed, "components")
     axes = PrincipalAxes.fit(
-        contract.features(subsample(x)[1]),
+        contract.features(few),
         n_components=n_components,
-        seed=seed_of(contract.seed, "components"),
+        seed=seed,
         tf_idf=contract.space.kind == "peaks",
     )
-    blocks = [axes.transform(contract.features(x[rows])) for rows in row_blocks(x)]
-    return np.concatenate(blocks), axes
+    if further := n_residual(*axes.axes.shape, sees_depth=contract.space.sees_depth):
+        residuals = ResidualProjection(len(contract.selected), further)
+        residuals.fit(contract.seen(few), seed=seed)
+        axes = replace(axes, residuals=residuals)
+    parts = [axes.transform(contract.seen(x[rows])) for rows in row_blocks(x)]
+    return np.concatenate(parts), axes
 
 
 def _batch_offsets(
-    contract: DataContract, components: NDArray[np.float32], covariates: NDArray[np.int64]
+    contract: DataContract,
+    components: NDArray[np.float32],
+    covariates: NDArray[np.int64],
+    *,
+    blocks: Sequence[slice],
 ) -> BatchOffsets | None:
     if contract.covariate != "batch_key":
         return None
@@ -96,7 +107,7 @@ def _batch_offsets(
         len(components),
         len(contract.category_names),
         components.shape[1],
-        n_features=len(contract.selected),
+        blocks=blocks,
     )
     offsets.fit(components, covariates, seed=seed_of(contract.seed, "offsets"))
     return offsets
@@ -138,11 +149,11 @@ def _neighbors(
 
 
 def _weights_of(
-    inputs: NDArray[np.float32], near: Rows, *, n_features: int
+    inputs: NDArray[np.float32], near: Rows, *, blocks: Sequence[slice]
 ) -> NDArray[np.float32]:
     """Weight of each neighbour in a cell's neighbourhood, shape ``(n, n_neighbors)``."""
     x, weights = torch.from_numpy(inputs), np.empty(near.shape, dtype=np.float32)
     for rows in row_blocks(inputs):
         around = x[torch.from_numpy(near[rows])]
-        weights[rows] = neighbor_weights(x[rows], around, n_features=n_features).numpy()
+        weights[rows] = neighbor_weights(x[rows], around, blocks).numpy()
     return weights

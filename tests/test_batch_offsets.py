@@ -7,14 +7,16 @@ from numpy.typing import NDArray
 from sklearn.neighbors import NearestNeighbors
 
 from scdiffaug.batch_offsets import BatchOffsets
+from scdiffaug.neighborhood import compared_blocks
 
 # Directions of 30 components of so many features are searched; a panel's features themselves.
-N_FEATURES, N_COMPONENTS = 500, 30
+N_COMPONENTS = 30
+BLOCKS = compared_blocks(500, N_COMPONENTS)
 
 
 def fitted(x: NDArray[np.float32], batch: NDArray[np.int64]) -> BatchOffsets:
     n_batches = batch.max() + 1
-    offsets = BatchOffsets(len(x), n_batches, x.shape[1], n_features=N_FEATURES)
+    offsets = BatchOffsets(len(x), n_batches, x.shape[1], blocks=BLOCKS)
     offsets.fit(x, batch, seed=0)
     return offsets
 
@@ -100,7 +102,7 @@ def test_strong_effects_are_taken_off_of_panels_too() -> None:
     which, batch = np.repeat([0, 1, 2, 3], 200), np.tile([0, 1], 400)
     x = 2 * rng.normal(size=(4, 20))[which] + rng.normal(size=(800, 20)) + 16 * batch[:, None]
     x = x.astype(np.float32)
-    offsets = BatchOffsets(800, 2, 20, n_features=20)
+    offsets = BatchOffsets(800, 2, 20, blocks=())
     offsets.fit(x, batch, seed=0)
     found = offsets.corrected(x, batch)
     near = NearestNeighbors(n_neighbors=10).fit(found).kneighbors(return_distance=False)
@@ -150,7 +152,7 @@ def query_of(
 ) -> tuple[BatchOffsets, NDArray[np.float32], NDArray[np.float32]]:
     """Offsets of a reference and of a query that lies apart from it, and the cells of both."""
     x = groups(centres, np.repeat([0, 1, 2, 3], 100))
-    reference = BatchOffsets(400, 1, N_COMPONENTS, n_features=N_FEATURES, n_query_batches=1)
+    reference = BatchOffsets(400, 1, N_COMPONENTS, blocks=BLOCKS, n_query_batches=1)
     reference.fit(x, np.zeros(400, dtype=np.int64), seed=0)
     query = (groups(centres, which) + shift).astype(np.float32)
     reference.fit_query(query, 1, references=torch.from_numpy(x))
@@ -189,7 +191,7 @@ def test_components_that_are_not_known_stay_at_zero(centres: NDArray[np.float64]
     x = groups(centres, which)
     x[batch == 1] += 2
     # Of a panel, each component is a marker, which other cells may lack.
-    offsets = BatchOffsets(200, 2, N_COMPONENTS, n_features=N_COMPONENTS)
+    offsets = BatchOffsets(200, 2, N_COMPONENTS, blocks=())
     offsets.fit(x, batch, seed=0)
     known = torch.arange(N_COMPONENTS) < 20
     part = torch.from_numpy(x) * known

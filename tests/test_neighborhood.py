@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from scdiffaug.neighborhood import NeighborMean, largest
+from scdiffaug.neighborhood import NeighborMean, compared_blocks, largest
 
 
 @pytest.fixture(autouse=True)
@@ -20,7 +20,7 @@ def _neighbor_mean(references: torch.Tensor, **options: int) -> NeighborMean:
 
 def test_neighbor_mean_leaves_the_cell_itself_out() -> None:
     line = torch.tensor([[0.0], [2.0], [4.0], [7.0]])
-    mean = _neighbor_mean(line, n_features=1, n_neighbors=2)
+    mean = _neighbor_mean(line, blocks=(), n_neighbors=2)
     # Both neighbours of the cell at 2 are as far; 4 weighs e^-1 and 0 e^-1.
     torch.testing.assert_close(mean(line)[1], torch.tensor([2.0]))
     # Of the cell at 7: 4 weighs e^-9/25, 2 weighs e^-1.
@@ -34,7 +34,7 @@ def test_neighbor_mean_leaves_the_cell_itself_out() -> None:
 def test_cells_far_beside_a_few_near_ones_hardly_count() -> None:
     """A cell of a rare type, of which there are three others, among fifteen neighbours."""
     rare, others = torch.randn(4, 5), torch.randn(30, 5) + 40
-    mean = _neighbor_mean(torch.cat([rare, others]), n_features=5, n_neighbors=15)
+    mean = _neighbor_mean(torch.cat([rare, others]), blocks=(), n_neighbors=15)
     assert (mean(rare).abs() < 4).all()
 
 
@@ -43,7 +43,7 @@ def test_neighbor_mean_compares_directions_of_the_leading_components() -> None:
     references = torch.zeros(3, 40)
     references[0, 0], references[1, 1], references[2, 0] = 9.0, 0.1, 8.0
     references[2, 35] = 50.0
-    mean = _neighbor_mean(references, n_features=2000, n_neighbors=2)
+    mean = _neighbor_mean(references, blocks=compared_blocks(2000, 40), n_neighbors=2)
     cell = torch.zeros(1, 40)
     cell[0, 0] = 0.1
     found = mean(cell)[0]
@@ -53,7 +53,7 @@ def test_neighbor_mean_compares_directions_of_the_leading_components() -> None:
 
 def test_neighbor_mean_is_the_brute_force_one_in_blocks() -> None:
     references, cells = torch.randn(40, 5), torch.randn(2500, 5)
-    mean = _neighbor_mean(references, n_features=5, n_neighbors=7)
+    mean = _neighbor_mean(references, blocks=(), n_neighbors=7)
     distance, nearest = torch.cdist(cells, references).topk(7, largest=False)
     weights = torch.exp(-((distance / distance[:, 2:3]) ** 2))
     expected = (weights[:, :, None] * references[nearest]).sum(1) / weights.sum(1, keepdim=True)
@@ -63,7 +63,7 @@ def test_neighbor_mean_is_the_brute_force_one_in_blocks() -> None:
 def test_random_weights_move_a_mean_about_the_plain_one() -> None:
     rng = torch.Generator().manual_seed(0)
     references, cell = torch.randn(40, 5, generator=rng), torch.randn(1, 5, generator=rng)
-    mean = _neighbor_mean(references, n_features=5, n_neighbors=7)
+    mean = _neighbor_mean(references, blocks=(), n_neighbors=7)
     drawn = mean(cell.expand(4000, 5), rng=rng)
     assert drawn.std(0).min() > 0.1
     torch.testing.assert_close(drawn.mean(0), mean(cell)[0], rtol=0, atol=0.1)
