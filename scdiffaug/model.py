@@ -58,7 +58,8 @@ class scDiffAug(GeneratingModel):
     n_components
         Principal components of the standardised variable features (for peaks: of TF-IDF) that
         enter the encoder's first layer. A panel with no more features than this is only centred
-        and divided by one number.
+        and divided by one number. Of counts of genes, up to 20 components of Pearson residuals
+        stand beside these, by which cells are compared.
     n_neighbors
         Neighbours per cell, in the graph on which positives are drawn and communities found, and
         in the neighbourhood that the generator is conditioned on.

@@ -189,7 +189,9 @@ def test_cells_that_training_did_not_see_are_corrected_too(two_batches: AnnData)
     strange = query.copy()
     strange.obs["batch"] = "z"
     told, not_told = (model.get_latent_representation(cells) for cells in (query, strange))
-    assert mixing(told, query) > 1.5 * mixing(not_told, query)
+    # Half of the nearest are of the other batch where batches do not matter.
+    assert mixing(told, query) > 0.45
+    assert mixing(told, query) > mixing(not_told, query) + 0.1
 
 
 def test_cells_of_no_known_batch_are_embedded_as_they_are(

@@ -92,7 +92,7 @@ def test_generated_positives_reach_the_loss(pbmc: AnnData) -> None:
     assert (views != mixed).any(1).all()
     made = _partners(model, batch)
     empty = model.module.inputs.axes(torch.zeros(1, 765))
-    assert ((made - empty).abs().amax(1) > 0.1).all()
+    assert ((made[:, :50] - empty).abs().amax(1) > 0.1).all()
     assert (_beside(views, batch["inputs"], made) < 1e-5).all()
     assert (views != batch["inputs"]).any(1).all()
 
@@ -110,8 +110,8 @@ def test_positives_follow_the_averaged_generator(pbmc: AnnData) -> None:
     after = _partners(model, batch)
     all_reads_of_one_gene = torch.zeros(1, 765)
     all_reads_of_one_gene[:, 7] = np.log1p(1e4)
-    expected = model.module.inputs.axes(all_reads_of_one_gene).expand_as(after)
-    torch.testing.assert_close(after, expected, rtol=1e-3, atol=1e-3)
+    expected = model.module.inputs.axes(all_reads_of_one_gene).expand(len(after), -1)
+    torch.testing.assert_close(after[:, :50], expected, rtol=1e-3, atol=1e-3)
 
 
 def test_a_cell_is_made_by_one_network_that_is_its_own(pbmc: AnnData) -> None:
