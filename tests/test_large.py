@@ -307,7 +307,8 @@ def test_drawn_cells_are_all_that_batches_hold(
         read.clear()
         x = np.concatenate([batch["x"].to_dense().numpy() for batch in batches])
         held.append(x[np.lexsort(x.T)])
-        assert batches.inputs.shape == (150, 10)
+        # Components of logarithms, and as many of residuals.
+        assert batches.inputs.shape == (150, 20)
         assert len(batches.walks.neighbors) == len(batches.covariates) == 150
         assert batches.repulsion.communities.shape == (150,)
     # Sparse cells came into memory.
