@@ -70,7 +70,7 @@ def harmony(cells: AnnData, seed: int) -> Embedding:
 
 
 def harmony_on_our_input(cells: AnnData, seed: int) -> Embedding:
-    """Harmony on the components that our encoder sees, searched as it searches them."""
+    """Harmony on the components by which we compare cells, searched as we search them."""
     scDiffAug.setup_anndata(cells, batch_key="batch")
     contract = scDiffAug(cells, diffusion="none", seed=seed)._contract
     components, axes = components_of(contract, contract.read(cells)[1], n_components=50)

@@ -79,16 +79,16 @@ def components_of(
     contract: DataContract, x: Matrix | StoredMatrix, *, n_components: int
 ) -> tuple[NDArray[np.float32], PrincipalAxes]:
     """Components of all cells, those of residuals included, and their axes."""
-    few, seed = subsample(x)[1], seed_of(contract.seed, "components")
+    seen, seed = contract.seen(subsample(x)[1]), seed_of(contract.seed, "components")
     axes = PrincipalAxes.fit(
-        contract.features(few),
+        seen[:, : len(contract.selected)],
         n_components=n_components,
         seed=seed,
         tf_idf=contract.space.kind == "peaks",
     )
     if further := n_residual(*axes.axes.shape, sees_depth=contract.space.sees_depth):
         residuals = ResidualProjection(len(contract.selected), further)
-        residuals.fit(contract.seen(few), seed=seed)
+        residuals.fit(seen, seed=seed)
         axes = replace(axes, residuals=residuals)
     parts = [axes.transform(contract.seen(x[rows])) for rows in row_blocks(x)]
     return np.concatenate(parts), axes

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from torch import Tensor, nn
 
-from scdiffaug.matrices import SUBSAMPLED, Matrix, drawn_rows, to_dense
+from scdiffaug.matrices import Matrix, to_dense
 from scdiffaug.nn import MOST_DEVIATIONS, FixedProjection
 
 # More of them hold more noise (benchmarks/NOTES.md, 66).
@@ -46,16 +46,16 @@ class ResidualProjection(nn.Module):
 
     @torch.no_grad()
     def fit(self, seen: Matrix, *, seed: int) -> None:
-        """Find the axes of at most 20,000 cells drawn at random.
+        """Find the axes of training cells, or of some that stand for all.
 
         Parameters
         ----------
         seen
             Logarithms of counts per 10,000, and counts in all, shape ``(n, n_input + 1)``.
         seed
-            Seed of the draw and of the decomposition.
+            Seed of the decomposition.
         """
-        cells = torch.from_numpy(to_dense(seen[drawn_rows(seen.shape[0], SUBSAMPLED, seed=seed)]))
+        cells = torch.from_numpy(to_dense(seen))
         features, depth = cells[:, :-1], cells[:, -1]
         shares = features.expm1() / 1e4
         self.profile.copy_(depth @ shares / depth.sum())
