@@ -150,6 +150,19 @@ RULES = {
         excess=_times_apart,
         limits=(math.log(1.2), math.log(1.6)),
     ),
+    "gene_correlations": Rule(
+        title="Genes that vary together",
+        how_to_read="Correlations of pairs of genes, regressed on those in other real cells: 1 "
+        "where they are as strong, 0 where genes vary alone. Within groups if these are named, "
+        "else mostly of the differences between cell types.",
+        good="Genes vary together as they do in real cells.",
+        below="Genes vary together less than in real cells: do not look for gene programmes or "
+        "networks in new cells.",
+        above="Genes vary together more than in real cells: new cells exaggerate what they have "
+        "in common.",
+        excess=_times_apart,
+        limits=(math.log(1.25), math.log(1.6)),
+    ),
     "nearest_distance": Rule(
         title="Distance to the nearest source cell",
         how_to_read="Median distance to the nearest source cell, over that of other real cells: "

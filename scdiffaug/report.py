@@ -34,6 +34,9 @@ _NEAR = 0.01
 # Least correlation of gene means among real cells, and least share of real cells that are found
 # in their own group; below them, those of new cells say nothing.
 _LEAST_CORRELATION, _LEAST_KEPT = 0.5, 0.5
+# Least slope of gene–gene correlations among real cells; below it, noise in those of new cells
+# would be a worry of its own (benchmarks/NOTES.md, 67).
+_LEAST_SLOPE = 0.4
 # Most likely that so few cells of a group stay by chance, for a worry.
 _UNLIKELY = 0.05
 
@@ -100,6 +103,7 @@ def _scores(sides: Sides, space: FeatureSpace, kept: Kept) -> Scores:
     scores: Scores = {
         "two_sample_auc": lambda: (forest(made), forest(sources)),
         "gene_means": lambda: _same_means(others, made, sources),
+        "gene_correlations": lambda: _same_correlations(sides),
         "repeats": lambda: sides.repeats,
         "gene_variances": lambda: (spread(others, made), spread(others, sources)),
         **_count_scores(sides, space),
@@ -137,6 +141,26 @@ def _same_means(others: Matrix, made: Matrix, sources: Matrix) -> tuple[float, f
             f"Means of real cells correlate with r = {real:.2f} only, as where genes are centred."
         )
     return metrics.gene_mean_correlation(others, made), real
+
+
+def _same_correlations(sides: Sides) -> tuple[float, float]:
+    """Slopes of gene–gene correlations on those of other real cells, within groups if named."""
+    others, named = sides.others, len(sides.made.groups) > 0
+    made, real = (
+        metrics.gene_gene_correlation_agreement(
+            others.seen,
+            side.seen,
+            real_groups=others.groups if named else None,
+            made_groups=side.groups if named else None,
+        )["slope"]
+        for side in (sides.made, sides.sources)
+    )
+    if real < _LEAST_SLOPE:
+        raise ValueError(
+            f"Genes of two halves of the real cells do not correlate alike (slope {real:.2f}): "
+            "it takes more cells, or genes that vary together more strongly."
+        )
+    return made, real
 
 
 def _count_scores(sides: Sides, space: FeatureSpace) -> Scores:

@@ -274,6 +274,7 @@ def test_gene_gene_agreement_is_over_pairs_of_variable_genes(rng: np.random.Gene
     expected = {
         "pearson": stats.pearsonr(of_real, of_made).statistic,
         "mean_absolute_difference": np.abs(np.subtract(of_real, of_made)).mean(),
+        "slope": np.dot(of_real, of_made) / np.dot(of_real, of_real),
     }
     assert found == pytest.approx(expected)
     assert found["pearson"] < 0.95
@@ -284,12 +285,36 @@ def test_gene_gene_agreement_is_over_pairs_of_variable_genes(rng: np.random.Gene
 def test_gene_gene_agreement_of_shuffled_genes_and_of_lost_ones(rng: np.random.Generator) -> None:
     real = counts(rng, n=300)
     itself = metrics.gene_gene_correlation_agreement(real, real)
-    assert itself == pytest.approx({"pearson": 1, "mean_absolute_difference": 0})
+    assert itself == pytest.approx({"pearson": 1, "mean_absolute_difference": 0, "slope": 1})
     alone = np.array([rng.permutation(gene) for gene in real.T]).T
     mean_r = np.abs(np.corrcoef(real.T)[np.triu_indices(12, 1)]).mean()
     shuffled = metrics.gene_gene_correlation_agreement(real, alone)
     assert shuffled["mean_absolute_difference"] == pytest.approx(mean_r, abs=0.1)
     assert shuffled["pearson"] < 0.5
+    assert abs(shuffled["slope"]) < 0.2
+
+
+def test_gene_gene_agreement_within_groups_is_that_of_centred_groups(
+    rng: np.random.Generator,
+) -> None:
+    real, made = counts(rng, n=60), counts(rng, n=45)
+    groups = {"real_groups": np.repeat(["a", "b"], 30), "made_groups": ["b"] * 20 + ["a"] * 25}
+    apart = [
+        x + 100.0 * (np.asarray(g) == "b")[:, None]
+        for x, g in zip((real, made), groups.values(), strict=True)
+    ]
+    centred = [
+        x - np.stack([x[np.asarray(g) == name].mean(0) for name in g])
+        for x, g in zip((real, made), groups.values(), strict=True)
+    ]
+    found = metrics.gene_gene_correlation_agreement(*apart, n_genes=12, **groups)
+    assert found == pytest.approx(metrics.gene_gene_correlation_agreement(*centred, n_genes=12))
+    # Between groups all genes rise together, which hides what happens within them.
+    assert metrics.gene_gene_correlation_agreement(*apart)["slope"] == pytest.approx(1, abs=0.1)
+    with pytest.raises(ValueError, match="made_groups is missing"):
+        metrics.gene_gene_correlation_agreement(real, made, real_groups=groups["real_groups"])
+    with pytest.raises(ValueError, match="real_groups has shape"):
+        metrics.gene_gene_correlation_agreement(real, made, real_groups=["a"], made_groups=["a"])
 
 
 @pytest.mark.parametrize("level", [0.0, 0.1])

@@ -22,6 +22,7 @@ FEW = {"max_cells": 100}
 UNLABELLED = {
     *("two_sample_auc", "gene_means", "gene_variances", "zero_share", "detected_genes", "depth"),
     *("nearest_distance", "near_copies", "exact_copies", "own_source", "repeats"),
+    "gene_correlations",
 }
 
 
@@ -90,6 +91,18 @@ def test_cells_without_zeros_are_found_out(trained: scDiffAug) -> None:
         assert checks[name]["verdict"] == "worry", name
     assert "too few zeros" in checks["zero_share"]["words"]
     assert "too smooth" in checks["gene_variances"]["words"]
+
+
+def test_genes_that_vary_alone_are_found_out(trained: scDiffAug) -> None:
+    rng, real = np.random.default_rng(0), trained.adata
+    alone = real.X.toarray()
+    for cells in real.obs.groupby("cell_type", observed=True).indices.values():
+        alone[cells] = rng.permuted(alone[cells], axis=0)
+    found = trained.augmentation_report(made_from(trained, alone))["checks"]
+    assert found["gene_correlations"]["verdict"] == "good", "most is between types"
+    within = partial(trained.augmentation_report, made_from(trained, alone), groupby="cell_type")
+    assert within()["checks"]["gene_correlations"]["verdict"] == "worry"
+    assert "do not correlate alike" in within(max_cells=30)["skipped"]["gene_correlations"]
 
 
 def test_other_depth_is_seen(trained: scDiffAug) -> None:
@@ -175,8 +188,10 @@ def test_signed_values_have_no_zeros_to_count() -> None:
     x = np.random.default_rng(0).normal(np.linspace(-2, 2, 12), size=(120, 12))
     model = scDiffAug(AnnData(x.astype(np.float32)))
     model.train(**QUICK)
-    checks = model.augmentation_report(model.augment(steps=2))["checks"]
-    assert set(checks) == UNLABELLED - {"depth", "zero_share", "detected_genes"}
+    found = model.augmentation_report(model.augment(steps=2))
+    without = {"depth", "zero_share", "detected_genes", "gene_correlations"}
+    assert set(found["checks"]) == UNLABELLED - without
+    assert "do not correlate alike" in found["skipped"]["gene_correlations"], "drawn independently"
 
 
 def test_rare_groups_are_told_and_those_that_cannot_be_are_left_out(

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
 from scipy import sparse, stats
 from sklearn.utils.sparsefuncs import mean_variance_axis
 
 from scdiffaug._checks import check_whole
-from scdiffaug.metrics._inputs import Values, require_cells, require_matrix, require_same_features
+from scdiffaug.metrics._inputs import (
+    Values,
+    checked_labels,
+    require_cells,
+    require_matrix,
+    require_same_features,
+)
 from scdiffaug.metrics._spaces import dense
 
 Array = NDArray[np.floating[Any]]
@@ -130,7 +138,12 @@ def gene_variance_ratio(real: Values, made: Values) -> float:
 
 
 def gene_gene_correlation_agreement(
-    real: Values, made: Values, *, n_genes: int = 200
+    real: Values,
+    made: Values,
+    *,
+    n_genes: int = 200,
+    real_groups: ArrayLike | None = None,
+    made_groups: ArrayLike | None = None,
 ) -> dict[str, float]:
     """Agreement of gene–gene correlations in augmented cells with those in real cells.
 
@@ -144,12 +157,22 @@ def gene_gene_correlation_agreement(
         depth correlates all genes.
     n_genes
         Number of genes to take, the most variable ones of the real cells.
+    real_groups, made_groups
+        Groups, e.g. cell types, shapes ``(n,)`` and ``(m,)``, whose means are first subtracted.
+        Correlations are then those within groups; else most come of the differences between them.
 
     Returns
     -------
-    ``pearson``, the correlation over pairs between the correlations of both sides, and
-    ``mean_absolute_difference``, which also sees correlations that are all too strong or too
-    weak. ``pearson`` is NaN where all pairs of one side have the same correlation.
+    ``pearson``, the correlation over pairs between the correlations of both sides;
+    ``mean_absolute_difference``; and ``slope`` of the line through zero by which those of real
+    cells tell those of augmented ones: below 1 where the latter are weaker. Few cells lower it,
+    so compare it with the slope of other real cells. ``pearson`` is NaN where all pairs of one
+    side have the same correlation, ``slope`` where those of real cells are 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the matrices or groups do not fit each other, or a side has fewer than two cells.
 
     Examples
     --------
@@ -168,10 +191,17 @@ def gene_gene_correlation_agreement(
         raise ValueError(
             f"real and made are compared in {len(top)} genes, but pairs need two: raise n_genes."
         )
-    of_real, of_made = (_pair_correlations(dense(x[:, top])) for x in (real, made))
+    one, other = dense(real[:, top]), dense(made[:, top])
+    if real_groups is not None or made_groups is not None:
+        one = _within_groups(one, real_groups, of="real")
+        other = _within_groups(other, made_groups, of="made")
+    of_real, of_made = _pair_correlations(one), _pair_correlations(other)
     return {
         "pearson": _pearson(of_real, of_made),
         "mean_absolute_difference": float(np.abs(of_real - of_made).mean()),
+        "slope": float(of_real @ of_made / squares)
+        if (squares := of_real @ of_real)
+        else math.nan,
     }
 
 
@@ -239,6 +269,13 @@ def _pearson(one: Array, other: Array) -> float:
     if np.ptp(one) == 0 or np.ptp(other) == 0:
         return float("nan")
     return float(np.corrcoef(one, other)[0, 1])
+
+
+def _within_groups(x: Array, groups: ArrayLike | None, *, of: str) -> Array:
+    if groups is None:
+        raise ValueError(f"{of}_groups is missing: pass the groups of both kinds of cells.")
+    names = checked_labels(groups, x, name=f"{of}_groups", of=of)
+    return x - pd.DataFrame(x).groupby(names).transform("mean").to_numpy()
 
 
 def _pair_correlations(x: Array) -> Array:
