@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -32,33 +33,24 @@ _MOST_ROUNDS, _TOLERANCE = 20, 0.01
 _WHOLE = 0.05
 
 
-class BatchOffsets(nn.Module):
-    r"""What sets a batch apart from the others near a cell; training does not change it.
+class BatchOffsets(nn.ModuleList):
+    """What sets a batch apart from the others near a cell; training does not change it.
 
-    Cells belong softly to clusters that all batches share. In each, a batch's offset is its mean
-    less that of the batches there. Clusters and offsets are found in turn, as in Harmony
-    (Korsunsky et al. 2019), with two differences. Clusters need not hold all batches. And the
-    squared length of an offset has to exceed twice what is expected by chance, and counts only as
-    far as it does (after James and Stein 1961), so that batches that do not differ are not moved
-    (benchmarks/NOTES.md, experiment 61). A batch that comes after training is compared with
-    the training cells of the same clusters, as in Symphony (Kang et al. 2021; experiment 62).
+    Each block of the encoder's inputs, components of logarithms or of residuals, is corrected as
+    if it were alone: a batch moves both in different ways (benchmarks/NOTES.md, experiment 68).
 
     Parameters
     ----------
     n_cells, n_batches
         Numbers of training cells and of their batches, which say how many clusters there are.
-    n_query_batches
-        Number of batches mapped after training; their codes follow those of the others.
     n_components
         Width of the encoder's inputs.
     blocks
         Blocks of them by whose directions cells are compared
         (:func:`~scdiffaug.neighborhood.compared_blocks`).
+    n_query_batches
+        Number of batches mapped after training; their codes follow those of the others.
     """
-
-    middle: Tensor
-    offsets: Tensor
-    width: Tensor
 
     def __init__(
         self,
@@ -69,13 +61,20 @@ class BatchOffsets(nn.Module):
         blocks: Sequence[slice],
         n_query_batches: int = 0,
     ) -> None:
-        super().__init__()
-        self.blocks = blocks
-        n_clusters = _n_clusters(min(n_cells, SUBSAMPLED), n_batches)
-        n_all = n_batches + n_query_batches
-        self.register_buffer("middle", torch.zeros(n_clusters, n_components))
-        self.register_buffer("offsets", torch.zeros(n_all, n_clusters, n_components))
-        self.register_buffer("width", torch.ones(()))
+        # A block ends where the next one begins; a panel is one, whose cells lie where they are.
+        found = [block for block in blocks if block.start < n_components] or [slice(0, None)]
+        bounds = [*(block.start for block in found), n_components]
+        self.widths = [stop - start for start, stop in pairwise(bounds)]
+        super().__init__(
+            _OffsetsOfBlock(
+                n_cells,
+                n_batches,
+                width,
+                blocks=[slice(0, block.stop and block.stop - block.start)] if blocks else [],
+                n_query_batches=n_query_batches,
+            )
+            for width, block in zip(self.widths, found, strict=True)
+        )
 
     def forward(self, x: Tensor, batch: Tensor, *, known: Tensor | None = None) -> Tensor:
         """Inputs of cells without the offsets of their batches, shape ``(n, n_components)``.
@@ -91,14 +90,11 @@ class BatchOffsets(nn.Module):
             are 0, and stay so. By default all.
         """
         known = torch.ones_like(x[0]) if known is None else known.to(x.dtype)
-        points, corrected = self._points(x), x.clone()
-        with torch.autocast(x.device.type, enabled=False):
-            centres = self._points((self.middle + self.offsets) * known)
-            for code, rows in enumerate(_rows_of(batch, len(self.offsets))):
-                if len(rows):
-                    belongs = _belonging(points[rows], centres[code], self.width)
-                    corrected[rows] -= belongs @ self.offsets[code] * known
-        return corrected
+        parts = zip(self, self._split(x), self._split(known), strict=True)
+        return torch.cat([block(part, batch, known=of) for block, part, of in parts], dim=1)
+
+    def __iter__(self) -> Iterator[_OffsetsOfBlock]:
+        return cast(Iterator[_OffsetsOfBlock], super().__iter__())
 
     def corrected(
         self, inputs: NDArray[np.float32], batch: NDArray[np.int64]
@@ -120,7 +116,91 @@ class BatchOffsets(nn.Module):
             Seed of the draw and of the first clusters.
         """
         drawn = drawn_rows(len(inputs), SUBSAMPLED, seed=seed)
-        x, batch = torch.from_numpy(inputs[drawn]).double(), batch[drawn]
+        parts = self._split(torch.from_numpy(inputs[drawn]).double())
+        for block, part in zip(self, parts, strict=True):
+            block.fit(part, batch[drawn], seed=seed)
+
+    @torch.no_grad()
+    def fit_query(
+        self,
+        inputs: NDArray[np.float32],
+        code: int,
+        *,
+        references: Tensor,
+        known: Tensor | None = None,
+    ) -> None:
+        """Find the offsets of a batch that came after training, in the clusters of the others.
+
+        Parameters
+        ----------
+        inputs
+            Inputs of its cells, shape ``(n, n_components)``.
+        code
+            Its code.
+        references
+            Inputs of training cells, without their offsets, shape ``(r, n_components)``.
+        known
+            As in :meth:`forward`.
+        """
+        # In double precision, which not all devices have.
+        x, others = (part.cpu().double() for part in (torch.from_numpy(inputs), references))
+        known = torch.ones_like(x[0]) if known is None else known.cpu().double()
+        parts = zip(*map(self._split, (x, others, known)), strict=True)
+        for block, (part, others_part, of) in zip(self, parts, strict=True):
+            block.fit_query(part, code, references=others_part, known=of)
+
+    def _split(self, x: Tensor) -> tuple[Tensor, ...]:
+        return x.split(self.widths, dim=-1)
+
+
+class _OffsetsOfBlock(nn.Module):
+    r"""Offsets of batches in one block.
+
+    Cells belong softly to clusters that all batches share. In each, a batch's offset is its mean
+    less that of the batches there. Clusters and offsets are found in turn, as in Harmony
+    (Korsunsky et al. 2019), with two differences. Clusters need not hold all batches. And the
+    squared length of an offset has to exceed twice what is expected by chance, and counts only as
+    far as it does (after James and Stein 1961), so that batches that do not differ are not moved
+    (benchmarks/NOTES.md, experiment 61). A batch that comes after training is compared with
+    the training cells of the same clusters, as in Symphony (Kang et al. 2021; experiment 62).
+
+    Parameters as in :class:`BatchOffsets`; ``blocks``: the columns whose direction is compared.
+    """
+
+    middle: Tensor
+    offsets: Tensor
+    width: Tensor
+
+    def __init__(
+        self,
+        n_cells: int,
+        n_batches: int,
+        n_components: int,
+        *,
+        blocks: Sequence[slice],
+        n_query_batches: int,
+    ) -> None:
+        super().__init__()
+        self.blocks = blocks
+        n_clusters = _n_clusters(min(n_cells, SUBSAMPLED), n_batches)
+        n_all = n_batches + n_query_batches
+        self.register_buffer("middle", torch.zeros(n_clusters, n_components))
+        self.register_buffer("offsets", torch.zeros(n_all, n_clusters, n_components))
+        self.register_buffer("width", torch.ones(()))
+
+    def forward(self, x: Tensor, batch: Tensor, *, known: Tensor) -> Tensor:
+        """Cells, in this block, without the offsets of their batches."""
+        points, corrected = self._points(x), x.clone()
+        with torch.autocast(x.device.type, enabled=False):
+            centres = self._points((self.middle + self.offsets) * known)
+            for code, rows in enumerate(_rows_of(batch, len(self.offsets))):
+                if len(rows):
+                    belongs = _belonging(points[rows], centres[code], self.width)
+                    corrected[rows] -= belongs @ self.offsets[code] * known
+        return corrected
+
+    def fit(self, x: Tensor, batch: NDArray[np.int64], *, seed: int) -> None:
+        """Find clusters and offsets."""
         rows_of = [torch.from_numpy(batch == code) for code in range(len(self.offsets))]
         corrected = _compared_as_wholes(x, rows_of)
         points = self._points(corrected)
@@ -138,41 +218,17 @@ class BatchOffsets(nn.Module):
         self.offsets.copy_(offsets)
         self.middle.copy_(middle)
 
-    @torch.no_grad()
-    def fit_query(
-        self,
-        inputs: NDArray[np.float32],
-        code: int,
-        *,
-        references: Tensor,
-        known: Tensor | None = None,
-    ) -> None:
-        """Find the offsets of a batch that came after training, in the clusters of the others.
+    def fit_query(self, x: Tensor, code: int, *, references: Tensor, known: Tensor) -> None:
+        """Find the offsets of a batch that came after training.
 
         They are what sets its cells apart from the references of each cluster, as far as it
         exceeds chance. Clusters are first looked for among its cells as they are, and less one
         offset for all, as it may have fewer types than the others, or lie far from them. Of the
         two results, that is kept which moves cells the most alike, and least, and the nearest to
         the references.
-
-        Parameters
-        ----------
-        inputs
-            Inputs of its cells, shape ``(n, n_components)``.
-        code
-            Its code.
-        references
-            Inputs of training cells, without their offsets, shape ``(r, n_components)``.
-        known
-            As in :meth:`forward`.
         """
-        # In double precision, which not all devices have.
-        x, middle, others = (
-            part.cpu().double() for part in (torch.from_numpy(inputs), self.middle, references)
-        )
-        if known is not None:
-            middle, others = middle * known.cpu(), others * known.cpu()
-        centres, width = self._points(middle), self.width.cpu()
+        others = references * known
+        centres, width = self._points(self.middle.cpu().double() * known), self.width.cpu()
         there = _Clusters.of(others, _belonging(self._points(others), centres, width))
 
         def found_from(corrected: Tensor) -> tuple[float, Tensor]:

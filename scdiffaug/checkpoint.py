@@ -21,7 +21,7 @@ from scdiffaug.pairs import PairBatches
 from scdiffaug.storage import check_writable, difference, write_whole
 
 _FILE = "checkpoint.safetensors"
-_SCHEMA_VERSION = 7
+_SCHEMA_VERSION = 8
 # Writing takes a fraction of a second, an epoch of few cells a hundredth.
 _SECONDS_BETWEEN = 60.0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,7 +17,7 @@ from scdiffaug.saved_model import SavedModel
 
 logger = logging.getLogger("scdiffaug")
 
-_OFFSETS = "inputs.offsets.offsets"
+_OFFSETS = re.compile(r"inputs\.offsets\.\d+\.offsets")
 
 Model = TypeVar("Model", bound=SavedModel)
 
@@ -45,9 +46,9 @@ def with_batches_of(model: Model, cells: AnnData, *, attached: AnnData | None) -
     contract = model._contract.with_batches_of(cells)
     n_new = len(contract.query_batches) - len(model._contract.query_batches)
     weights = model.module.state_dict()
-    offsets = weights[_OFFSETS]
-    room = offsets.new_zeros(n_new, *offsets.shape[1:])
-    weights[_OFFSETS] = torch.cat([offsets, room])
+    for name in filter(_OFFSETS.fullmatch, list(weights)):
+        room = weights[name].new_zeros(n_new, *weights[name].shape[1:])
+        weights[name] = torch.cat([weights[name], room])
     roomy = model._restored(
         contract, model._module_config, weights, cells=attached, device=model.module.device
     )

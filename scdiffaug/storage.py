@@ -22,7 +22,7 @@ from anndata import AnnData
 from anndata.io import write_h5ad
 from torch import Tensor
 
-SCHEMA_VERSION = 19
+SCHEMA_VERSION = 20
 _WEIGHTS, _DESCRIPTION, _ADATA = "model.safetensors", "model.json", "adata.h5ad"
 # By Finder and Jupyter.
 _LEFT_BEHIND = {".DS_Store", ".ipynb_checkpoints"}

@@ -110,6 +110,28 @@ def test_strong_effects_are_taken_off_of_panels_too() -> None:
     assert (which[near] == which[:, None]).mean() > 0.95
 
 
+def test_each_block_is_corrected_as_if_it_were_alone(centres: NDArray[np.float64]) -> None:
+    rng, batch = np.random.default_rng(8), np.tile([0, 1], 200)
+    logs = groups(centres, np.repeat([0, 1, 2, 3], 100))
+    residuals = groups(centres, rng.integers(0, 4, 400))[:, :20]
+    residuals[batch == 1] += 2 * rng.normal(size=20).astype(np.float32)
+    both = np.hstack([logs, residuals])
+    width = N_COMPONENTS
+    blocks = BLOCKS[0], slice(width, None)
+    offsets = BatchOffsets(400, 2, width + 20, blocks=blocks)
+    offsets.fit(both, batch, seed=0)
+    found = offsets.corrected(both, batch)
+    np.testing.assert_allclose(
+        found[:, :width], fitted(logs, batch).corrected(logs, batch), atol=1e-5
+    )
+    alone = BatchOffsets(400, 2, 20, blocks=(slice(0, None),))
+    alone.fit(residuals, batch, seed=0)
+    np.testing.assert_allclose(found[:, width:], alone.corrected(residuals, batch), atol=1e-5)
+    assert (
+        np.abs(found[:, width:] - residuals).mean() > 10 * np.abs(found[:, :width] - logs).mean()
+    )
+
+
 def test_batches_that_do_not_differ_are_hardly_moved(centres: NDArray[np.float64]) -> None:
     batch = np.random.default_rng(3).integers(0, 5, 1000)
     x = groups(centres, np.repeat([0, 1, 2, 3], 250))
@@ -123,7 +145,7 @@ def test_of_one_cluster_the_offset_is_the_shrunken_difference_of_means() -> None
     x = rng.normal(size=(15, N_COMPONENTS)).astype(np.float32) + 2
     x[batch == 1] += 1
     offsets = fitted(x, batch)
-    assert offsets.offsets.shape == (2, 1, N_COMPONENTS)
+    assert offsets[0].offsets.shape == (2, 1, N_COMPONENTS)
 
     sizes = np.array([6, 9])
     means = np.stack([x[batch == code].mean(0) for code in (0, 1)])
@@ -131,7 +153,7 @@ def test_of_one_cluster_the_offset_is_the_shrunken_difference_of_means() -> None
     variance = ((x - means[batch]) ** 2).sum() / 15
     away = means - middle
     shrunken = np.maximum(0, 1 - 2 * variance / sizes / (away**2).sum(1))
-    np.testing.assert_allclose(offsets.offsets[:, 0], shrunken[:, None] * away, atol=1e-5)
+    np.testing.assert_allclose(offsets[0].offsets[:, 0], shrunken[:, None] * away, atol=1e-5)
     np.testing.assert_allclose(
         offsets.corrected(x, batch), x - (shrunken[:, None] * away)[batch], atol=1e-5
     )
@@ -142,8 +164,8 @@ def test_a_batch_without_cells_and_an_unknown_one_have_no_offset() -> None:
     batch = np.tile([0, 2, 2], 30)
     x[batch == 2] += 1
     offsets = fitted(x, batch)
-    assert not offsets.offsets[1].any()
-    assert offsets.offsets[2].any()
+    assert not offsets[0].offsets[1].any()
+    assert offsets[0].offsets[2].any()
     np.testing.assert_array_equal(offsets.corrected(x, np.full(90, -1)), x)
 
 
@@ -164,7 +186,7 @@ def test_a_query_is_moved_to_the_reference_group_by_group(centres: NDArray[np.fl
     which = np.repeat([0, 1, 2], 50)
     shift = 4 * rng.normal(size=N_COMPONENTS) + rng.normal(size=(4, N_COMPONENTS))
     offsets, x, query = query_of(centres, which, shift[which])
-    assert not offsets.offsets[0].any()
+    assert not offsets[0].offsets[0].any()
     found = offsets.corrected(query, np.ones(150, dtype=np.int64))
     for group in range(3):
         middle = x[100 * group : 100 * (group + 1)].mean(0)

@@ -86,7 +86,7 @@ def test_a_training_batch_of_another_name_gets_its_own_offsets(
     query = of(cells, "a")
     query.obs["batch"] = "like a"
     mapped = scDiffAug.load_query_data(query, model)
-    own, _, found = mapped.module.inputs.offsets.offsets
+    own, _, found = mapped.module.inputs.offsets[0].offsets
     assert (found - own).norm() < 0.1 * own.norm()
 
 
@@ -189,7 +189,7 @@ def test_markers_that_a_query_lacks_have_no_offset() -> None:
     query.X = query.X + 2
     query.obs["batch"] = "c"
     mapped = scDiffAug.load_query_data(query, model)
-    offsets = mapped.module.inputs.offsets.offsets[2]
+    offsets = mapped.module.inputs.offsets[0].offsets[2]
     assert not offsets[:, 8:].any()
     assert (offsets[:, :8].mean(0) > 0).all()
 
