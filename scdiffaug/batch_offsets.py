@@ -65,15 +65,13 @@ class BatchOffsets(nn.ModuleList):
         found = [block for block in blocks if block.start < n_components] or [slice(0, None)]
         bounds = [*(block.start for block in found), n_components]
         self.widths = [stop - start for start, stop in pairwise(bounds)]
+        n_all = n_batches + n_query_batches
+        n_clusters = _n_clusters(min(n_cells, SUBSAMPLED), n_batches)
+        # In its own columns a block begins at 0.
+        compared = [[slice(0, of.stop and of.stop - of.start)] if blocks else [] for of in found]
         super().__init__(
-            _OffsetsOfBlock(
-                n_cells,
-                n_batches,
-                width,
-                blocks=[slice(0, block.stop and block.stop - block.start)] if blocks else [],
-                n_query_batches=n_query_batches,
-            )
-            for width, block in zip(self.widths, found, strict=True)
+            _OffsetsOfBlock((n_all, n_clusters, width), compared=of)
+            for width, of in zip(self.widths, compared, strict=True)
         )
 
     def forward(self, x: Tensor, batch: Tensor, *, known: Tensor | None = None) -> Tensor:
@@ -164,28 +162,23 @@ class _OffsetsOfBlock(nn.Module):
     (benchmarks/NOTES.md, experiment 61). A batch that comes after training is compared with
     the training cells of the same clusters, as in Symphony (Kang et al. 2021; experiment 62).
 
-    Parameters as in :class:`BatchOffsets`; ``blocks``: the columns whose direction is compared.
+    Parameters
+    ----------
+    shape
+        Numbers of batches, of clusters and of the block's components.
+    compared
+        Of these, those by whose direction cells are compared; none for a panel.
     """
 
     middle: Tensor
     offsets: Tensor
     width: Tensor
 
-    def __init__(
-        self,
-        n_cells: int,
-        n_batches: int,
-        n_components: int,
-        *,
-        blocks: Sequence[slice],
-        n_query_batches: int,
-    ) -> None:
+    def __init__(self, shape: tuple[int, int, int], *, compared: Sequence[slice]) -> None:
         super().__init__()
-        self.blocks = blocks
-        n_clusters = _n_clusters(min(n_cells, SUBSAMPLED), n_batches)
-        n_all = n_batches + n_query_batches
-        self.register_buffer("middle", torch.zeros(n_clusters, n_components))
-        self.register_buffer("offsets", torch.zeros(n_all, n_clusters, n_components))
+        self.compared = compared
+        self.register_buffer("middle", torch.zeros(shape[1:]))
+        self.register_buffer("offsets", torch.zeros(shape))
         self.register_buffer("width", torch.ones(()))
 
     def forward(self, x: Tensor, batch: Tensor, *, known: Tensor) -> Tensor:
@@ -245,7 +238,7 @@ class _OffsetsOfBlock(nn.Module):
         self.offsets[code].copy_(offsets)
 
     def _points(self, x: Tensor) -> Tensor:
-        return search_space(x, self.blocks)
+        return search_space(x, self.compared)
 
 
 def _n_clusters(n_cells: int, n_batches: int) -> int:
