@@ -309,6 +309,9 @@ def test_gene_gene_agreement_within_groups_is_that_of_centred_groups(
     ]
     found = metrics.gene_gene_correlation_agreement(*apart, n_genes=12, **groups)
     assert found == pytest.approx(metrics.gene_gene_correlation_agreement(*centred, n_genes=12))
+    constant = [np.hstack([x, np.full((len(x), 1), 0.1)]) for x in centred]
+    with_it = metrics.gene_gene_correlation_agreement(*constant, n_genes=13, **groups)
+    assert with_it["slope"] == pytest.approx(found["slope"])
     # Between groups all genes rise together, which hides what happens within them.
     assert metrics.gene_gene_correlation_agreement(*apart)["slope"] == pytest.approx(1, abs=0.1)
     with pytest.raises(ValueError, match="made_groups is missing"):

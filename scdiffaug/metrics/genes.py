@@ -196,12 +196,11 @@ def gene_gene_correlation_agreement(
         one = _within_groups(one, real_groups, of="real")
         other = _within_groups(other, made_groups, of="made")
     of_real, of_made = _pair_correlations(one), _pair_correlations(other)
+    squares = of_real @ of_real
     return {
         "pearson": _pearson(of_real, of_made),
         "mean_absolute_difference": float(np.abs(of_real - of_made).mean()),
-        "slope": float(of_real @ of_made / squares)
-        if (squares := of_real @ of_real)
-        else math.nan,
+        "slope": float(of_real @ of_made / squares) if squares else math.nan,
     }
 
 
@@ -275,7 +274,10 @@ def _within_groups(x: Array, groups: ArrayLike | None, *, of: str) -> Array:
     if groups is None:
         raise ValueError(f"{of}_groups is missing: pass the groups of both kinds of cells.")
     names = checked_labels(groups, x, name=f"{of}_groups", of=of)
-    return x - pd.DataFrame(x).groupby(names).transform("mean").to_numpy()
+    x = x.astype(np.float64)
+    means = pd.DataFrame(x).groupby(names).transform("mean").to_numpy()
+    # The mean of equal values may differ from them by rounding, which would correlate.
+    return np.where(np.isclose(x, means, rtol=1e-9, atol=0), 0, x - means)
 
 
 def _pair_correlations(x: Array) -> Array:
