@@ -1,6 +1,9 @@
 # Everything runs in .venv, made on first use from any Python >= 3.11; nothing outside is touched.
 # Idle OpenMP threads sleep: spinning ones make two processes on two cores crawl.
 export OMP_WAIT_POLICY ?= passive
+# Unless bytecode is kept, each process compiles all that it imports, which takes longer than most
+# tests. It is written where packages are installed, which is .venv.
+unexport PYTHONDONTWRITEBYTECODE
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
