@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from scdiffaug import tl
 from scdiffaug._checks import check_key_added
 from scdiffaug.block_files import read_cells
-from scdiffaug.choosing import Depth, Keep, Target, group_names
+from scdiffaug.choosing import Depth, Keep, Target
 from scdiffaug.embedding import by_key, put, replaced
+from scdiffaug.groups import group_names
 from scdiffaug.model import scDiffAug
 from scdiffaug.registration import registered_for_now
 from scdiffaug.storage import (

@@ -14,8 +14,8 @@ from scipy import sparse
 
 from scdiffaug import data, metrics
 from scdiffaug._randomness import seed_of
-from scdiffaug.choosing import NO_GROUP, Names, group_names
 from scdiffaug.contract import DataContract
+from scdiffaug.groups import NO_GROUP, Names, group_names
 from scdiffaug.matrices import SUBSAMPLED, Matrix, Rows, StoredMatrix, drawn_rows
 
 Cells = tuple[AnnData, Matrix | StoredMatrix]

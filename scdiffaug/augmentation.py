@@ -24,6 +24,7 @@ from scdiffaug.diffusion import Sampler
 from scdiffaug.fragments import ends_of, n_fragments
 from scdiffaug.matrices import Matrix, Rows, depths, stacked
 from scdiffaug.module import DiffAugModule
+from scdiffaug.neighborhood import Within
 from scdiffaug.nn import multiplies_bfloat16
 from scdiffaug.normalized import SCANPY_BASES, Held, LogScale
 from scdiffaug.tensors import to_csr, to_tensor
@@ -73,6 +74,8 @@ class Request:
     ----------
     source_of
         Row of each cell's source, shape ``(m,)``.
+    within
+        Groups that the neighbours of the sources share with these; by default all are one.
     y
         Semantic vectors to condition on, shape ``(m, 80)``; by default those of the sources'
         neighbourhoods, with each neighbour's weight varied at random.
@@ -84,6 +87,7 @@ class Request:
 
     source_of: Rows
     covariates: NDArray[np.int64]
+    within: Within | None = None
     y: NDArray[np.float32] | None = None
     depth: NDArray[np.float32] | None = None
 
@@ -91,7 +95,11 @@ class Request:
         """Request for some of the cells."""
         y, depth = (None if part is None else part[rows] for part in (self.y, self.depth))
         return Request(
-            source_of=self.source_of[rows], covariates=self.covariates[rows], y=y, depth=depth
+            source_of=self.source_of[rows],
+            covariates=self.covariates[rows],
+            within=None if self.within is None else self.within.block(rows),
+            y=y,
+            depth=depth,
         )
 
 
@@ -189,7 +197,7 @@ def _condition(
     if request.y is not None:
         return torch.from_numpy(request.y).to(module.device)
     seen = to_tensor(contract.seen(sources), module.device)
-    return module.describe_neighborhoods(seen, covariates, rng=rng)
+    return module.describe_neighborhoods(seen, covariates, rng=rng, within=request.within)
 
 
 def as_anndata(

@@ -3,37 +3,28 @@
 from __future__ import annotations
 
 import json
-import logging
 import reprlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
-from scipy.spatial.distance import cdist
-from sklearn.covariance import ledoit_wolf
 
 from scdiffaug import data, neighbors
 from scdiffaug._checks import as_whole, check_choice, check_whole, is_one_of
 from scdiffaug.features import FeatureSpace
+from scdiffaug.groups import Names, assigned, listed
 from scdiffaug.matrices import Matrix, Rows, StoredMatrix, depths
 
 Target = int | Literal["max", "median"] | Mapping[str, int]
 Depth = int | Literal["source", "sampled"]
 Keep = Literal["all", "consistent"]
-Names: TypeAlias = NDArray[np.str_]
 
-logger = logging.getLogger("scdiffaug")
-
-# Group of cells that have none; no column holds such a name.
-NO_GROUP = "\0none"
 _N_NEIGHBORS = 15
-# Real cells to which the covariance within groups is fitted, about as many.
-_MOST_CELLS_FITTED = 50_000
 _SIZES: dict[str, Callable[[NDArray[np.int64]], np.floating[Any]]] = {
     "max": np.max,
     "median": np.median,
@@ -64,11 +55,6 @@ class Choice:
         check_choice("keep", self.keep, get_args(Keep))
         if self.target is not None:
             self._check_target()
-        elif self.groupby is not None and not self.looks_beyond_sources:
-            raise ValueError(
-                f"groupby={self.groupby!r} has no effect by itself: pass target, depth='sampled' "
-                "or keep='consistent' too, or leave it out."
-            )
         if not is_one_of(self.depth, ("source", "sampled")) and not _is_size(self.depth):
             raise ValueError(
                 f"depth={reprlib.repr(self.depth)} must be 'source', 'sampled' or a whole number "
@@ -103,7 +89,7 @@ class Choice:
     @property
     def looks_beyond_sources(self) -> bool:
         """Whether cells that are not sources matter too."""
-        return self.keep != "all" or self.depth == "sampled"
+        return self.groupby is not None or self.keep != "all" or self.depth == "sampled"
 
     def to_dict(self) -> dict[str, Any]:
         """The options that were set; h5ad holds neither None nor a name with a slash."""
@@ -134,45 +120,6 @@ class Choice:
             return np.full(len(source_of), self.depth, dtype=np.float32)
         pools = np.zeros(x.shape[0], dtype=int) if groups is None else groups
         return sampled_depths(depths(x), source_of, pools, rng=rng)
-
-
-def warn_of_one(groups: Names) -> None:
-    """Warn if there is a single group, to which all new cells are consistent."""
-    names = np.unique(groups[groups != NO_GROUP])
-    if len(names) == 1:
-        logger.warning(
-            "All cells are %r, so that keep='consistent' rejects none: pass the other cells too, "
-            "and name the sources by indices.",
-            str(names[0]),
-        )
-
-
-def group_names(
-    cells: AnnData, groupby: str | None, *, needed: Rows, argument: str = "adata"
-) -> Names | None:
-    """Group of each cell, shape ``(n,)``; None if no column is named.
-
-    ``needed``: cells that must have one; of others that do not it is ``NO_GROUP``.
-    ``argument``: what errors call the cells.
-
-    Raises
-    ------
-    KeyError
-        If the column is missing.
-    ValueError
-        If it holds fractions, or missing values that are not allowed.
-    """
-    if groupby is None:
-        return None
-    data.check_key(cells, "groupby", groupby, of=argument)
-    data.check_no_missing(cells.obs[[groupby]].iloc[needed], "groupby", groupby, of=argument)
-    column = cells.obs[groupby]
-    values = column.cat.categories if isinstance(column.dtype, pd.CategoricalDtype) else column
-    if pd.api.types.is_float_dtype(values.dtype) and (values.dropna() % 1 != 0).any():
-        raise ValueError(
-            f"groupby={groupby!r} holds fractions, not groups: name a column of categories."
-        )
-    return data.named_groups(column).fillna(NO_GROUP).to_numpy(dtype=str)
 
 
 def balancing_sources(
@@ -230,11 +177,6 @@ def _wanted_sizes(names: Names, sizes: NDArray[np.int64], target: Target) -> dic
     return wanted
 
 
-def listed(names: Names) -> str:
-    """The first names of groups, for messages."""
-    return ", ".join(repr(name) for name in names[:20].tolist() if name != NO_GROUP)
-
-
 def sampled_depths(
     known: NDArray[np.float32],
     source_of: Rows,
@@ -269,10 +211,8 @@ def consistent(
 ) -> NDArray[np.bool_]:
     """Which new cells still stand where their source does, shape ``(m,)``.
 
-    With groups: of the means of all groups, that of the source's is the nearest, by the
-    covariance within groups (linear discriminant analysis with equal priors, so that rare groups
-    are not swamped). Without: the cell is no farther from its source than the 15th of the source's
-    own neighbours.
+    With groups: it is assigned to the source's group (:func:`scdiffaug.groups.assigned`). Without:
+    the cell is no farther from its source than the 15th of the source's own neighbours.
 
     Parameters
     ----------
@@ -285,24 +225,7 @@ def consistent(
     """
     if groups is None:
         return _near_source(y_real, y_made, source_of)
-    has_group = groups != NO_GROUP
-    y_known, wanted = y_real[has_group], groups[source_of]
-    names, codes = np.unique(groups[has_group], return_inverse=True)
-    if len(names) == 1:
-        return np.ones(len(y_made), dtype=bool)
-    means = np.stack([y_known[codes == code].mean(0) for code in range(len(names))])
-    root = _whitening((y_known - means[codes])[:: len(codes) // _MOST_CELLS_FITTED + 1])
-    nearest = cdist(y_made @ root, means @ root).argmin(1)
-    return np.asarray(names[nearest] == wanted)
-
-
-def _whitening(deviations: NDArray[np.float32]) -> NDArray[np.floating[Any]]:
-    """Coordinates in which cells spread alike about their groups' means (Ledoit and Wolf 2004)."""
-    covariance = ledoit_wolf(deviations, assume_centered=True)[0]
-    spread = np.trace(covariance) / len(covariance)
-    # Few cells span few directions, and groups of one cell each none at all.
-    covariance += (1e-6 * spread + np.finfo(np.float32).tiny) * np.eye(len(covariance))
-    return np.linalg.inv(np.linalg.cholesky(covariance)).T
+    return np.asarray(assigned(y_made, y_real, groups) == groups[source_of])
 
 
 def _near_source(

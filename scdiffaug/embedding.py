@@ -18,6 +18,7 @@ from scdiffaug._memory import halved_once
 from scdiffaug.contract import DataContract
 from scdiffaug.matrices import Matrix, StoredMatrix
 from scdiffaug.module import DiffAugModule
+from scdiffaug.neighborhood import Within
 from scdiffaug.tensors import to_tensor
 
 _CELLS_AT_ONCE = 4096
@@ -53,7 +54,7 @@ def encode(
     """
     mask = None if measured is None else torch.from_numpy(measured).to(module.device)
     y, z = _by_blocks(
-        lambda cells, codes: module.embed(cells, codes, measured=mask),
+        lambda cells, codes, _: module.embed(cells, codes, measured=mask),
         contract,
         x,
         batches=batches,
@@ -78,7 +79,7 @@ def fit_query(
     """
     mask = None if measured is None else torch.from_numpy(measured).to(module.device)
     (components,) = _by_blocks(
-        lambda cells, _: (module.inputs.components(cells, measured=mask),),
+        lambda cells, *_: (module.inputs.components(cells, measured=mask),),
         contract,
         x,
         batches=np.full(x.shape[0], code),
@@ -115,35 +116,64 @@ def describe_neighborhoods(
     x: Matrix | StoredMatrix,
     *,
     batches: NDArray[np.int64],
+    within: Within | None = None,
 ) -> NDArray[np.float32]:
-    """Semantic vectors of the cells' neighbourhoods, weights not varied, shape ``(n, 80)``."""
-    (y,) = _by_blocks(
-        lambda *cells: (module.describe_neighborhoods(*cells),),
+    """Semantic vectors of the cells' neighbourhoods, weights not varied, shape ``(n, 80)``.
+
+    ``within``: groups that neighbours share with the cell, if any.
+    """
+
+    def described(cells: Tensor, codes: Tensor, rows: slice) -> tuple[Tensor]:
+        of_rows = None if within is None else within.block(rows)
+        return (module.describe_neighborhoods(cells, codes, within=of_rows),)
+
+    (y,) = _by_blocks(described, contract, x, batches=batches, device=module.device)
+    return y
+
+
+@torch.inference_mode()
+def find_references(
+    module: DiffAugModule,
+    contract: DataContract,
+    x: Matrix | StoredMatrix,
+    *,
+    batches: NDArray[np.int64],
+) -> NDArray[np.int64]:
+    """Which of the training cells that the module keeps each cell is, -1 if none, ``(n,)``."""
+    inputs = module.inputs
+    (found,) = _by_blocks(
+        lambda cells, codes, _: (inputs.neighborhood.find(inputs(cells, codes)),),
         contract,
         x,
         batches=batches,
         device=module.device,
     )
-    return y
+    return found
+
+
+@torch.inference_mode()
+def encode_references(module: DiffAugModule) -> NDArray[np.float32]:
+    """Semantic embeddings of the training cells that the module keeps, shape ``(r, 80)``."""
+    return module.embed_references().cpu().numpy()
 
 
 def _by_blocks(
-    function: Callable[[Tensor, Tensor], tuple[Tensor, ...]],
+    function: Callable[[Tensor, Tensor, slice], tuple[Tensor, ...]],
     contract: DataContract,
     x: Matrix | StoredMatrix,
     *,
     batches: NDArray[np.int64],
     device: torch.device,
     batch_size: int = _CELLS_AT_ONCE,
-) -> list[NDArray[np.float32]]:
-    """Apply a function to features and batches, to as many cells at once as memory allows."""
+) -> list[NDArray[Any]]:
+    """Apply a function to features, batches and rows, to as many cells as memory allows."""
 
     def of(rows: slice) -> list[Tensor]:
         features = to_tensor(contract.seen(x[rows]), device)
-        found = function(features, torch.from_numpy(batches[rows]).to(device))
+        found = function(features, torch.from_numpy(batches[rows]).to(device), rows)
         return [part.cpu() for part in found]
 
-    def computed(size: int) -> list[NDArray[np.float32]]:
+    def computed(size: int) -> list[NDArray[Any]]:
         blocks = [of(rows) for rows in gen_batches(x.shape[0], size)]
         return [torch.cat(parts).numpy() for parts in zip(*blocks, strict=True)]
 

@@ -13,7 +13,7 @@ from scdiffaug.batch_offsets import BatchOffsets
 from scdiffaug.components import PrincipalAxes
 from scdiffaug.features import FeatureSpace
 from scdiffaug.matrices import Matrix, drawn_rows
-from scdiffaug.neighborhood import NeighborMean, compared_blocks
+from scdiffaug.neighborhood import NeighborMean, Within, compared_blocks
 from scdiffaug.nn import FixedProjection
 from scdiffaug.residuals import ResidualProjection, n_residual
 
@@ -135,12 +135,20 @@ class EncoderInputs(nn.Module):
         """
         return self._corrected(self.components(seen, measured=None), batches)
 
-    def around(self, seen: Tensor, batches: Tensor, *, rng: torch.Generator | None) -> Tensor:
+    def around(
+        self,
+        seen: Tensor,
+        batches: Tensor,
+        *,
+        rng: torch.Generator | None,
+        within: Within | None,
+    ) -> Tensor:
         """Mean inputs of the cells' neighbours, shape ``(n, n_inputs)``.
 
-        ``rng`` varies the weight of each neighbour, as in :class:`NeighborMean`.
+        ``rng`` varies the weight of each neighbour, and ``within`` says which it may be, as in
+        :class:`NeighborMean`.
         """
-        return self.neighborhood(self(seen, batches), rng=rng)
+        return self.neighborhood(self(seen, batches), rng=rng, within=within)
 
     def moved(self, seen: Tensor, batches: Tensor, *, measured: Tensor | None) -> Tensor:
         """Inputs two thirds of the way to the cells' neighbourhoods; see ``DiffAugModule.embed``.
@@ -155,6 +163,11 @@ class EncoderInputs(nn.Module):
             # Of a panel, components are the features themselves: some are not known at all.
             inputs = torch.where(known, inputs, around)
         return torch.lerp(inputs, around, _TO_NEIGHBORHOOD)
+
+    def moved_references(self) -> Tensor:
+        """Inputs two thirds of the way to their neighbourhoods, of the training cells kept."""
+        references = self.neighborhood.references
+        return torch.lerp(references, self.neighborhood(references), _TO_NEIGHBORHOOD)
 
     def components(self, seen: Tensor, *, measured: Tensor | None) -> Tensor:
         """Components of cells, not corrected for batches, shape ``(n, n_inputs)``.

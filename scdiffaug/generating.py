@@ -16,8 +16,10 @@ from scdiffaug.augmentation import Sampling, made_at_once
 from scdiffaug.choosing import Choice, Depth, Keep, Target
 from scdiffaug.diffusion import Sampler
 from scdiffaug.embedding_model import EmbeddingModel
+from scdiffaug.groups import group_names
 from scdiffaug.matrices import Matrix, Rows, StoredMatrix
 from scdiffaug.planning import Interpolation, Plan, planned
+from scdiffaug.real_cells import RealCells
 from scdiffaug.scales import Scales
 
 
@@ -50,9 +52,9 @@ class GeneratingModel(EmbeddingModel):
         indices
             Which are sources: positions, none of them twice, or a boolean mask; all by default.
         groupby
-            Column of obs with groups, unseen by the generator, for ``target``, ``depth="sampled"``
-            and ``keep="consistent"``. Values may be missing if ``target`` names groups, and
-            where ``indices`` leaves cells out.
+            Column of obs with groups, unseen in training. A new cell is made from neighbours in
+            its source's group, if more training cells are in it than in a neighbourhood. Values
+            may be missing if ``target`` names groups, and where ``indices`` leaves cells out.
         target
             Size that the sources of each group are to reach with their new cells: a number, the
             ``"max"`` or ``"median"`` of the group sizes, or a size for each of some groups, as in
@@ -213,7 +215,7 @@ class GeneratingModel(EmbeddingModel):
         n_cells
             Number of new cells, those at both ends included.
         groupby
-            Column of obs with the groups.
+            Column of obs with the groups; neighbours are chosen as in :meth:`augment`.
         sampler, steps, batch_size, seed
             As in :meth:`augment`.
 
@@ -282,16 +284,14 @@ class GeneratingModel(EmbeddingModel):
             self.module, strength=1.0, sampler=sampler, steps=steps, seed=self._seed(seed)
         )
         cells, x = self._read(adata, None)
-        groups = choosing.group_names(cells, groupby, needed=np.arange(0))
+        groups = group_names(cells, groupby, needed=np.arange(0))
         named = {} if groupby is None else {"groupby": groupby}
         return Interpolation(
-            module=self.module,
-            contract=self._contract,
-            cells=cells,
-            x=x,
+            real=RealCells(
+                module=self.module, contract=self._contract, cells=cells, x=x, groups=groups
+            ),
             scales=Scales(self._contract, cells, x),
             ends=choosing.both_ends(cells, start, end, groups=groups),
-            groups=groups,
             n_cells=n_cells,
             sampling=sampling,
             batch_size=batch_size,

@@ -18,6 +18,7 @@ from scdiffaug.encoder_inputs import EncoderInputs
 from scdiffaug.features import FeatureSpace
 from scdiffaug.marginals import FeatureScale
 from scdiffaug.matrices import Matrix
+from scdiffaug.neighborhood import Within
 from scdiffaug.nn import (
     CountGenerator,
     SemanticEncoder,
@@ -204,8 +205,17 @@ class DiffAugModule(BaseModuleClass):
         found = self.inference(self.inputs.moved(features, batches, measured=measured))
         return found["y"], found["z"]
 
+    def embed_references(self) -> Tensor:
+        """Return y of the training cells that are kept as neighbours, as :meth:`embed` would."""
+        return self._fixed_semantic(self.inputs.moved_references())
+
     def describe_neighborhoods(
-        self, features: Tensor, batches: Tensor, *, rng: torch.Generator | None = None
+        self,
+        features: Tensor,
+        batches: Tensor,
+        *,
+        rng: torch.Generator | None = None,
+        within: Within | None = None,
     ) -> Tensor:
         """What the generator is conditioned on, shape ``(n, n_semantic)``.
 
@@ -217,8 +227,11 @@ class DiffAugModule(BaseModuleClass):
             Varies the weight of each neighbour, as in training: one cell then has many
             neighbourhoods, and new cells are less often copies of it (benchmarks/NOTES.md,
             experiment 35).
+        within
+            Groups that neighbours share with the cell; by default all are one.
         """
-        return self._fixed_semantic(self.inputs.around(features, batches, rng=rng))
+        around = self.inputs.around(features, batches, rng=rng, within=within)
+        return self._fixed_semantic(around)
 
     def _get_generative_input(self, tensors: Tensors, _outputs: Tensors, **_: Any) -> Tensors:
         x = tensors["x"] if self.makes_counts else tensors["x"].to_dense()

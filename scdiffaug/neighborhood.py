@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 # Leading principal components whose direction says which cells are near.
@@ -112,6 +115,32 @@ def largest(values: Tensor, k: int) -> Tensor:
     return candidates.gather(1, values.gather(1, candidates).topk(k, dim=1).indices)
 
 
+@dataclass(frozen=True)
+class Within:
+    """Groups that neighbours share with the cell.
+
+    A group of no more references than a neighbourhood has does not fill it: in training, cells of
+    such a group always had others among their neighbours, and so they have here.
+
+    Parameters
+    ----------
+    references, cells
+        Codes of the groups of all references and of the cells, shapes ``(r,)`` and ``(n,)``.
+    """
+
+    references: Tensor
+    cells: Tensor
+
+    def block(self, rows: slice | NDArray[np.int64]) -> Within:
+        """The same for some of the cells."""
+        return replace(self, cells=self.cells[rows])
+
+    def excluded(self, device: torch.device, *, n_neighbors: int) -> Tensor:
+        """Which references may not be neighbours of which cells, shape ``(n, r)``."""
+        others = self.cells.to(device)[:, None] != self.references.to(device)
+        return others & ((~others).sum(1, keepdim=True) > n_neighbors)
+
+
 class NeighborMean(nn.Module):
     """Mean of a cell's nearest reference cells, the cell itself left out.
 
@@ -135,27 +164,56 @@ class NeighborMean(nn.Module):
         self.register_buffer("references", torch.zeros(n_cells, n_components))
 
     def forward(
-        self, x: Tensor, *, rng: torch.Generator | None = None, known: Tensor | None = None
+        self,
+        x: Tensor,
+        *,
+        rng: torch.Generator | None = None,
+        known: Tensor | None = None,
+        within: Within | None = None,
     ) -> Tensor:
-        """Means, of the shape ``(n, n_components)`` of the cells; see :func:`neighbor_mean`."""
+        """Means, of the shape ``(n, n_components)`` of the cells; see :func:`neighbor_mean`.
+
+        ``within``: groups that neighbours share with the cell; by default all are one.
+        """
         points = self._points(self.references if known is None else self.references * known)
-        half_squares = points.square().sum(1) / 2
-        at_once = _CELLS_AT_ONCE if x.device.type == "cpu" else _CELLS_AT_ONCE_ON_GPU
         parts = []
-        for part in x.split(at_once):
-            near = self._nearest(part, points, half_squares)
-            parts += [neighbor_mean(part, near, self.blocks, rng=rng, known=known)]
+        for rows in self._at_once(x):
+            nearness = self._nearness(x[rows], points)
+            if within is not None:
+                left_out = within.block(rows).excluded(x.device, n_neighbors=self.n_neighbors)
+                nearness.masked_fill_(left_out, -torch.inf)
+            near = self.references[self._others(x[rows], nearness)]
+            parts += [neighbor_mean(x[rows], near, self.blocks, rng=rng, known=known)]
         return torch.cat(parts)
+
+    def find(self, x: Tensor) -> Tensor:
+        """Which reference each cell is, -1 where it is none, shape ``(n,)``."""
+        points = self._points(self.references)
+        parts = []
+        for rows in self._at_once(x):
+            nearest = self._nearness(x[rows], points).argmax(1)
+            parts += [torch.where(self._is_itself(x[rows], nearest), nearest, -1)]
+        return torch.cat(parts)
+
+    def _at_once(self, x: Tensor) -> list[slice]:
+        size = _CELLS_AT_ONCE if x.device.type == "cpu" else _CELLS_AT_ONCE_ON_GPU
+        return [slice(start, start + size) for start in range(0, len(x), size)]
 
     def _points(self, cells: Tensor) -> Tensor:
         return search_space(cells, self.blocks)
 
-    def _nearest(self, x: Tensor, points: Tensor, half_squares: Tensor) -> Tensor:
+    def _nearness(self, x: Tensor, points: Tensor) -> Tensor:
         # A matrix of cells by references, in float32 and for few cells at once.
         with torch.autocast(x.device.type, enabled=False):
-            nearness = (self._points(x) @ points.T).sub_(half_squares)
+            return (self._points(x) @ points.T).sub_(points.square().sum(1) / 2)
+
+    def _others(self, x: Tensor, nearness: Tensor) -> Tensor:
+        """Nearest references of each cell without itself, shape ``(n, k)``."""
         nearest = largest(nearness, self.n_neighbors + 1)
-        is_itself = torch.isclose(self.references[nearest[:, 0]], x, atol=1e-3).all(1)
+        is_itself = self._is_itself(x, nearest[:, 0])
         others = torch.where(is_itself[:, None], nearest[:, 1:], nearest[:, :-1])
         # In the order of references, so that the same ones have the same mean to the last bit.
-        return self.references[others.sort(1).values]
+        return others.sort(1).values
+
+    def _is_itself(self, x: Tensor, found: Tensor) -> Tensor:
+        return torch.isclose(self.references[found], x, atol=1e-3).all(1)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import cache
 from typing import Any
 
 import anndata
@@ -17,12 +16,14 @@ from numpy.typing import NDArray
 from scdiffaug import choosing, data, doubts
 from scdiffaug._randomness import seed_of
 from scdiffaug.augmentation import Request, Sampling, as_anndata, generate
-from scdiffaug.choosing import Choice, Names
+from scdiffaug.choosing import Choice
 from scdiffaug.contract import DataContract
 from scdiffaug.embedding import describe_neighborhoods, encode
+from scdiffaug.groups import Names, group_names, warn_of_one
 from scdiffaug.matrices import Matrix, Rows, StoredMatrix, depths, stacked
 from scdiffaug.module import DiffAugModule
 from scdiffaug.normalized import Held
+from scdiffaug.real_cells import RealCells
 from scdiffaug.scales import Scales
 
 logger = logging.getLogger("scdiffaug")
@@ -41,28 +42,23 @@ class _NewCells:
 
     Parameters
     ----------
-    module, contract
-        Those of a trained model.
-    cells, x
-        Real cells and their values, as :meth:`DataContract.read` gives them.
+    real
+        Real cells and the model.
     scales
-        Scale on which X and the layer hold these values.
+        Scale on which X and the layer hold the values of the real cells.
     sampling, batch_size
         How new cells are drawn, and how many at once.
     """
 
-    module: DiffAugModule
-    contract: DataContract
-    cells: AnnData
-    x: Matrix | StoredMatrix
+    real: RealCells
     scales: Scales
     sampling: Sampling
     batch_size: int
 
     def _generate(self, x: Matrix, request: Request, seed: int) -> Matrix:
         return generate(
-            self.module,
-            self.contract,
+            self.real.module,
+            self.real.contract,
             x,
             request=request,
             sampling=replace(self.sampling, seed=seed),
@@ -82,23 +78,16 @@ class Plan(_NewCells):
 
     Parameters
     ----------
-    module, contract, cells, x, scales, sampling, batch_size
-        The model, the real cells, and how new ones are drawn; see ``_NewCells``.
+    real, scales, sampling, batch_size
+        The real cells, and how new ones are drawn; see ``_NewCells``.
     choice
         Which new cells are wanted.
-    groups
-        Group of each real cell, if a column is named.
-    y_real
-        Function that returns the semantic embeddings of the real cells, shape ``(n, 80)``,
-        computed once; it needs a trained model.
     source_of, copy_of, depth
         For each new cell, shape ``(m,)``: the row of its source, how many earlier cells have the
         same source, and its reads; by default the source's.
     """
 
     choice: Choice
-    groups: Names | None
-    y_real: Callable[[], NDArray[np.float32]]
     source_of: Rows
     copy_of: Rows
     depth: NDArray[np.float32] | None
@@ -111,30 +100,30 @@ class Plan(_NewCells):
     def warn(self) -> None:
         """Warn of choices that may not do what is expected of them."""
         # One column: of a million sources all others would be copied too.
-        marks = self.cells.obs.filter(items=["is_augmented"])
+        marks = self.real.cells.obs.filter(items=["is_augmented"])
         doubts.warn_of_made(marks.iloc[np.unique(self.source_of)], "serve as sources")
         if self.choice.keep == "consistent":
             # Cells that are no sources are judges.
-            self.contract.warn_of_batches(self.cells)
-        if self.groups is None:
+            self.real.contract.warn_of_batches(self.real.cells)
+        if self.real.groups is None:
             return
         is_careful = self.choice.keep == "consistent" and self.sampling.strength <= _CAREFUL
         if self.choice.target is not None and not is_careful:
-            n_neighbors = self.contract.n_neighbors
-            doubts.warn_of_rare(self.source_of, self.groups, n_neighbors=n_neighbors)
+            n_neighbors = self.real.contract.n_neighbors
+            doubts.warn_of_rare(self.source_of, self.real.groups, n_neighbors=n_neighbors)
         if self.choice.keep == "consistent":
-            choosing.warn_of_one(self.groups)
+            warn_of_one(self.real.groups)
         elif self.choice.target is not None:
-            doubts.warn_of_few(self.source_of, self.groups)
+            doubts.warn_of_few(self.source_of, self.real.groups)
 
     def warn_of_kept(self, obs: pd.DataFrame) -> None:
         """Warn of groups of which rejection left new cells of few sources, or none."""
-        if self.groups is None or self.choice.keep == "all":
+        if self.real.groups is None or self.choice.keep == "all":
             return
-        rows = data.source_rows(obs, self.cells.obs_names)
+        rows = data.source_rows(obs, self.real.cells.obs_names)
         if self.choice.target is not None:
-            doubts.warn_of_few(rows, self.groups)
-        gone = np.setdiff1d(self.groups[self.source_of], self.groups[rows])
+            doubts.warn_of_few(rows, self.real.groups)
+        gone = np.setdiff1d(self.real.groups[self.source_of], self.real.groups[rows])
         if len(gone):
             logger.warning("No new cell of %s is left.", ", ".join(map(repr, gone.tolist())))
 
@@ -152,26 +141,36 @@ class Plan(_NewCells):
         """Make all new cells; X is as in real ones or, ``as_learnt``, as the model reads it."""
         made, rows, provenance = self._made()
         source_of = self.source_of[rows]
-        sources = self.cells.obs_names[source_of]
+        sources = self.real.cells.obs_names[source_of]
         table = _made_table(sources, self.copy_of[rows], strength=self.sampling.strength)
-        obs = source_obs(self.cells.obs, table)
+        obs = source_obs(self.real.cells.obs, table)
         held = self._held(source_of, as_learnt=as_learnt)
         return as_anndata(
-            made, self.cells, obs, contract=self.contract, provenance=provenance, held=held
+            made,
+            self.real.cells,
+            obs,
+            contract=self.real.contract,
+            provenance=provenance,
+            held=held,
         )
 
     def _made(self) -> tuple[Matrix, Rows, dict[str, Any]]:
         """Values of the new cells, their rows in the plan, and what provenance records."""
-        x, rows = self.x, self.source_of
+        x, rows = self.real.x, self.source_of
         if isinstance(x, StoredMatrix):
             x, rows = x[rows], np.arange(len(rows))
-        covariates = self.contract.covariates(self.cells, self.source_of)
-        request = Request(source_of=rows, covariates=covariates, depth=self.depth)
+        covariates = self.real.contract.covariates(self.real.cells, self.source_of)
+        request = Request(
+            source_of=rows,
+            covariates=covariates,
+            within=self.real.within(self.source_of),
+            depth=self.depth,
+        )
         if self.choice.keep == "all":
             made = self._generate(x, request, self.sampling.seed)
             return made, np.arange(len(rows)), self.provenance
         made, kept, share = self._consistent(x, request)
-        groups = None if self.groups is None else self.groups[self.source_of]
+        groups = None if self.real.groups is None else self.real.groups[self.source_of]
         _warn_of_rejected(kept, share, groups, n_asked=len(rows))
         return made, kept, {**self.provenance, "kept_share": share}
 
@@ -182,14 +181,15 @@ class Plan(_NewCells):
         -------
         The cells kept, in the request's order; their rows in it; the share of all draws kept.
         """
-        seed, rng = self.sampling.seed, np.random.default_rng(seed_of(self.sampling.seed, "tries"))
+        real, seed = self.real, self.sampling.seed
+        rng = np.random.default_rng(seed_of(seed, "tries"))
         open_rows, n_drawn = np.arange(len(request.source_of)), 0
         cells, rows = [], []
         for _ in range(MOST_TRIES):
             wanted = request.block(open_rows)
             made, source_of = self._generate(x, wanted, seed), self.source_of[open_rows]
-            y_made, _ = encode(self.module, self.contract, made, batches=wanted.covariates)
-            kept = choosing.consistent(self.y_real(), y_made, source_of, groups=self.groups)
+            y_made, _ = encode(real.module, real.contract, made, batches=wanted.covariates)
+            kept = choosing.consistent(real.y, y_made, source_of, groups=real.groups)
             cells.append(made[kept])
             rows.append(open_rows[kept])
             n_drawn += len(open_rows)
@@ -219,20 +219,15 @@ def planned(
     """
     # Cells of no group are no judges; where groups are named, they are no sources either.
     needed = rows[:0] if isinstance(choice.target, Mapping) else rows
-    groups = choosing.group_names(cells, choice.groupby, needed=needed)
+    groups = group_names(cells, choice.groupby, needed=needed)
     rng = np.random.default_rng(seed_of(sampling.seed, "sources"))
     source_of = choice.sources(rows, groups, rng=rng)
     return Plan(
-        module=module,
-        contract=contract,
-        cells=cells,
-        x=x,
+        real=RealCells(module=module, contract=contract, cells=cells, x=x, groups=groups),
         scales=Scales(contract, cells, x),
         choice=choice,
         sampling=sampling,
         batch_size=batch_size,
-        groups=groups,
-        y_real=cache(lambda: encode(module, contract, x, batches=contract.batches(cells))[0]),
         source_of=source_of,
         copy_of=pd.Series(source_of).groupby(source_of).cumcount().to_numpy(),
         depth=choice.wanted_depths(x, source_of, groups=groups, rng=rng),
@@ -245,12 +240,10 @@ class Interpolation(_NewCells):
 
     Parameters
     ----------
-    module, contract, cells, x, scales, sampling, batch_size
-        The model, the real cells, and how new ones are drawn; see ``_NewCells``.
+    real, scales, sampling, batch_size
+        The real cells, and how new ones are drawn; see ``_NewCells``.
     ends
         Rows of the cells at either end; each new cell lies between one pair of them.
-    groups
-        Group of each real cell, if a column is named.
     n_cells
         How many new cells.
     provenance
@@ -258,27 +251,32 @@ class Interpolation(_NewCells):
     """
 
     ends: tuple[Rows, Rows]
-    groups: Names | None
     n_cells: int
     provenance: Mapping[str, Any]
 
     def make(self) -> AnnData:
         """Make all new cells."""
-        module, contract = self.module, self.contract
+        cells, contract = self.real.cells, self.real.contract
         rng = np.random.default_rng(seed_of(self.sampling.seed, "sources"))
         start, end = (choosing.drawn_in_turn(rows, self.n_cells, rng) for rows in self.ends)
         share = np.linspace(0, 1, self.n_cells, dtype=np.float32)
         nearer = np.where(share < 1 / 2, start, end)
         # If cells are on disk, only these are read, and only once.
-        x_start, x_end = self.x[start], self.x[end]
+        x_start, x_end = self.real.x[start], self.real.x[end]
         y_start, y_end = (
-            describe_neighborhoods(module, contract, x, batches=contract.batches(self.cells, rows))
+            describe_neighborhoods(
+                self.real.module,
+                contract,
+                x,
+                batches=contract.batches(cells, rows),
+                within=self.real.within(rows),
+            )
             for x, rows in ((x_start, start), (x_end, end))
         )
         request = Request(
             source_of=np.arange(self.n_cells),
             y=y_start + share[:, None] * (y_end - y_start),
-            covariates=contract.covariates(self.cells, nearer),
+            covariates=contract.covariates(cells, nearer),
             depth=np.rint(_between(depths(x_start), depths(x_end), share))
             if contract.space.is_counts
             else None,
@@ -286,7 +284,7 @@ class Interpolation(_NewCells):
         made = self._generate(x_start, request, self.sampling.seed)
         return as_anndata(
             made,
-            self.cells,
+            cells,
             self._obs(start, end, share).assign(**self._covariate_of(nearer)),
             contract=contract,
             provenance={**asdict(self.sampling), **self.provenance},
@@ -297,14 +295,14 @@ class Interpolation(_NewCells):
 
     def _covariate_of(self, rows: Rows) -> dict[str, Any]:
         """The covariate of these cells, by which new ones are read."""
-        key = self.contract.covariate_column
-        return {} if key is None else {key: self.cells.obs[key].iloc[rows].to_numpy()}
+        key = self.real.contract.covariate_column
+        return {} if key is None else {key: self.real.cells.obs[key].iloc[rows].to_numpy()}
 
     def _obs(self, start: Rows, end: Rows, share: NDArray[np.float32]) -> pd.DataFrame:
-        names = self.cells.obs_names.astype(str)
+        names, groups = self.real.cells.obs_names.astype(str), self.real.groups
         columns = {"start_obs_name": names[start], "end_obs_name": names[end]}
-        if self.groups is not None:
-            columns |= {"start_group": self.groups[start], "end_group": self.groups[end]}
+        if groups is not None:
+            columns |= {"start_group": groups[start], "end_group": groups[end]}
         index = [
             f"{a}-{b}-between{place}"
             for place, (a, b) in enumerate(zip(names[start], names[end], strict=True))

@@ -42,7 +42,7 @@ def write_new_cells(path: Path, plan: Plan) -> AnnData:
     TypeError
         If a file cannot hold a column of obs or var.
     """
-    block_files.check_writable_tables(plan.cells)
+    block_files.check_writable_tables(plan.real.cells)
     blocks = _blocks(plan)
     with block_files.waiting_beside(path, _digest(plan), len(blocks)) as places:
         for number, (rows, place) in enumerate(zip(blocks, places, strict=True)):
@@ -65,15 +65,15 @@ def _join(made: list[Path], plan: Plan, out: Path) -> None:
     tables = [block_files.read_names(place)[0] for place in made]
     # A table without rows has no column types to keep.
     filled = [table for table in tables if len(table)] or tables[:1]
-    obs = source_obs(plan.cells.obs, pd.concat(filled))
+    obs = source_obs(plan.real.cells.obs, pd.concat(filled))
     provenance = plan.provenance
     if plan.choice.keep != "all":
         n_asked = [rows.stop - rows.start for rows in _blocks(plan)]
         n_drawn = sum(map(_n_drawn, made, map(len, tables), n_asked))
         provenance = {**provenance, "kept_share": len(obs) / n_drawn}
-    if plan.contract.setup["layer"] is not None:
-        provenance = {**provenance, X_HOLDS: plan.contract.setup["layer"]}
-    uns = made_uns(plan.cells, obs, provenance=provenance, scale=plan.scales.scale)
+    if plan.real.contract.setup["layer"] is not None:
+        provenance = {**provenance, X_HOLDS: plan.real.contract.setup["layer"]}
+    uns = made_uns(plan.real.cells, obs, provenance=provenance, scale=plan.scales.scale)
     block_files.write_blocks(out, made, obs=obs, uns=uns)
 
 
@@ -85,16 +85,23 @@ def _n_drawn(place: Path, n_kept: int, n_asked: int) -> float:
 
 def _digest(plan: Plan) -> str:
     """sha256 of all that decides the cells."""
-    values = [version("scdiffaug"), plan.provenance, plan.batch_size, plan.contract.to_dict()]
-    values.append(matrices.digest(plan.x))
+    values = [version("scdiffaug"), plan.provenance, plan.batch_size, plan.real.contract.to_dict()]
+    values.append(matrices.digest(plan.real.x))
     found = hashlib.sha256(json.dumps(values, default=int).encode())
-    weights = [part.cpu().numpy() for part in plan.module.state_dict().values()]
+    weights = [part.cpu().numpy() for part in plan.real.module.state_dict().values()]
     held = plan.scales.learnt_as(np.unique(plan.source_of)).x
     totals = None if held is None else held.totals
-    covariates = plan.contract.covariates(plan.cells, plan.source_of)
-    arrays: list[Any] = [plan.source_of, plan.depth, plan.groups, covariates, totals, *weights]
+    covariates = plan.real.contract.covariates(plan.real.cells, plan.source_of)
+    arrays: list[Any] = [
+        plan.source_of,
+        plan.depth,
+        plan.real.groups,
+        covariates,
+        totals,
+        *weights,
+    ]
     for array in arrays:
         if array is not None:
             found.update(np.ascontiguousarray(array).data)
-    found.update(pd.util.hash_pandas_object(plan.cells.obs_names).to_numpy().data)
+    found.update(pd.util.hash_pandas_object(plan.real.cells.obs_names).to_numpy().data)
     return found.hexdigest()

@@ -164,6 +164,9 @@ def test_who_keeps_types_is_told_those_of_the_labelled_cells_alone(trial, cache)
     assert (plan["use_5.types"] == trial.labels[plan["use_5.sources"]]).all()
     assert set(plan["use_5.sources"]) == set(trial.labelled(5))
     assert set(plan["use_5.known"]) == set(trial.halves[0])
+    plan = job(trial, cache, "scdiffaug", "scdiffaug_grouped").plan
+    assert (plan["held_out.types"] == trial.labels[plan["held_out.sources"]]).all()
+    assert "labels" not in plan
 
 
 def test_a_worker_that_fails_is_started_once_for_all_its_rows(trial, cache, monkeypatch):
@@ -181,7 +184,7 @@ def test_a_worker_that_fails_is_started_once_for_all_its_rows(trial, cache, monk
 
 def test_types_are_filled_by_cells_that_stayed_and_scored_in_use_alone(trial, cache):
     name = "scdiffaug_consistent"
-    one = job(trial, cache, "scdiffaug", name, max_epochs=20)
+    one = job(trial, cache, "scdiffaug", "scdiffaug_grouped", name, max_epochs=20)
     assert not one.run.error
     filled = pd.Series(one.filled_types(name, 5)).value_counts()
     assert set(filled.index) <= set(trial.labels)
@@ -190,7 +193,8 @@ def test_types_are_filled_by_cells_that_stayed_and_scored_in_use_alone(trial, ca
     scores = scoring.scores_of(one, name)
     assert list(scores) == ["use"]
     assert all(0 <= score <= 1 for score in scores["use"].values())
-    assert set(scoring.scores_of(one, "scdiffaug")) == set(trials.SETTINGS)
+    for in_all in ("scdiffaug", "scdiffaug_grouped"):
+        assert set(scoring.scores_of(one, in_all)) == set(trials.SETTINGS)
 
 
 def test_one_training_serves_all_draws_of_the_same_known_cells(trial):

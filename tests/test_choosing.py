@@ -16,10 +16,13 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from small_cells import logs_of_no_counts
 
 import scdiffaug
-from scdiffaug import budget, choosing, diffusion, embedding, scDiffAug, tl
+from scdiffaug import budget, choosing, diffusion, embedding, groups, scDiffAug, tl
+from scdiffaug.neighborhood import Within
+from scdiffaug.real_cells import RealCells
 
 QUICK = {"max_epochs": 3, "enable_progress_bar": False}
 FAST = {"steps": 2}
+ASKED = {"n_per_cell": 1, "strength": 1.0, "depth": "source", "keep": "all", "steps": 2, "seed": 0}
 NO_BATCHES = np.array([-1, -1])
 
 
@@ -191,7 +194,6 @@ def test_what_was_chosen_is_recorded_and_written(trained: scDiffAug, tmp_path) -
         ({"target": {"CD34+": 2}, "groupby": "cell_type"}, "every group that it names has"),
         ({"target": 5, "groupby": "cell_type"}, "leaves nothing to make: every group has 8"),
         ({"groupby": "percent_mito", "target": 9}, "holds fractions, not groups"),
-        ({"groupby": "cell_type"}, "groupby='cell_type' has no effect by itself"),
         ({"depth": 0}, "depth=0 must be 'source', 'sampled' or a whole number"),
         ({"depth": 10.5}, "depth=10.5 must be"),
         ({"depth": "deep"}, "depth='deep' must be"),
@@ -394,6 +396,54 @@ def test_without_groups_the_sources_own_neighbourhood_decides() -> None:
     kept = choosing.consistent(places, made, np.array([50, 50, 0]), groups=None)
     # 15 neighbours reach to 8 on the inside, to 15 at the end.
     assert kept.tolist() == [True, False, True]
+
+
+@pytest.mark.parametrize("n_labelled", [None, 10])
+def test_conditions_are_of_the_group_of_the_source(
+    trained: scDiffAug, n_labelled: int | None
+) -> None:
+    """Of ten labelled cells a group, the other training cells are assigned to the groups."""
+    labelled, types = trained.adata, trained.adata.obs["cell_type"].astype(str).to_numpy()
+    if n_labelled is not None:
+        labelled = labelled[
+            labelled.obs.groupby("cell_type", observed=True).cumcount() < n_labelled
+        ].copy()
+    real = trained._plan(labelled, groupby="cell_type", target=99, **ASKED).real
+    own = real.groups == real.reference_groups[_places(trained, labelled)]
+    assert own.all()
+    assert (real.reference_groups == types).mean() > (0.6 if n_labelled else 0.999)
+    rows = np.arange(labelled.n_obs)
+    told = {
+        name: np.mean(
+            groups.assigned(_conditions(real, within), real.y, real.groups) == real.groups
+        )
+        for name, within in {"own": real.within(rows), "any": None}.items()
+    }
+    assert told["own"] > told["any"] + 0.1
+
+
+def _places(model: scDiffAug, cells: AnnData) -> np.ndarray:
+    return model.adata.obs_names.get_indexer(cells.obs_names)
+
+
+def _conditions(real: RealCells, within: Within | None) -> np.ndarray:
+    return embedding.describe_neighborhoods(
+        real.module,
+        real.contract,
+        real.x,
+        batches=real.contract.batches(real.cells),
+        within=within,
+    )
+
+
+def test_groups_by_themselves_choose_neighbours_alone(trained: scDiffAug) -> None:
+    new, any_group = (trained.augment(groupby=name, **FAST) for name in ("cell_type", None))
+    assert new.obs["source_obs_name"].tolist() == any_group.obs["source_obs_name"].tolist()
+    assert new.n_obs == trained.adata.n_obs
+    assert (new.X != any_group.X).nnz
+    trained.adata.obs["one"] = "group"
+    of_one = trained.augment(groupby="one", **FAST)
+    assert not (of_one.X != any_group.X).nnz
 
 
 def test_interpolation_goes_from_one_cell_to_the_other(trained: scDiffAug) -> None:

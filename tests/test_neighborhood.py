@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from scdiffaug.neighborhood import NeighborMean, compared_blocks, largest
+from scdiffaug.neighborhood import NeighborMean, Within, compared_blocks, largest
 
 
 @pytest.fixture(autouse=True)
@@ -58,6 +58,32 @@ def test_neighbor_mean_is_the_brute_force_one_in_blocks() -> None:
     weights = torch.exp(-((distance / distance[:, 2:3]) ** 2))
     expected = (weights[:, :, None] * references[nearest]).sum(1) / weights.sum(1, keepdim=True)
     torch.testing.assert_close(mean(cells), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_neighbours_are_of_the_group_of_the_cell() -> None:
+    """Five references do not fill a neighbourhood of six: their cells have others too."""
+    references, cells = torch.randn(300, 5), torch.randn(200, 5)
+    mean = _neighbor_mean(references, blocks=(), n_neighbors=6)
+    groups = torch.arange(300) % 3
+    groups[:5] = 3
+    within = Within(groups, torch.arange(200) % 4)
+    found = mean(cells, within=within)
+    for group in range(3):
+        alone = _neighbor_mean(references[groups == group], blocks=(), n_neighbors=6)
+        torch.testing.assert_close(found[group::4], alone(cells[group::4]))
+    torch.testing.assert_close(found[3::4], mean(cells[3::4]))
+    itself = mean(references, within=Within(groups, groups))
+    alone = _neighbor_mean(references[groups == 1], blocks=(), n_neighbors=6)
+    torch.testing.assert_close(itself[groups == 1], alone(references[groups == 1]))
+
+
+def test_references_are_found_again() -> None:
+    references = torch.randn(300, 5)
+    mean = _neighbor_mean(references, blocks=(), n_neighbors=6)
+    order = torch.randperm(300)[:200]
+    found = mean.find(torch.cat([references[order] + 1e-5, torch.randn(150, 5)]))
+    assert found[:200].tolist() == order.tolist()
+    assert (found[200:] == -1).all()
 
 
 def test_random_weights_move_a_mean_about_the_plain_one() -> None:

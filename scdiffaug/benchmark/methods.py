@@ -268,12 +268,13 @@ class Generator(Method):
         >>> GENERATORS["scvi_prior"].takes_part("use")
         False
         """
-        return self.follows != "nothing" if setting == "use" else not self.needs_types
+        # Rejected cells are missing where there is to be one for each source.
+        return self.follows != "nothing" if setting == "use" else "keep" not in self.settings
 
     @property
     def needs_types(self) -> bool:
-        """Whether it is told labelled cells' types, to decide which augmented cells to keep."""
-        return "keep" in self.settings
+        """Whether it is told the types of the cells that it starts from, as groups."""
+        return "groupby" in self.settings
 
     @property
     def is_variant(self) -> bool:
@@ -338,7 +339,9 @@ GENERATORS: Mapping[str, Generator] = {
         f"scdiffaug_strength_{strength}": _made_by_us(strength=strength)
         for strength in (0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
     },
-    CONSISTENT: _made_by_us(strength=0.8, keep="consistent"),
+    "scdiffaug_grouped": _made_by_us(groupby="cell_type"),
+    CONSISTENT: _made_by_us(groupby="cell_type", keep="consistent"),
+    f"{CONSISTENT}_0.8": _made_by_us(groupby="cell_type", keep="consistent", strength=0.8),
     "scdiffaug_ddim": _made_by_us(sampler="ddim"),
     "scdiffaug_ddpm": _made_by_us(sampler="ddpm"),
 }

@@ -2,7 +2,7 @@
 
 The folder holds ``job.json`` (worker, rows of the table with their settings, seed, inputs) and
 ``plan.npz`` (for every draw the cells that may be known and the cells to start from; labels, or
-types of the labelled cells, only where a row uses them). The process adds the augmented cells
+types of the latter, only where a row uses them). The process adds the augmented cells
 (``METHOD.DRAW.npz`` or ``.npy``), their types where it chose how many of each there are
 (``METHOD.DRAW.types.npy``), and ``run.json`` (seconds, peak memory in MB, versions).
 """
@@ -34,7 +34,6 @@ from scdiffaug.neighbors import nearest
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from scdiffaug import scDiffAug
 
 # Cells per type, labelled and augmented, that a classifier of the "use" setting learns from.
 FILLED = 100
@@ -54,7 +53,7 @@ class Draw:
     sources
         Row that each augmented cell starts from, shape ``(m,)``; not always a known one.
     types
-        Types of the sources where these are labelled cells, shape ``(m,)``.
+        Types of the sources, shape ``(m,)``.
     """
 
     known: Rows
@@ -195,23 +194,28 @@ def scdiffaug(task: Task, variants: Variants) -> Made:
                     y_known, y = (model.get_latent_representation(x) for x in (cells, sources))
                     found = nearest(y_known, y, min(variant["smoothed"], len(y_known)))[1]
                     yield method, name, _smoothed(task, draw, found)
-                elif "keep" not in variant:
+                elif "groupby" not in variant:
                     yield method, name, model.augment(sources, seed=task.seed, **variant).X
-                elif draw.types is not None:
-                    new = _filled(model, task, draw, settings=variant)
+                elif name.startswith("use"):
+                    new = model.augment(
+                        _labelled(task, draw), target=FILLED, seed=task.seed, **variant
+                    )
                     yield method, name, new.X
                     yield method, f"{name}.types", new.obs["cell_type"].to_numpy(dtype=str)
+                elif "keep" not in variant:
+                    labelled = _labelled(task, draw)
+                    yield method, name, model.augment(labelled, seed=task.seed, **variant).X
 
 
-def _filled(model: scDiffAug, task: Task, draw: Draw, *, settings: Mapping[str, Any]) -> AnnData:
-    """Labelled types filled up as by a user who has strays drawn again."""
+def _labelled(task: Task, draw: Draw) -> AnnData:
+    """The sources, each once and in their order, as a user has them who knows their types."""
     from anndata import AnnData
 
     assert draw.types is not None
-    rows, first = np.unique(draw.sources, return_index=True)
-    obs = pd.DataFrame({"cell_type": draw.types[first]}, index=rows.astype(str))
-    labelled = AnnData(task.values[rows], obs=obs)
-    return model.augment(labelled, groupby="cell_type", target=FILLED, seed=task.seed, **settings)
+    types = pd.Series(draw.types, index=draw.sources, name="cell_type")
+    types = types[~types.index.duplicated()]
+    obs = types.to_frame().set_axis(types.index.astype(str))
+    return AnnData(task.values[types.index.to_numpy()], obs=obs)
 
 
 WORKERS: Mapping[str, Callable[[Task, Variants], Made]] = {

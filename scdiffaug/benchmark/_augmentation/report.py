@@ -48,9 +48,11 @@ shown the types of the cells it knows, and takes nothing but the type from a sou
 - Use: every type is filled to 100 cells by the method; `none` is the labelled cells alone, \
 `self_training` lets the classifier label the other training cells, from which the makers learn \
 too (scikit-learn's, threshold 0.75), `real` further real training cells with their labels, as \
-far as there are, a ceiling. \
-`scdiffaug_consistent` (`strength=0.8, keep="consistent"`) is told the types of the labelled \
-cells that it starts from, as a user would tell it, and draws again what is nearer to another type.
+far as there are, a ceiling.
+- `scdiffaug_grouped` and `scdiffaug_consistent` are told the types of the cells that they start \
+from, in use those of the labelled cells alone, as a user would tell them by `groupby`: \
+neighbours are then of the type of the source. The latter (`keep="consistent"`) also draws again \
+what is nearer to another type; with `_0.8`, `strength=0.8`.
 - Counts are compared as log1p of 10,000 counts per cell, raw intensities by arcsinh.
 - `gaussian`, `mixup` and `smote` make log-normalised values of counts, which have no depth.
 - Seconds and memory are those of a process: both trainings, and all draws of all its methods."""

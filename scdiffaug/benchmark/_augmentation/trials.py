@@ -75,18 +75,22 @@ class Trial:
         """Draws that a generator is asked for, by name."""
         everything = np.arange(len(self.labels))
         train, held_out = self.halves
-        draws = {
-            "in_sample": Draw(everything, everything),
-            "held_out": Draw(train, held_out),
-            "novelty": Draw(train, train),
+        asked = {
+            "in_sample": (everything, everything),
+            "held_out": (train, held_out),
+            "novelty": (train, train),
         }
         for k in LABELLED:
             # A method that uses labels must not know those of other cells.
             known = self.labelled(k) if generator.uses_labels else train
-            draws[f"use_{k}"] = Draw(known, self.to_fill(k), types=self.filled_labels(k))
+            asked[f"use_{k}"] = (known, self.to_fill(k))
+        draws = {
+            name: Draw(known, sources, types=self.labels[sources])
+            for name, (known, sources) in asked.items()
+        }
         # The setting "use" has a draw for each number of labelled cells.
-        asked = tuple(filter(generator.takes_part, self.settings))
-        return {name: draw for name, draw in draws.items() if name.startswith(asked)}
+        settings = tuple(filter(generator.takes_part, self.settings))
+        return {name: draw for name, draw in draws.items() if name.startswith(settings)}
 
     @cached_property
     def cells(self) -> Cells:
@@ -171,9 +175,10 @@ class Job:
     def plan(self) -> dict[str, NDArray[Any]]:
         """Arrays of the draws, with the labels only where they are used."""
         parts: dict[str, NDArray[Any]] = {}
+        told = [GENERATORS[name] for name in self.names if GENERATORS[name].needs_types]
         for name, draw in self.draws.items():
             parts |= {f"{name}.known": draw.known, f"{name}.sources": draw.sources}
-            if draw.types is not None and any(GENERATORS[each].needs_types for each in self.names):
+            if draw.types is not None and any(name in self.trial.draws(each) for each in told):
                 parts[f"{name}.types"] = draw.types
         return parts | ({"labels": self.trial.labels} if self.generator.uses_labels else {})
 
