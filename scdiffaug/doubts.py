@@ -96,27 +96,25 @@ def warn_of_few(sources: Rows, groups: NDArray[np.str_]) -> None:
         logger.warning("The same is true of %d other groups.", len(few) - _MOST_NAMED)
 
 
-def warn_of_rare(sources: Rows, groups: NDArray[np.str_], *, n_neighbors: int) -> None:
+def warn_of_rare(wanted: NDArray[np.str_], groups: NDArray[np.str_], *, n_neighbors: int) -> None:
     """Warn of groups too small to fill a neighbourhood, so that new cells are of others too.
 
     Parameters
     ----------
-    sources
-        Rows of the cells that new ones are made from.
+    wanted
+        Group of each new cell, shape ``(m,)``.
     groups
-        Group of each cell, shape ``(n,)``.
+        Group of each training cell, shape ``(r,)``.
     n_neighbors
         Cells of a neighbourhood.
     """
-    names, sizes = np.unique(groups, return_counts=True)
-    is_rare = (sizes <= n_neighbors) & np.isin(names, groups[sources])
-    if is_rare.any():
-        named = list(zip(names[is_rare].tolist(), sizes[is_rare].tolist(), strict=True))
-        listed = [f"{name!r} ({size} cells)" for name, size in named[:_MOST_NAMED]]
+    sizes = {name: np.count_nonzero(groups == name) for name in np.unique(wanted).tolist()}
+    rare = [f"{name!r} ({size} cells)" for name, size in sizes.items() if size <= n_neighbors]
+    if rare:
         logger.warning(
             "Many new cells of %s may be of other groups, as a neighbourhood (%d cells) holds "
             "others too: pass strength=0.8 and keep='consistent', and check marker genes.",
-            ", ".join(listed) + (" and others" if len(named) > _MOST_NAMED else ""),
+            ", ".join(rare[:_MOST_NAMED]) + (" and others" if len(rare) > _MOST_NAMED else ""),
             n_neighbors,
         )
 

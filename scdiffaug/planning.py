@@ -107,10 +107,12 @@ class Plan(_NewCells):
             self.real.contract.warn_of_batches(self.real.cells)
         if self.real.groups is None:
             return
-        is_careful = self.choice.keep == "consistent" and self.sampling.strength <= _CAREFUL
-        if self.choice.target is not None and not is_careful:
-            n_neighbors = self.real.contract.n_neighbors
-            doubts.warn_of_rare(self.source_of, self.real.groups, n_neighbors=n_neighbors)
+        if self.choice.keep == "all" or self.sampling.strength > _CAREFUL:
+            doubts.warn_of_rare(
+                self.real.groups[self.source_of],
+                self.real.reference_groups,
+                n_neighbors=self.real.contract.n_neighbors,
+            )
         if self.choice.keep == "consistent":
             warn_of_one(self.real.groups)
         elif self.choice.target is not None:

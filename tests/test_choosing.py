@@ -118,6 +118,17 @@ def test_groups_smaller_than_a_neighbourhood_are_named(
     assert "may be of other groups" not in caplog.text
 
 
+def test_groups_of_which_few_cells_are_labelled_are_not_taken_for_small_ones(
+    trained: scDiffAug, caplog: pytest.LogCaptureFixture
+) -> None:
+    types = trained.adata.obs["cell_type"]
+    large = trained.adata[types.isin(types.value_counts().index[:2])]
+    labelled = large[large.obs.groupby("cell_type", observed=True).cumcount() < 10].copy()
+    with caplog.at_level("WARNING", logger="scdiffaug"):
+        trained.augment(labelled, groupby="cell_type", target=12, **FAST)
+    assert "may be of other groups" not in caplog.text
+
+
 def test_whole_numbers_are_groups_whatever_their_type(trained: scDiffAug) -> None:
     cells = trained.adata.copy()
     codes = cells.obs["cell_type"].cat.codes
