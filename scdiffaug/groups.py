@@ -1,4 +1,4 @@
-"""Groups of cells: their names, which of them a cell is assigned to, and those of references."""
+"""Groups of cells: their names, and which of them a cell is assigned to."""
 
 from __future__ import annotations
 

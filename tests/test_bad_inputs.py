@@ -131,7 +131,7 @@ CASES: list[Case] = [
             "steps": OPTIONAL_WHOLE,
             "batch_size": OPTIONAL_WHOLE,
             "seed": SEED,
-            "groupby": {"cell_type": V},
+            "groupby": {"absent": K, 3: T, "half": V},
             "target": {"max": V, 5: V},
         },
     ),
