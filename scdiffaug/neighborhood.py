@@ -176,22 +176,23 @@ class NeighborMean(nn.Module):
         ``within``: groups that neighbours share with the cell; by default all are one.
         """
         points = self._points(self.references if known is None else self.references * known)
+        half_squares = points.square().sum(1) / 2
         parts = []
         for rows in self._at_once(x):
-            nearness = self._nearness(x[rows], points)
+            excluded = None
             if within is not None:
-                left_out = within.block(rows).excluded(x.device, n_neighbors=self.n_neighbors)
-                nearness.masked_fill_(left_out, -torch.inf)
-            near = self.references[self._others(x[rows], nearness)]
+                excluded = within.block(rows).excluded(x.device, n_neighbors=self.n_neighbors)
+            near = self._nearest(x[rows], points, half_squares, excluded=excluded)
             parts += [neighbor_mean(x[rows], near, self.blocks, rng=rng, known=known)]
         return torch.cat(parts)
 
     def find(self, x: Tensor) -> Tensor:
         """Which reference each cell is, -1 where it is none, shape ``(n,)``."""
         points = self._points(self.references)
+        half_squares = points.square().sum(1) / 2
         parts = []
         for rows in self._at_once(x):
-            nearest = self._nearness(x[rows], points).argmax(1)
+            nearest = self._nearness(x[rows], points, half_squares).argmax(1)
             parts += [torch.where(self._is_itself(x[rows], nearest), nearest, -1)]
         return torch.cat(parts)
 
@@ -202,18 +203,24 @@ class NeighborMean(nn.Module):
     def _points(self, cells: Tensor) -> Tensor:
         return search_space(cells, self.blocks)
 
-    def _nearness(self, x: Tensor, points: Tensor) -> Tensor:
-        # A matrix of cells by references, in float32 and for few cells at once.
+    def _nearness(self, x: Tensor, points: Tensor, half_squares: Tensor) -> Tensor:
+        # In float32 and for few cells at once. Kept while the next cells are compared, such a
+        # matrix would cost half as much time again, as memory is then asked for anew each time.
         with torch.autocast(x.device.type, enabled=False):
-            return (self._points(x) @ points.T).sub_(points.square().sum(1) / 2)
+            return (self._points(x) @ points.T).sub_(half_squares)
 
-    def _others(self, x: Tensor, nearness: Tensor) -> Tensor:
-        """Nearest references of each cell without itself, shape ``(n, k)``."""
+    def _nearest(
+        self, x: Tensor, points: Tensor, half_squares: Tensor, *, excluded: Tensor | None
+    ) -> Tensor:
+        """Nearest references of each cell without itself, ``(n, k, n_components)``."""
+        nearness = self._nearness(x, points, half_squares)
+        if excluded is not None:
+            nearness.masked_fill_(excluded, -torch.inf)
         nearest = largest(nearness, self.n_neighbors + 1)
         is_itself = self._is_itself(x, nearest[:, 0])
         others = torch.where(is_itself[:, None], nearest[:, 1:], nearest[:, :-1])
         # In the order of references, so that the same ones have the same mean to the last bit.
-        return others.sort(1).values
+        return self.references[others.sort(1).values]
 
     def _is_itself(self, x: Tensor, found: Tensor) -> Tensor:
         return torch.isclose(self.references[found], x, atol=1e-3).all(1)

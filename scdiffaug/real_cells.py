@@ -47,11 +47,15 @@ class RealCells:
 
     def within(self, rows: Rows) -> Within | None:
         """Groups that the neighbours of these cells share with them; None if there are none."""
+        return None if self._within is None else self._within.block(rows)
+
+    @cached_property
+    def _within(self) -> Within | None:
         if self.groups is None:
             return None
         names, codes = np.unique(self.groups, return_inverse=True)
         references = np.searchsorted(names, self.reference_groups)
-        return Within(torch.from_numpy(references), torch.from_numpy(codes[rows]))
+        return Within(torch.from_numpy(references), torch.from_numpy(codes))
 
     @cached_property
     def reference_groups(self) -> Names:

@@ -34,7 +34,6 @@ from scdiffaug.neighbors import nearest
 if TYPE_CHECKING:
     from anndata import AnnData
 
-
 # Cells per type, labelled and augmented, that a classifier of the "use" setting learns from.
 FILLED = 100
 
