@@ -16,8 +16,10 @@ ARGS ?=
 demo: $(VENV)/.runtime
 	$(BIN)/scdiffaug demo --out demo
 
+# Two at once, a core each, or their threads would wait for each other; neighbours in a file stay
+# together, so that what they share is made once.
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -n 2 $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 # The same with the oldest versions that pyproject.toml allows, which warn of each other.
 oldest: $(OLDEST)/.test
