@@ -184,7 +184,12 @@ def waiting_beside(out: Path, digest: str, n_blocks: int) -> Iterator[list[Path]
 
 
 def write_blocks(
-    path: Path, places: Sequence[Path], *, obs: pd.DataFrame, uns: dict[str, Any]
+    path: Path,
+    places: Sequence[Path],
+    *,
+    obs: pd.DataFrame,
+    var: pd.DataFrame,
+    uns: dict[str, Any],
 ) -> None:
     """Write files of blocks below one another in one, with one block in memory at a time.
 
@@ -195,11 +200,11 @@ def write_blocks(
     places
         Files of cells with the same features, layers and embeddings; their other fields are left
         out.
-    obs, uns
+    obs, var, uns
         Those of all cells.
     """
     with h5py.File(path, "w") as store:
-        cells = AnnData(obs=obs, var=read_names(places[0])[1], uns=uns)
+        cells = AnnData(obs=obs, var=var, uns=uns)
         # As AnnData.write_h5ad does: strings cannot be written if some are missing.
         cells.strings_to_categoricals()
         write_elem(store, "/", cells)

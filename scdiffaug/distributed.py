@@ -375,4 +375,5 @@ def _gather(job: _Job, places: list[Path], out: Path, *, obs: pd.DataFrame) -> N
         uns["scdiffaug"] |= {"seed": job.seed, "block_size": job.block_size}
         if job.layer is not None:
             uns["scdiffaug"][X_HOLDS] = job.layer
-    block_files.write_blocks(out, places, obs=obs, uns=uns)
+    var = block_files.read_names(places[0])[1]
+    block_files.write_blocks(out, places, obs=obs, var=var, uns=uns)

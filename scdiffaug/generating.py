@@ -53,8 +53,8 @@ class GeneratingModel(EmbeddingModel):
             Which are sources: positions, none of them twice, or a boolean mask; all by default.
         groupby
             Column of obs with groups, unseen in training. A new cell is made from neighbours in
-            its source's group, if more training cells are in it than in a neighbourhood. Values
-            may be missing if ``target`` names groups, and where ``indices`` leaves cells out.
+            its source's group, if more training cells are in it than in a neighbourhood; groups of
+            those not passed are guessed. Cells that ``indices`` or ``target`` leave out need none.
         target
             Size that the sources of each group are to reach with their new cells: a number, the
             ``"max"`` or ``"median"`` of the group sizes, or a size for each of some groups, as in

@@ -21,6 +21,10 @@ logger = logging.getLogger("scdiffaug")
 
 # Group of cells that have none; no column holds such a name.
 NO_GROUP = "\0none"
+# Share of a group's cells that are as near to its mean as one must be to be taken for one of them.
+_NEAR_ENOUGH = 0.95
+# Share of the training cells, far above what the former leaves out where all groups are known.
+_MANY_STRANGERS = 0.2
 # Real cells to which the covariance within groups is fitted, about as many.
 _MOST_CELLS_FITTED = 50_000
 
@@ -69,6 +73,21 @@ def warn_of_one(groups: Names) -> None:
         )
 
 
+def warn_of_strangers(groups: Names) -> None:
+    """Warn if many training cells are of no group, which some always are by chance.
+
+    ``groups``: those of the training cells, as :func:`members` finds them.
+    """
+    n_strangers = np.count_nonzero(groups == NO_GROUP)
+    if n_strangers > _MANY_STRANGERS * len(groups):
+        logger.warning(
+            "%d of %d training cells seem to be of none of the groups passed, and which of the "
+            "others are is a guess: pass all cells, and name the sources by indices.",
+            n_strangers,
+            len(groups),
+        )
+
+
 def assigned(y: NDArray[np.float32], y_known: NDArray[np.float32], groups: Names) -> Names:
     """Group that each cell is assigned to, shape ``(m,)``.
 
@@ -91,6 +110,30 @@ def assigned(y: NDArray[np.float32], y_known: NDArray[np.float32], groups: Names
     means = np.stack([y_known[codes == code].mean(0) for code in range(len(names))])
     root = _whitening((y_known - means[codes])[:: len(codes) // _MOST_CELLS_FITTED + 1])
     return np.asarray(names[cdist(y @ root, means @ root).argmin(1)])
+
+
+def members(y: NDArray[np.float32], y_known: NDArray[np.float32], groups: Names) -> Names:
+    """Group that each cell is :func:`assigned` to, or ``NO_GROUP`` if it lies too far from it.
+
+    Too far from the group's mean, that is, for 95 % of all cells whose groups are known, each
+    compared with the mean of the others of its group: who passes cells of some groups alone does
+    not have all training cells taken for these (benchmarks/NOTES.md, 71).
+
+    Parameters
+    ----------
+    y, y_known, groups
+        As for :func:`assigned`.
+    """
+    names, codes, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    means = np.stack([y_known[codes == code].mean(0) for code in range(len(names))])
+    found = assigned(y, y_known, groups)
+    counted = (groups != NO_GROUP) & (sizes[codes] > 1)
+    if not counted.any():
+        return found
+    factor = sizes[codes] / np.maximum(sizes[codes] - 1, 1)
+    own = (factor * np.linalg.norm(y_known - means[codes], axis=1))[counted]
+    far = np.linalg.norm(y - means[np.searchsorted(names, found)], axis=1)
+    return np.where(far > np.quantile(own, _NEAR_ENOUGH), NO_GROUP, found)
 
 
 def _whitening(deviations: NDArray[np.float32]) -> NDArray[np.floating[Any]]:

@@ -19,7 +19,7 @@ from scdiffaug.augmentation import Request, Sampling, as_anndata, generate
 from scdiffaug.choosing import Choice
 from scdiffaug.contract import DataContract
 from scdiffaug.embedding import describe_neighborhoods, encode
-from scdiffaug.groups import Names, group_names, warn_of_one
+from scdiffaug.groups import Names, group_names, warn_of_one, warn_of_strangers
 from scdiffaug.matrices import Matrix, Rows, StoredMatrix, depths, stacked
 from scdiffaug.module import DiffAugModule
 from scdiffaug.normalized import Held
@@ -107,6 +107,7 @@ class Plan(_NewCells):
             self.real.contract.warn_of_batches(self.real.cells)
         if self.real.groups is None:
             return
+        warn_of_strangers(self.real.reference_groups)
         if self.choice.keep == "all" or self.sampling.strength > _CAREFUL:
             doubts.warn_of_rare(
                 self.real.groups[self.source_of],

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from scdiffaug.contract import DataContract
 from scdiffaug.embedding import encode, encode_references, find_references
-from scdiffaug.groups import NO_GROUP, Names, assigned
+from scdiffaug.groups import NO_GROUP, Names, members
 from scdiffaug.matrices import Matrix, Rows, StoredMatrix
 from scdiffaug.module import DiffAugModule
 from scdiffaug.neighborhood import Within
@@ -53,25 +53,28 @@ class RealCells:
     def _within(self) -> Within | None:
         if self.groups is None:
             return None
-        names, codes = np.unique(self.groups, return_inverse=True)
-        references = np.searchsorted(names, self.reference_groups)
-        return Within(torch.from_numpy(references), torch.from_numpy(codes))
+        references = self.reference_groups
+        codes = np.unique(np.concatenate([references, self.groups]), return_inverse=True)[1]
+        of_references, of_cells = np.split(codes, [len(references)])
+        return Within(torch.from_numpy(of_references), torch.from_numpy(of_cells))
 
     @cached_property
     def reference_groups(self) -> Names:
         """Group of each training cell that the module keeps, shape ``(r,)``.
 
-        Those that are not among these cells, or have no group, are assigned to one.
+        Those that are not among these cells, or have no group there, are assigned to one, or to
+        ``NO_GROUP`` if they are far from all.
         """
         assert self.groups is not None
         found = find_references(self.module, self.contract, self.x, batches=self._batches)
         is_known = (found >= 0) & (self.groups != NO_GROUP)
         n_references = len(self.module.inputs.neighborhood.references)
-        names, is_open = np.empty(n_references, self.groups.dtype), np.ones(n_references, bool)
+        names = np.full(n_references, NO_GROUP, np.result_type(self.groups, np.str_(NO_GROUP)))
+        is_open = np.ones(n_references, bool)
         names[found[is_known]], is_open[found[is_known]] = self.groups[is_known], False
         if is_open.any():
             y = encode_references(self.module)[is_open]
-            names[is_open] = assigned(y, self.y, self.groups)
+            names[is_open] = members(y, self.y, self.groups)
         return names
 
     @property

@@ -74,7 +74,7 @@ def _join(made: list[Path], plan: Plan, out: Path) -> None:
     if plan.real.contract.setup["layer"] is not None:
         provenance = {**provenance, X_HOLDS: plan.real.contract.setup["layer"]}
     uns = made_uns(plan.real.cells, obs, provenance=provenance, scale=plan.scales.scale)
-    block_files.write_blocks(out, made, obs=obs, uns=uns)
+    block_files.write_blocks(out, made, obs=obs, var=plan.real.cells.var, uns=uns)
 
 
 def _n_drawn(place: Path, n_kept: int, n_asked: int) -> float:
@@ -91,12 +91,13 @@ def _digest(plan: Plan) -> str:
     weights = [part.cpu().numpy() for part in plan.real.module.state_dict().values()]
     held = plan.scales.learnt_as(np.unique(plan.source_of)).x
     totals = None if held is None else held.totals
-    covariates = plan.real.contract.covariates(plan.real.cells, plan.source_of)
+    contract, cells = plan.real.contract, plan.real.cells
     arrays: list[Any] = [
         plan.source_of,
         plan.depth,
         plan.real.groups,
-        covariates,
+        contract.covariates(cells, plan.source_of),
+        contract.batches(cells),
         totals,
         *weights,
     ]

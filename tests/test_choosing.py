@@ -433,6 +433,35 @@ def test_conditions_are_of_the_group_of_the_source(
     assert told["own"] > told["any"] + 0.1
 
 
+def test_cells_far_from_all_groups_are_of_none(rng: np.random.Generator) -> None:
+    centres = np.repeat([0, 20, 200], 100)[:, None]
+    y = (rng.normal(size=(300, 80)) + centres).astype(np.float32)
+    names = np.repeat(["a", "b", groups.NO_GROUP], 100)
+    # Of each group a fifth is known; where it is one cell, what is far cannot be told.
+    for of_each, is_told in ((20, True), (1, False)):
+        known = np.r_[:of_each, 100 : 100 + of_each]
+        found = groups.members(y, y[known], names[known])
+        assert (found[:200] == names[:200]).mean() > 0.9
+        assert (found[200:] == groups.NO_GROUP).all() == is_told
+
+
+def test_training_cells_unlike_the_groups_passed_are_taken_for_none_of_them(
+    trained: scDiffAug, caplog: pytest.LogCaptureFixture
+) -> None:
+    cells = trained.adata
+    is_one = (cells.obs["cell_type"] == "CD19+ B").to_numpy()
+    real = trained._plan(cells[is_one].copy(), groupby="cell_type", target=99, **ASKED).real
+    assert (real.reference_groups[is_one] == "CD19+ B").all()
+    taken = real.reference_groups == "CD19+ B"
+    assert taken.sum() < 3 * is_one.sum() < 0.5 * cells.n_obs
+    assert (real.reference_groups[~taken] == groups.NO_GROUP).all()
+    trained.augment(indices=is_one, groupby="cell_type", **FAST)
+    assert "training cells seem" not in caplog.text
+    trained.augment(cells[is_one].copy(), groupby="cell_type", **FAST)
+    said = f"{np.sum(~taken)} of {cells.n_obs} training cells seem to be of none of the groups"
+    assert said in caplog.text
+
+
 def _places(model: scDiffAug, cells: AnnData) -> np.ndarray:
     return model.adata.obs_names.get_indexer(cells.obs_names)
 

@@ -598,22 +598,25 @@ def test_what_counts_were_normalised_to_is_surveyed_once_for_all_blocks(
     assert numbers[0] == numbers[1] > 0
 
 
-@pytest.mark.parametrize("changed", ["groups", "totals", "labels"])
+@pytest.mark.parametrize("changed", ["groups", "totals", "labels", "batches of others"])
 def test_blocks_of_other_cells_are_not_gone_on_with(
     pbmc: AnnData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str
 ) -> None:
     """What decides them is more than the counts and the arguments."""
     sc.pp.normalize_total(pbmc, target_sum=1e4)
     sc.pp.log1p(pbmc)
-    scDiffAug.setup_anndata(pbmc, labels_key="phase")
+    is_of_batches = changed == "batches of others"
+    scDiffAug.setup_anndata(pbmc, **{"batch_key" if is_of_batches else "labels_key": "phase"})
     model = scDiffAug(pbmc, condition="labels" if changed == "labels" else "semantic")
     model.train(max_epochs=2, enable_progress_bar=False)
     other = pbmc.copy()
     if changed == "totals":
         other.X = (other.X.expm1() * 3).log1p()
+    elif is_of_batches:
+        other.obs.loc[other.obs_names[500:], "phase"] = "G1"
     else:
         other.obs[{"groups": "cell_type", "labels": "phase"}[changed]] = "G1"
-    wishes = {"steps": 2, "groupby": "cell_type", "keep": "consistent"}
+    wishes = {"steps": 2, "groupby": "cell_type", "keep": "consistent", "indices": range(500)}
     path, part, real = tmp_path / "new.h5ad", Plan.part, []
 
     def interrupted(plan: Plan, rows: slice, **options: Any) -> Plan:
@@ -631,3 +634,27 @@ def test_blocks_of_other_cells_are_not_gone_on_with(
     fresh = model.augment(other, path=tmp_path / "fresh.h5ad", **wishes)
     assert list(found.obs_names) == list(fresh.obs_names)
     np.testing.assert_array_equal(found.X[:].toarray(), fresh.X[:].toarray())
+
+
+def test_features_are_described_as_when_the_blocks_are_joined(
+    model: scDiffAug, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, part, made = tmp_path / "new.h5ad", Plan.part, []
+
+    def interrupted(plan: Plan, rows: slice, **options: Any) -> Plan:
+        made.append(rows)
+        if len(made) == 2:
+            raise KeyboardInterrupt
+        return part(plan, rows, **options)
+
+    monkeypatch.setattr(streaming, "_CELLS_OF_A_BLOCK", 200)
+    monkeypatch.setattr(Plan, "part", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        model.augment(steps=2, path=path)
+    model.adata.var["later"] = np.arange(model.adata.n_vars)
+    new = model.augment(steps=2, path=path)
+    n_blocks = -(-model.adata.n_obs // 200)
+    # The first block is kept, the second was begun twice.
+    assert len(made) == n_blocks + 1
+    assert new.var["later"].tolist() == model.adata.var["later"].tolist()
+    new.file.close()
